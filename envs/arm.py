@@ -1,0 +1,109 @@
+"""Cartesian velocity control of the arm: damped least squares on a reference pose, tracked by the joint servos.
+
+The hand always points down; a command moves it along x, y, z, turns it about the vertical, and opens or closes the
+fingers. The reference is integrated, so that commands do not drift with servo lag, and is held inside WORKSPACE.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from envs.scene import ARM_JOINTS, CONTROL_HZ, FINGER_JOINTS, FINGER_RANGE, SUBSTEPS
+
+ACTION_NAMES = ("dx", "dy", "dz", "yaw_rate", "gripper")
+MAX_SPEED = np.array([0.35, 0.35, 0.25, 2.0, 0.07])  # m/s, m/s, m/s, rad/s, m/s of finger opening, at action 1
+WORKSPACE = np.array([[-0.21, -0.23, 0.03], [0.21, 0.23, 0.28]])  # x, y, z of the pinch point, metres
+MAX_YAW = 1.4
+HOME = np.array([0.0, -0.25, 0.55, 0.0, -0.30, 0.0])
+DAMPING = 0.02
+RAMP = 5  # the joint targets move in this many equal parts within one control step
+
+AGENT_POS_NAMES = ("ee_x", "ee_y", "ee_z", "yaw_sin", "yaw_cos", "opening", *ARM_JOINTS)
+_JOINT_BOUND = 3.2
+AGENT_POS_LOW = np.array([-1, -1, -1, -1, -1, -0.1, *[-_JOINT_BOUND] * 6], dtype=np.float32)
+AGENT_POS_HIGH = np.array([1, 1, 1.5, 1, 1, 0.1, *[_JOINT_BOUND] * 6], dtype=np.float32)
+
+
+class Arm:
+    """Drives the arm of one simulation. Holds the reference pose; `model` and `data` stay the environment's."""
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        self.model, self.data = model, data
+        self._shadow = mujoco.MjData(model)  # carries the reference pose for kinematics only
+        self._site = model.site("pinch").id
+        self._qpos = np.array([model.joint(name).qposadr[0] for name in ARM_JOINTS])
+        self._dof = np.array([model.joint(name).dofadr[0] for name in ARM_JOINTS])
+        self._fingers = np.array([model.joint(name).qposadr[0] for name in FINGER_JOINTS])
+        self._range = np.array([model.joint(name).range for name in ARM_JOINTS])
+        self._jacobian = np.zeros((6, model.nv))
+        self._target = np.zeros(3)
+        self._yaw = 0.0
+        self._opening = 0.0
+
+    def reset(self, position: np.ndarray, yaw: float = 0.0, opening: float = 0.02) -> None:
+        """Put the arm at rest with the pinch point at `position` (metres) and the given yaw (radians)."""
+        self._target = np.clip(position, *WORKSPACE)
+        self._yaw, self._opening = yaw, opening
+        self._shadow.qpos[:] = self.data.qpos
+        self._shadow.qpos[self._qpos] = HOME
+        for _ in range(100):
+            if self._solve() < 1e-5:
+                break
+        self._shadow.qpos[self._fingers] = opening
+        self.data.qpos[:] = self._shadow.qpos
+        self.data.qvel[:] = 0
+        self.data.ctrl[:] = (*self._shadow.qpos[self._qpos], opening, opening)
+        mujoco.mj_forward(self.model, self.data)
+
+    def step(self, command: np.ndarray, ticks: list[np.ndarray] | None = None) -> None:
+        """Advance one control step under `command` (5 values in [-1, 1], ACTION_NAMES order).
+
+        `ticks`, one entry a part of the ramp, are the mocap positions (slots, 3) of the moving objects.
+        """
+        change = np.clip(command, -1.0, 1.0) * MAX_SPEED / CONTROL_HZ
+        self._target = np.clip(self._target + change[:3], *WORKSPACE)
+        self._yaw = float(np.clip(self._yaw + change[3], -MAX_YAW, MAX_YAW))
+        self._opening = float(np.clip(self._opening + change[4], 0.0, FINGER_RANGE))
+        self._solve()
+        self._solve()
+        start = self.data.ctrl.copy()
+        goal = np.array([*self._shadow.qpos[self._qpos], self._opening, self._opening])
+        for part in range(RAMP):
+            self.data.ctrl[:] = start + (goal - start) * ((part + 1) / RAMP)
+            if ticks is not None:
+                self.data.mocap_pos[:] = ticks[part]
+            mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS // RAMP)
+
+    @property
+    def position(self) -> np.ndarray:
+        """The pinch point (3,), metres."""
+        return self.data.site_xpos[self._site].copy()
+
+    def agent_pos(self) -> np.ndarray:
+        """Proprioception, AGENT_POS_NAMES order, float32."""
+        rotation = self.data.site_xmat[self._site]
+        joints = self.data.qpos[self._qpos]
+        opening = self.data.qpos[self._fingers[0]]
+        values = (*self.data.site_xpos[self._site], rotation[3], rotation[0], opening, *joints)
+        return np.clip(np.array(values, dtype=np.float32), AGENT_POS_LOW, AGENT_POS_HIGH)
+
+    def _solve(self) -> float:
+        """One damped-least-squares step of the reference pose towards the target; returns the error before it."""
+        mujoco.mj_kinematics(self.model, self._shadow)
+        mujoco.mj_comPos(self.model, self._shadow)
+        mujoco.mj_jacSite(self.model, self._shadow, self._jacobian[:3], self._jacobian[3:], self._site)
+        rotation = self._shadow.site_xmat[self._site].reshape(3, 3)
+        cos, sin = np.cos(self._yaw), np.sin(self._yaw)
+        wanted = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+        error = np.empty(6)
+        error[:3] = self._target - self._shadow.site_xpos[self._site]
+        # The skew part of wanted @ rotation.T is the rotation vector between the two, for small angles.
+        r, w = rotation, wanted
+        for axis, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
+            error[3 + axis] = 0.5 * (r[i] @ w[j] - r[j] @ w[i])
+        jacobian = self._jacobian[:, self._dof]
+        step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING**2 * np.eye(6), error)
+        joints = self._shadow.qpos[self._qpos] + step
+        self._shadow.qpos[self._qpos] = np.clip(joints, self._range[:, 0], self._range[:, 1])
+        return float(np.abs(error).max())

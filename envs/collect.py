@@ -1,0 +1,247 @@
+"""Demonstrations: parallel workers run the expert under injected noise and write shards, which are then joined.
+
+Shard k always holds the same episodes, whatever the number of workers, so that an interrupted collection goes on
+where it stopped. The executed action carries noise while the clean one is stored as the label (DART, Laskey et al.
+2017): the policy sees how to recover from states the expert alone would never visit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from envs.episode import SEED_RANGE, Dataset, DatasetError, Episode, merge_datasets, open_dataset, split_seed, write_dataset
+from envs.registration import check_task, make_task
+
+if TYPE_CHECKING:
+    from envs.tabletop import TabletopEnv
+
+SHARD_EPISODES = 25
+SHARD_SEEDS = 1_000  # seeds a shard may try before it gives up
+NOISE_CORRELATION = 0.75  # of the noise from one control step to the next
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """How to demonstrate a task.
+
+    Args:
+        episodes: successful episodes to keep.
+        cameras: cameras to record.
+        size: side of the pictures in pixels.
+        noise: standard deviation of the action noise in the noisiest episodes; each draws its own level up to it.
+        randomise: vary light, table colour and camera pose.
+        seed: start of the seeds used, within the training range.
+        split: "train" or "validation"; their seeds never meet.
+        workers: parallel processes; 0 takes one a core. Does not change what is collected.
+    """
+
+    episodes: int = 1500
+    cameras: tuple[str, ...] = ("front",)
+    size: int = 64
+    noise: float = 0.5
+    randomise: bool = False
+    seed: int = 0
+    split: str = "train"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes {self.episodes} must be at least 1")
+        if not 0 <= self.noise <= 2:
+            raise ValueError(f"noise {self.noise} must lie between 0 and 2 (1 is full speed)")
+        if self.split not in ("train", "validation"):
+            raise ValueError(f"split {self.split!r} must be 'train' or 'validation'; test seeds are for evaluation")
+        if self.workers < 0:
+            raise ValueError(f"workers {self.workers} must be 0 (one a core) or more")
+        if self.seed < 0 or self.seed + self.shards * SHARD_SEEDS > SEED_RANGE:
+            raise ValueError(f"seed {self.seed} with {self.episodes} episodes leaves the range below {SEED_RANGE}")
+
+    @property
+    def shards(self) -> int:
+        return -(-self.episodes // SHARD_EPISODES)
+
+    def content(self, task: str) -> dict[str, Any]:
+        """What decides the data: the task and everything but the number of workers."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if k != "workers"}
+        return {"task": task, **values}
+
+
+def run_expert(env: TabletopEnv, seed: int, noise: float) -> Episode | None:
+    """One episode of the expert under noise; None when the simulation became unstable."""
+    from envs.experts import EXPERTS
+
+    expert = EXPERTS[env.task]
+    rng = np.random.default_rng((seed, 1))
+    level = noise * rng.uniform()
+    shape = env.action_space.shape
+    assert shape is not None
+    drift = np.zeros(shape)
+    observation, info = env.reset(seed=seed)
+    rows: dict[str, list[Any]] = {k: [] for k in ("pixels", "agent_pos", "action", "executed", "boxes", "visible")}
+    done = False
+    while not done:
+        secret = info["privileged"]
+        target = secret["target"]
+        clean = expert(secret)
+        drift = NOISE_CORRELATION * drift + np.sqrt(1 - NOISE_CORRELATION**2) * level * rng.standard_normal(shape)
+        executed = np.clip(clean + drift, -1, 1).astype(np.float32)
+        rows["pixels"].append(np.stack([observation["pixels"][name] for name in env.cameras]))
+        rows["agent_pos"].append(observation["agent_pos"])
+        rows["action"].append(clean)
+        rows["executed"].append(executed)
+        rows["boxes"].append(np.stack([secret["boxes"][name][target] for name in env.cameras]))
+        rows["visible"].append(np.array([secret["visible"][name][target] for name in env.cameras]))
+        observation, _, terminated, truncated, info = env.step(executed)
+        done = terminated or truncated
+    if not info["stable"]:
+        return None
+    return Episode(
+        seed=seed,
+        instruction=observation["instruction"],
+        success=info["is_success"],
+        event=(0, len(rows["action"])),
+        **{name: np.stack(values) for name, values in rows.items()},
+    )
+
+
+def collect(
+    task: str, config: CollectConfig, path: Path, *, on_progress: Callable[[int, int, float], None] | None = None
+) -> Dataset:
+    """Collect a task's dataset at `path`, going on from the shards an interrupted call left beside it.
+
+    `on_progress(episodes, failures, frames_per_second)` is called as shards are finished.
+
+    Raises:
+        ValueError: the task is unknown.
+        DatasetError: `path` holds a dataset made otherwise, or the expert keeps failing.
+    """
+    check_task(task)
+    content = config.content(task)
+    if path.exists():
+        done = open_dataset(path)
+        if done.header.get("collection") != content:
+            raise DatasetError(f"{path}: holds a dataset collected with other settings; choose another --out or remove it")
+        return done
+    parts_folder = path.with_name(f"{path.name}.shards")
+    parts_folder.mkdir(parents=True, exist_ok=True)
+    parts = {}
+    todo = []
+    for shard in range(config.shards):
+        try:
+            parts[shard] = open_dataset(parts_folder / f"{shard:05d}")
+            if parts[shard].header.get("collection") != content:
+                raise DatasetError(f"{parts_folder}: left by a collection with other settings; remove it")
+        except DatasetError:
+            if (parts_folder / f"{shard:05d}").exists():
+                raise
+            todo.append(shard)
+    started = time.monotonic()
+    frames = 0
+
+    def report() -> None:
+        if on_progress is not None:
+            failures = sum(int(p.header["failures"]) for p in parts.values())
+            rate = frames / max(time.monotonic() - started, 1e-9)
+            on_progress(sum(p.episodes for p in parts.values()), failures, rate)
+
+    report()
+    with _pool(min(config.workers or os.cpu_count() or 1, max(len(todo), 1))) as pool:
+        waiting: set[Future[int]] = {pool.submit(_collect_shard, task, config, parts_folder, shard) for shard in todo}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    shard = future.result()
+                    parts[shard] = open_dataset(parts_folder / f"{shard:05d}", verify=False)
+                    frames += parts[shard].steps
+                    report()
+        except BrokenProcessPool:
+            raise DatasetError(
+                f"{parts_folder}: a worker died (out of memory, or killed); finished shards are kept, run again to go on"
+            ) from None
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            raise
+    ordered = [parts[shard] for shard in sorted(parts)]
+    header = {k: v for k, v in ordered[0].header.items() if k not in ("files", "instructions", "failures")}
+    header["failures"] = sum(int(p.header["failures"]) for p in ordered)
+    merge_datasets(path, ordered, header)
+    shutil.rmtree(parts_folder)
+    return open_dataset(path, verify=False)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that start clean (no GL context or threads inherited) and leave interrupts to the parent."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _collect_shard(task: str, config: CollectConfig, folder: Path, shard: int) -> int:
+    env = _worker_env(task, config)
+    episodes: list[Episode] = []
+    failures = 0
+    wanted = min(SHARD_EPISODES, config.episodes - shard * SHARD_EPISODES)
+    for attempt in range(SHARD_SEEDS):
+        if len(episodes) == wanted:
+            break
+        episode = run_expert(env, split_seed(config.split, config.seed + shard * SHARD_SEEDS + attempt), config.noise)
+        if episode is None or not episode.success:
+            failures += 1
+        else:
+            episodes.append(episode)
+    else:
+        raise DatasetError(f"task {task}: only {len(episodes)} of {SHARD_SEEDS} episodes succeed at this noise")
+    write_dataset(folder / f"{shard:05d}", episodes, _header(config, env, failures))
+    return shard
+
+
+_ENV: dict[str, TabletopEnv] = {}
+
+
+def _worker_env(task: str, config: CollectConfig) -> TabletopEnv:
+    """The worker's environment, made once a process: it owns the GL context."""
+    if "env" not in _ENV:
+        _ENV["env"] = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
+    return _ENV["env"]
+
+
+def _header(config: CollectConfig, env: TabletopEnv, failures: int) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from envs.arm import AGENT_POS_NAMES
+    from envs.scene import CONTROL_HZ
+
+    return {
+        "task": env.task,
+        "collection": config.content(env.task),
+        "cameras": list(config.cameras),
+        "action_names": list(env.action_names),
+        "agent_pos_names": list(AGENT_POS_NAMES),
+        "control_hz": CONTROL_HZ,
+        "failures": failures,
+        "versions": {name: version(name) for name in ("mujoco", "gymnasium", "numpy")},
+        "gl_renderer": env.gl_renderer,
+    }

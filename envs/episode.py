@@ -1,0 +1,216 @@
+"""Episodes and the dataset folder: what was seen, done and said, with labels. NumPy only.
+
+A dataset is a folder of memory-mapped arrays and one `header.json`, which is written last. N steps, E episodes, V
+cameras, P proprioception and A action dimensions:
+
+| file | shape | content |
+|---|---|---|
+| `pixels.npy` | (N, V, H, W, 3) uint8 | what the cameras saw before the step |
+| `agent_pos.npy` | (N, P) float32 | proprioception before the step |
+| `action.npy` | (N, A) float32 | the expert's clean action in [-1, 1]: the label |
+| `executed.npy` | (N, A) float32 | what was done: the label plus injected noise (DART, Laskey et al. 2017) |
+| `boxes.npy` | (N, V, 4) float32 | target's visible box (cx, cy, w, h) in [0, 1] |
+| `visible.npy` | (N, V) bool | whether the target is visible |
+| `offsets.npy` | (E + 1,) int64 | first step of every episode, then N |
+| `seeds.npy` | (E,) int64 | environment seed |
+| `events.npy` | (E, 2) int64 | first and one-past-last step in which the instruction's event holds |
+
+The header holds the schema version, task, names, instructions, counts, versions, and every file's size and checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+HEADER = "header.json"
+ARRAYS: dict[str, str] = {
+    "pixels": "uint8",
+    "agent_pos": "float32",
+    "action": "float32",
+    "executed": "float32",
+    "boxes": "float32",
+    "visible": "bool",
+    "offsets": "int64",
+    "seeds": "int64",
+    "events": "int64",
+}
+_PER_STEP = ("pixels", "agent_pos", "action", "executed", "boxes", "visible")
+
+# Seeds of the three splits never meet: each is an offset into a range of its own.
+SEED_RANGE = 100_000_000
+SEED_STARTS = {"train": 0, "validation": SEED_RANGE, "test": 2 * SEED_RANGE}
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be used; the message names the file, what was found and what to do."""
+
+
+def split_seed(split: str, index: int) -> int:
+    """The `index`-th environment seed of a split ("train", "validation", "test")."""
+    if split not in SEED_STARTS:
+        raise ValueError(f"split {split!r} must be one of {', '.join(SEED_STARTS)}")
+    if not 0 <= index < SEED_RANGE:
+        raise ValueError(f"seed {index} must lie between 0 and {SEED_RANGE - 1}")
+    return SEED_STARTS[split] + index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One recorded episode of K steps; arrays as in the module's table, without the E axis."""
+
+    seed: int
+    instruction: str
+    success: bool
+    pixels: np.ndarray
+    agent_pos: np.ndarray
+    action: np.ndarray
+    executed: np.ndarray
+    boxes: np.ndarray
+    visible: np.ndarray
+    event: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset read from disk: memory-mapped arrays and the header. See `open_dataset`."""
+
+    path: Path
+    header: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def instructions(self) -> list[str]:
+        return list(self.header["instructions"])
+
+    @property
+    def episodes(self) -> int:
+        return len(self.arrays["seeds"])
+
+    @property
+    def steps(self) -> int:
+        return int(self.arrays["offsets"][-1])
+
+
+def write_dataset(path: Path, episodes: Sequence[Episode], header: dict[str, Any]) -> None:
+    """Write episodes as a dataset folder, atomically: the folder appears under its name only when complete."""
+    if not episodes:
+        raise DatasetError(f"{path}: no episode to write")
+    partial = _fresh_partial(path)
+    for name in _PER_STEP:
+        array = np.concatenate([getattr(e, name) for e in episodes]).astype(ARRAYS[name], copy=False)
+        np.save(partial / f"{name}.npy", array)
+    np.save(partial / "offsets.npy", np.cumsum([0, *map(len, episodes)]).astype(np.int64))
+    np.save(partial / "seeds.npy", np.array([e.seed for e in episodes], dtype=np.int64))
+    np.save(partial / "events.npy", np.array([e.event for e in episodes], dtype=np.int64))
+    _finish(partial, path, header, [e.instruction for e in episodes])
+
+
+def merge_datasets(path: Path, parts: Sequence[Dataset], header: dict[str, Any]) -> None:
+    """Join datasets of the same layout into one, streaming the large arrays."""
+    partial = _fresh_partial(path)
+    steps = sum(part.steps for part in parts)
+    for name in _PER_STEP:
+        shape = (steps, *parts[0].arrays[name].shape[1:])
+        joined = np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.dtype(ARRAYS[name]), shape)
+        at = 0
+        for part in parts:
+            joined[at : at + part.steps] = part.arrays[name]
+            at += part.steps
+        joined.flush()
+        del joined
+    lengths = np.concatenate([np.diff(part.arrays["offsets"]) for part in parts])
+    np.save(partial / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    for name in ("seeds", "events"):
+        np.save(partial / f"{name}.npy", np.concatenate([part.arrays[name] for part in parts]))
+    _finish(partial, path, header, [text for part in parts for text in part.instructions])
+
+
+def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
+    """Read a dataset folder; arrays stay on disk, memory-mapped.
+
+    Args:
+        verify: compare every file's checksum with the header's (reads the whole dataset once).
+
+    Raises:
+        DatasetError: missing, truncated, damaged or foreign data; the message names the file.
+    """
+    header_path = path / HEADER
+    if not path.is_dir():
+        raise DatasetError(f"{path}: no dataset here; make one with `vla collect`")
+    if not header_path.is_file():
+        raise DatasetError(f"{header_path}: missing, so this is no finished dataset; make one with `vla collect`")
+    try:
+        header = json.loads(header_path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{header_path}: not readable as JSON ({error}); collect the dataset again") from None
+    version = header.get("schema_version") if isinstance(header, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DatasetError(f"{header_path}: schema_version {version!r}, expected {SCHEMA_VERSION}")
+    missing = {"files", "instructions", "task", "cameras", "action_names", "agent_pos_names"} - set(header)
+    if missing:
+        raise DatasetError(f"{header_path}: field {min(missing)!r} is missing; collect the dataset again")
+    arrays: dict[str, np.ndarray] = {}
+    for name, dtype in ARRAYS.items():
+        file = path / f"{name}.npy"
+        expected = header["files"].get(file.name)
+        if expected is None:
+            raise DatasetError(f"{header_path}: file {file.name!r} is not listed; collect the dataset again")
+        if not file.is_file():
+            raise DatasetError(f"{file}: missing; collect the dataset again")
+        if file.stat().st_size != expected["bytes"]:
+            raise DatasetError(
+                f"{file}: {file.stat().st_size} bytes, expected {expected['bytes']}; truncated or overwritten"
+            )
+        if verify and _checksum(file) != expected["sha256"]:
+            raise DatasetError(f"{file}: checksum differs from {HEADER}; the file was damaged, collect it again")
+        try:
+            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise DatasetError(f"{file}: not a NumPy array file ({error})") from None
+        if arrays[name].dtype != np.dtype(dtype):
+            raise DatasetError(f"{file}: dtype {arrays[name].dtype}, expected {dtype}")
+    dataset = Dataset(path=path, header=header, arrays=arrays)
+    for name in _PER_STEP:
+        if len(arrays[name]) != dataset.steps:
+            raise DatasetError(f"{path / name}.npy: {len(arrays[name])} steps, offsets.npy says {dataset.steps}")
+    if len(header["instructions"]) != dataset.episodes:
+        raise DatasetError(f"{header_path}: {len(header['instructions'])} instructions, {dataset.episodes} episodes")
+    return dataset
+
+
+def _fresh_partial(path: Path) -> Path:
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def _finish(partial: Path, path: Path, header: dict[str, Any], instructions: list[str]) -> None:
+    files = {
+        f"{name}.npy": {
+            "bytes": (partial / f"{name}.npy").stat().st_size,
+            "sha256": _checksum(partial / f"{name}.npy"),
+        }
+        for name in ARRAYS
+    }
+    full = {"schema_version": SCHEMA_VERSION, **header, "files": files, "instructions": instructions}
+    (partial / HEADER).write_text(json.dumps(full, indent=1))
+    os.replace(partial, path)
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

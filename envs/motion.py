@@ -1,0 +1,145 @@
+"""Paths of moving objects on the table: sampled once per episode, as arrays over time.
+
+A path is `(K, 2)` metres, one row a simulation tick. Kinds: circle, ellipse, line (bouncing between its ends),
+lissajous, stop_and_go, still. Directions are as seen from above, which is also what the front camera sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+REGION = np.array([[-0.18, -0.19], [0.18, 0.19]])  # where object centres may be: (x, y) low and high, metres
+CLEARANCE = 0.006  # gap kept between two objects' footprints, metres
+START_GAP = 0.04  # more than that at the start, where motions must be interchangeable: less would hardly ever do, metres
+PATH_KINDS = ("circle", "ellipse", "line", "lissajous", "stop_and_go")
+
+PathSampler = Callable[[np.random.Generator], np.ndarray]
+
+
+def still(position: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(position, dtype=float)[None], len(times), axis=0)
+
+
+def ellipse(
+    travelled: np.ndarray, *, centre: np.ndarray, radii: tuple[float, float], phase: float, turn: int
+) -> np.ndarray:
+    """An ellipse, or a circle for equal radii; `turn` +1 runs counter-clockwise, -1 clockwise.
+
+    `travelled` is the distance covered in metres, exact for a circle and true on average otherwise.
+    """
+    angle = phase + turn * travelled / np.sqrt((radii[0] ** 2 + radii[1] ** 2) / 2)
+    return centre + np.stack([radii[0] * np.cos(angle), radii[1] * np.sin(angle)], axis=-1)
+
+
+def lissajous(
+    travelled: np.ndarray, *, centre: np.ndarray, radii: tuple[float, float], phase: float
+) -> np.ndarray:
+    """A figure with frequencies 1:2 along the two axes; `travelled` is the distance covered on average, metres."""
+    angle = phase + travelled / np.sqrt((radii[0] ** 2 + 4 * radii[1] ** 2) / 2)
+    return centre + np.stack([radii[0] * np.sin(angle), radii[1] * np.sin(2 * angle)], axis=-1)
+
+
+def bounce(travelled: np.ndarray, *, centre: np.ndarray, half: np.ndarray, phase: float) -> np.ndarray:
+    """Back and forth between `centre - half` and `centre + half`; `travelled` is the distance covered, metres."""
+    length = 2 * float(np.linalg.norm(half))
+    along = np.mod(travelled + phase * 2 * length, 2 * length)
+    share = np.where(along < length, along, 2 * length - along) / length
+    return centre + (2 * share - 1)[:, None] * half
+
+
+def stop_and_go(times: np.ndarray, *, speed: float, go: float, stop: float, phase: float, ramp: float = 0.1) -> np.ndarray:
+    """Distance travelled by something that moves for `go` seconds, stands for `stop` seconds, and so on.
+
+    Speed rises and falls linearly over `ramp` seconds.
+    """
+    clock = np.mod(times + phase * (go + stop), go + stop)
+    rate = speed * np.clip(np.minimum(clock, go - clock) / ramp, 0.0, 1.0)
+    step = np.diff(times, prepend=times[0])
+    return np.cumsum(rate * step)
+
+
+def sample_path(kind: str, rng: np.random.Generator, times: np.ndarray, speed: float) -> np.ndarray:
+    """A random path `(K, 2)` of this kind inside REGION."""
+    travelled = speed * times
+    radii = rng.uniform(0.03, 0.08, 2)
+    phase = rng.uniform(0, 2 * np.pi)
+    turn = int(rng.choice([-1, 1]))
+    if kind == "circle":
+        radii[1] = radii[0]
+    if kind in ("circle", "ellipse"):
+        centre = _centre(rng, radii)
+        return ellipse(travelled, centre=centre, radii=(radii[0], radii[1]), phase=phase, turn=turn)
+    if kind == "lissajous":
+        return lissajous(travelled, centre=_centre(rng, radii), radii=(radii[0], radii[1]), phase=phase)
+    angle = rng.uniform(0, 2 * np.pi)
+    half = rng.uniform(0.06, 0.12) * np.array([np.cos(angle), np.sin(angle)])
+    if kind == "stop_and_go":
+        go, stop = rng.uniform(0.6, 1.2), rng.uniform(0.4, 0.8)
+        travelled = stop_and_go(times, speed=speed, go=go, stop=stop, phase=rng.uniform())
+    elif kind != "line":
+        raise ValueError(f"path kind {kind!r} is unknown; choose one of {', '.join(PATH_KINDS)}")
+    return bounce(travelled, centre=_centre(rng, np.abs(half)), half=half, phase=rng.uniform())
+
+
+def _centre(rng: np.random.Generator, margin: np.ndarray) -> np.ndarray:
+    low, high = REGION[0] + margin, REGION[1] - margin
+    return rng.uniform(np.minimum(low, 0.0), np.maximum(high, 0.0))
+
+
+def place_apart(
+    rng: np.random.Generator, samplers: list[PathSampler], footprints: list[float], tries: int = 60
+) -> np.ndarray | None:
+    """Paths `(n, K, 2)`, one a sampler, whose objects never touch; None when no such set was found in `tries` tries each.
+
+    Placed in random order, so that where an object starts says nothing about its index.
+    """
+    placed: dict[int, np.ndarray] = {}
+    for index in rng.permutation(len(samplers)):
+        for _ in range(tries):
+            path = samplers[index](rng)
+            if all(_apart(path, other, footprints[index] + footprints[j]) for j, other in placed.items()):
+                placed[int(index)] = path
+                break
+        else:
+            return None
+    return np.stack([placed[i] for i in range(len(samplers))])
+
+
+def place_interchangeably(
+    rng: np.random.Generator, samplers: list[PathSampler], footprint: float, tries: int = 25
+) -> np.ndarray | None:
+    """Paths `(n, K, 2)`, one a sampler, such that where objects start says nothing about which sampler moves which.
+
+    For n given starts, every rotation of the samplers over them gets paths whose objects never touch and stay in
+    REGION; which rotation is taken is drawn last, so that it is independent of the starts. (Placing each object where
+    its own motion fits is not: whatever starts at the left edge is then hardly the one that moves left and right.)
+    Samplers give paths up to a shift. None when no such paths were found in `tries` tries each.
+    """
+    n = len(samplers)
+    starts = rng.uniform(*REGION, (n, 2))
+    if not all(_apart(starts[i : i + 1], starts[j : j + 1], 2 * footprint + START_GAP) for i in range(n) for j in range(i)):
+        return None
+    rotations = []
+    for turn in range(n):
+        paths: list[np.ndarray] = []
+        for index, sampler in enumerate(samplers):
+            start = starts[(index + turn) % n]
+            for _ in range(tries):
+                path = sampler(rng)
+                path = path + (start - path[0])
+                inside = np.all(path.min(axis=0) >= REGION[0]) and np.all(path.max(axis=0) <= REGION[1])
+                if inside and all(_apart(path, other, 2 * footprint) for other in paths):
+                    paths.append(path)
+                    break
+            else:
+                return None
+        rotations.append(paths)
+    return np.stack(rotations[rng.integers(n)])
+
+
+def _apart(path: np.ndarray, other: np.ndarray, distance: float) -> bool:
+    """Whether two paths `(K, 2)` keep their centres more than `distance` and CLEARANCE apart at all times."""
+    gap = path - other
+    return bool(np.min(np.einsum("kd,kd->k", gap, gap)) > (distance + CLEARANCE) ** 2)

@@ -1,0 +1,395 @@
+"""What an evaluation found: the records in memory and their one JSON file.
+
+The file is the dataclasses below, field by field, so each docstring here is the description of its part:
+
+    schema_version   int, SCHEMA_VERSION; a file of another version is refused
+    created          str, ISO 8601 with time zone
+    checkpoint       {path: str, provenance: {...}} of the weights that were judged
+    versions         {python: "3.11.7", torch: ..., mujoco: ..., gymnasium: ..., ...}
+    gl_renderer      str, what OpenGL says it is; pictures differ between renderers
+    seed             int, the seed that the episodes' seeds derive from
+    settings         {...} everything else that was chosen. The report reads these keys if present:
+                       control_hz   control steps per second of simulated time (time axis in seconds)
+                       tolerance_m  {task: metres}, drawn as a line under the tracking errors
+                       criteria     {task: sentence}, what counts as success
+    tasks.<task>.conditions.<condition>
+                     one ConditionResult: {success_rate, low, high, episodes, invalid, ..., results: [...]}
+      .results       one EpisodeResult per seed, in order of the seeds
+
+Rates lie in [0, 1], distances are in metres, `null` stands for "no such number here", NaN is not allowed.
+An episode that ended invalid (simulator unstable, worker dead or hung) counts as a failure in the rate and once
+more in `invalid`, so that trouble can never raise a success rate.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from eval.statistics import PairedDifference, paired_difference, wilson_interval
+
+SCHEMA_VERSION = 1
+
+POLICY = "policy"
+CONDITIONS: dict[str, str] = {
+    POLICY: "the policy as it is meant to be used",
+    "held_out_phrasing": "phrasings that were never trained on",
+    "unseen_combination": "a colour and shape that were never trained on together",
+    "shuffled_instruction": "told to go to another object of the same scene, judged against the original one",
+    "frozen_frames": "the newest frame repeated in place of the history",
+    "single_frame": "a policy that was given one frame only",
+    "blank_image": "every picture replaced by a blank one",
+    "previous_action": "no policy: the last action is repeated",
+    "expert": "the scripted expert, which knows where everything is",
+}
+"""What each condition changes, in the order of the reports; other names may be used and come last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeResult:
+    """One rollout.
+
+    `instruction` is what the policy read, `task_instruction` the true one (they differ in the controls).
+    `target` names the true target for people ("red ball"). `mean_error_m` is the horizontal distance between
+    gripper and target averaged over the judged part, `errors_m` the same distance at every control step.
+    `box_iou` compares the predicted with the true box in the newest frame, averaged over the episode.
+    `followed_instruction`: success judged against what the read instruction names; None if that is the task.
+    `failure` says why in a few words ("wrong target", "lost target", "worker died", ...), "" on success.
+    """
+
+    seed: int
+    success: bool
+    valid: bool = True
+    steps: int = 0
+    instruction: str = ""
+    task_instruction: str = ""
+    target: str = ""
+    mean_error_m: float | None = None
+    errors_m: list[float] = field(default_factory=list)
+    box_iou: float | None = None
+    followed_instruction: bool | None = None
+    failure: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), expected an int of 0 or more")
+        for name in ("success", "valid", "followed_instruction"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (name == "followed_instruction" and value is None):
+                raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), expected a bool")
+        if self.success and not self.valid:
+            raise ValueError("success: got true in an invalid episode, expected false (invalid counts as failure)")
+        if self.success and self.failure:
+            raise ValueError(f"failure: got {self.failure!r} in a successful episode, expected an empty text")
+        _check_number("mean_error_m", self.mean_error_m, 0.0, math.inf)
+        _check_number("box_iou", self.box_iou, 0.0, 1.0)
+        for error in self.errors_m:
+            _check_number("errors_m", error, 0.0, math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionResult:
+    """All episodes of one condition and what follows from them; built by `summarise_condition`.
+
+    `success_rate` with its Wilson interval `low`, `high`; None without episodes. `mean_error_m` and `box_iou`
+    average the episodes that have such a number, failures included. `control_rate_hz` counts policy decisions
+    per second of wall-clock time. `followed_rate` is the share that did what the instruction they read asks.
+    `difference_to_policy` compares with the `policy` condition on the same seeds.
+    """
+
+    name: str
+    success_rate: float | None
+    low: float
+    high: float
+    episodes: int
+    invalid: int
+    mean_error_m: float | None = None
+    box_iou: float | None = None
+    control_rate_hz: float | None = None
+    followed_rate: float | None = None
+    followed_low: float | None = None
+    followed_high: float | None = None
+    difference_to_policy: PairedDifference | None = None
+    results: list[EpisodeResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        seeds = [episode.seed for episode in self.results]
+        if len(set(seeds)) != len(seeds):
+            repeated = next(seed for seed in seeds if seeds.count(seed) > 1)
+            raise ValueError(f"results: got seed {repeated} twice, expected each seed once")
+        if self.episodes != len(self.results):
+            raise ValueError(f"episodes: got {self.episodes}, expected {len(self.results)}, the number of results")
+        invalid = sum(not episode.valid for episode in self.results)
+        if self.invalid != invalid:
+            raise ValueError(f"invalid: got {self.invalid}, expected {invalid}, as counted in results")
+        rate = _share([episode.success for episode in self.results])
+        if (rate is None) != (self.success_rate is None) or abs((rate or 0.0) - (self.success_rate or 0.0)) > 1e-9:
+            raise ValueError(f"success_rate: got {self.success_rate}, expected {rate}, as counted in results")
+        _check_number("low", self.low, 0.0, 1.0 if rate is None else rate)
+        _check_number("high", self.high, 0.0 if rate is None else rate, 1.0)
+        _check_number("followed_rate", self.followed_rate, 0.0, 1.0)
+        _check_number("control_rate_hz", self.control_rate_hz, 0.0, math.inf)
+
+    @property
+    def successes(self) -> int:
+        return sum(episode.success for episode in self.results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """One task under every condition that was asked for."""
+
+    conditions: dict[str, ConditionResult] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, condition in self.conditions.items():
+            if key != condition.name:
+                raise ValueError(f"conditions.{key}.name: got {condition.name!r}, expected {key!r}")
+
+    def ordered(self) -> dict[str, ConditionResult]:
+        """Those of `CONDITIONS` in their order, then the others as they come."""
+        known = [name for name in CONDITIONS if name in self.conditions]
+        return {name: self.conditions[name] for name in dict.fromkeys([*known, *self.conditions])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """Where the judged weights lay and what they say about their making."""
+
+    path: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """One evaluation; the fields are described at the top of this file."""
+
+    checkpoint: CheckpointInfo
+    seed: int
+    tasks: dict[str, TaskResult] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    gl_renderer: str = ""
+    created: str = field(default_factory=_now)
+    schema_version: int = SCHEMA_VERSION
+
+
+def summarise_condition(
+    name: str,
+    results: Iterable[EpisodeResult],
+    *,
+    policy: Sequence[EpisodeResult] | None = None,
+    control_rate_hz: float | None = None,
+) -> ConditionResult:
+    """Counts, rates and intervals of one condition.
+
+    Args:
+        results: its episodes in any order; they are kept in the order of their seeds, so the outcome does not
+            depend on which worker finished first.
+        policy: the episodes of the `policy` condition; the seeds in common are compared in pairs.
+        control_rate_hz: policy decisions per second, where that was measured.
+    """
+    ordered = sorted(results, key=lambda episode: episode.seed)
+    successes = sum(episode.success for episode in ordered)
+    low, high = wilson_interval(successes, len(ordered))
+    followed = [episode.followed_instruction for episode in ordered if episode.followed_instruction is not None]
+    followed_low, followed_high = wilson_interval(sum(followed), len(followed)) if followed else (None, None)
+    return ConditionResult(
+        name=name,
+        success_rate=_share([episode.success for episode in ordered]),
+        low=low,
+        high=high,
+        episodes=len(ordered),
+        invalid=sum(not episode.valid for episode in ordered),
+        mean_error_m=_mean([episode.mean_error_m for episode in ordered]),
+        box_iou=_mean([episode.box_iou for episode in ordered]),
+        control_rate_hz=control_rate_hz,
+        followed_rate=_share(followed),
+        followed_low=followed_low,
+        followed_high=followed_high,
+        difference_to_policy=_difference(ordered, policy) if policy is not None and name != POLICY else None,
+        results=ordered,
+    )
+
+
+def failure_counts(condition: ConditionResult) -> dict[str, int]:
+    """How often each failure occurred, most frequent first; failures without a name count as "not named"."""
+    counts: dict[str, int] = {}
+    for episode in condition.results:
+        if not episode.success:
+            reason = episode.failure or "not named"
+            counts[reason] = counts.get(reason, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def save_results(results: Results, path: str | Path) -> Path:
+    """Write the JSON file, whole or not at all: a file that exists is a complete one."""
+    path = Path(path)
+    try:
+        # A round trip through the compact text turns tuples into lists and refuses what JSON cannot hold.
+        plain = json.loads(json.dumps(asdict(results), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not written, the results hold something that JSON cannot: {error}") from None
+    return write_whole(path, _pretty(plain) + "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file so that nobody, after a crash either, finds half of it under its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def load_results(path: str | Path) -> Results:
+    """Read and check a results file; every complaint is one line: the file, the field, got, expected."""
+    path = Path(path)
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file, expected the results.json of an evaluation") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON, is the file complete? ({error})") from None
+    try:
+        if not isinstance(plain, dict):
+            raise ValueError(f"got {_show(plain)}, expected an object")
+        if plain.get("schema_version") != SCHEMA_VERSION:
+            got = _show(plain["schema_version"]) if "schema_version" in plain else "nothing"
+            raise ValueError(f"schema_version: got {got}, expected {SCHEMA_VERSION}")
+        decoded = _decode(Results, plain, "")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    assert isinstance(decoded, Results)
+    return decoded
+
+
+# Numbers ------------------------------------------------------------
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name}: got {value!r} ({type(value).__name__}), expected a finite number")
+    if not low - 1e-9 <= value <= high + 1e-9:
+        expected = f"at least {low:g}" if math.isinf(high) else f"a number in [{low:g}, {high:g}]"
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")
+
+
+def _share(outcomes: Sequence[bool]) -> float | None:
+    return sum(outcomes) / len(outcomes) if outcomes else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _difference(episodes: Sequence[EpisodeResult], policy: Sequence[EpisodeResult]) -> PairedDifference | None:
+    by_seed = {episode.seed: episode.success for episode in policy}
+    pairs = [(episode.success, by_seed[episode.seed]) for episode in episodes if episode.seed in by_seed]
+    return paired_difference([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
+
+
+# JSON ------------------------------------------------------------
+
+
+def _pretty(value: Any, indent: str = "") -> str:
+    """JSON with one line for a field, and one line for an episode however many numbers it holds."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        lines = [f"{inner}{json.dumps(key)}: {_pretty(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(inner + json.dumps(item) for item in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"got {name}, expected a finite number or null")
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "an integer"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+}
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """Turn plain JSON into `kind`, a type as it stands in the annotations of the dataclasses above."""
+    if kind is Any:
+        return value
+    if get_origin(kind) is UnionType:
+        inner = next(option for option in get_args(kind) if option is not type(None))
+        return None if value is None else _decode(inner, value, where)
+    prefix = f"{where}: " if where else ""
+    if get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise ValueError(f"{prefix}got {_show(value)}, expected a list")
+        return [_decode(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if get_origin(kind) is dict or is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{prefix}got {_show(value)}, expected an object")
+        if not is_dataclass(kind):
+            return {key: _decode(get_args(kind)[1], item, _join(where, key)) for key, item in value.items()}
+        return _decode_dataclass(kind, value, where)
+    accepted, expected = _SCALARS[kind]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{prefix}got {_show(value)}, expected {expected}")
+    return value
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _decode_dataclass(kind: Any, value: Mapping[str, Any], where: str) -> Any:
+    hints = _hints(kind)
+    for key in value:
+        if key not in hints:
+            raise ValueError(f"{_join(where, key)}: not a known field, expected one of {', '.join(hints)}")
+    arguments: dict[str, Any] = {}
+    for entry in fields(kind):
+        if entry.name in value:
+            arguments[entry.name] = _decode(hints[entry.name], value[entry.name], _join(where, entry.name))
+        elif entry.default is MISSING and entry.default_factory is MISSING:
+            raise ValueError(f"{_join(where, entry.name)}: missing")
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise ValueError(_join(where, str(error))) from None
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name

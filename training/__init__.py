@@ -1,0 +1,1 @@
+"""Behaviour cloning: datasets to batches, the loop, checkpoints of a run."""

@@ -1,0 +1,209 @@
+"""Batches by direct gather from memory-mapped datasets: no Python loop over samples, bytes stay bytes.
+
+B batch, T frames, V cameras, H W C image, P proprioception, S chunk steps, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from envs.episode import Dataset
+from vla_policy.contract import Batch, Observation, Shapes
+from vla_policy.tokenizer import UNKNOWN, WordTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How samples are cut out of episodes; see `vla_policy.config.PolicyConfig` for the meaning of the fields."""
+
+    frames: int
+    frame_stride: int
+    chunk: int
+    cameras: tuple[str, ...]
+
+
+class _Part:
+    """One dataset, with everything that is looked up per sample as arrays over its steps."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        config: SampleConfig,
+        action_names: list[str],
+        tokenizer: WordTokenizer,
+        holdout: float,
+    ) -> None:
+        names = list(data.header["cameras"])
+        missing = [name for name in config.cameras if name not in names]
+        if missing:
+            raise ValueError(f"{data.path}: camera {missing[0]!r} was not recorded, only {', '.join(names)}")
+        offsets = data.arrays["offsets"]
+        lengths = np.diff(offsets)
+        self.pixels = data.arrays["pixels"]
+        self.cameras = None if list(config.cameras) == names else [names.index(name) for name in config.cameras]
+        self.first_camera = names.index(config.cameras[0])
+        self.agent_pos = np.array(data.arrays["agent_pos"])
+        recorded = list(data.header["action_names"])
+        self.action = np.zeros((data.steps, len(action_names)), dtype=np.float32)
+        self.action[:, [action_names.index(name) for name in recorded]] = data.arrays["action"]
+        self.boxes = np.array(data.arrays["boxes"][:, self.first_camera])
+        self.visible = np.array(data.arrays["visible"][:, self.first_camera])
+        episode = np.repeat(np.arange(data.episodes), lengths)
+        self.start, self.end = offsets[:-1][episode], offsets[1:][episode]
+        clock = np.arange(data.steps) - self.start
+        events = data.arrays["events"][episode]
+        self.event = (clock >= events[:, 0]) & (clock < events[:, 1])
+        ids, mask = tokenizer.encode(data.instructions)
+        self.tokens, self.token_mask = ids[episode], mask[episode]
+        # The last episodes are held out; at least one stays for training.
+        kept = data.episodes - min(round(data.episodes * holdout), data.episodes - 1)
+        self.trained = int(offsets[kept])
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+class Sampler:
+    """Random batches from one or several datasets; datasets count alike, however many steps each holds.
+
+    Actions of several tasks share one space: the union of their names, with zeros where a task has no such action.
+    `holdout` is the share of each dataset's episodes that `batch` leaves to `held_out=True`.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        config: SampleConfig,
+        tokenizer: WordTokenizer,
+        action_names: list[str],
+        *,
+        holdout: float = 0.0,
+    ) -> None:
+        if not datasets:
+            raise ValueError("no dataset given; collect one with `vla collect`")
+        self.config = config
+        self.parts = [_Part(d, config, action_names, tokenizer, holdout) for d in datasets]
+        shapes = {(p.pixels.shape[2], p.agent_pos.shape[1]) for p in self.parts}
+        if len(shapes) > 1:
+            raise ValueError(f"datasets differ in picture size or proprioception: {sorted(shapes)}")
+        self.size, self.proprioception = shapes.pop()
+        self._back = (np.arange(config.frames) - (config.frames - 1)) * config.frame_stride
+        self._ahead = np.arange(config.chunk)
+
+    def shapes(self, actions: int, vocabulary: int) -> Shapes:
+        return Shapes(
+            frames=self.config.frames,
+            cameras=len(self.config.cameras),
+            size=self.size,
+            proprioception=self.proprioception,
+            actions=actions,
+            vocabulary=vocabulary,
+        )
+
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of proprioception, each dataset counting alike: `(P,)`, `(P,)`."""
+        means = np.mean([p.agent_pos.mean(0, dtype=np.float64) for p in self.parts], axis=0)
+        squares = np.mean([(p.agent_pos.astype(np.float64) ** 2).mean(0) for p in self.parts], axis=0)
+        std = np.sqrt(np.maximum(squares - means**2, 0))
+        return torch.from_numpy(means.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
+
+    @property
+    def held_out(self) -> bool:
+        """Whether every dataset keeps some episodes out of training."""
+        return all(part.trained < len(part) for part in self.parts)
+
+    def batch(self, rng: np.random.Generator, size: int, *, held_out: bool = False) -> Batch:
+        """A random batch of `size` samples from the training or the held-out episodes."""
+        counts = np.bincount(rng.integers(len(self.parts), size=size), minlength=len(self.parts))
+        ranges = [(p.trained, len(p)) if held_out else (0, p.trained) for p in self.parts]
+        picked = [rng.integers(low, high, size=int(n)) for (low, high), n in zip(ranges, counts, strict=True)]
+        return self.gather(picked)
+
+    def gather(self, steps: list[np.ndarray]) -> Batch:
+        """The batch of these steps, one array of step indices a dataset."""
+        pieces = [self._gather_part(p, s) for p, s in zip(self.parts, steps, strict=True) if len(s)]
+        joined = {k: torch.from_numpy(np.concatenate([piece[k] for piece in pieces])) for k in pieces[0]}
+        observation = Observation(
+            frames=joined.pop("frames").movedim(-1, 3),
+            agent_pos=joined.pop("agent_pos"),
+            tokens=joined.pop("tokens"),
+            token_mask=joined.pop("token_mask"),
+        )
+        return Batch(observation=observation, **joined)
+
+    def _gather_part(self, part: _Part, steps: np.ndarray) -> dict[str, np.ndarray]:
+        # Before an episode's start its first frame is repeated, as the rollout's controller does.
+        rows = np.maximum(steps[:, None] + self._back, part.start[steps, None])
+        ahead = steps[:, None] + self._ahead
+        action_mask = ahead < part.end[steps, None]
+        ahead = np.minimum(ahead, part.end[steps, None] - 1)
+        pixels = part.pixels[rows]
+        return {
+            "frames": pixels if part.cameras is None else pixels[:, :, part.cameras],
+            "agent_pos": part.agent_pos[rows],
+            "tokens": part.tokens[steps],
+            "token_mask": part.token_mask[steps],
+            "action": part.action[ahead],
+            "action_mask": action_mask,
+            "boxes": part.boxes[rows],
+            "visible": part.visible[rows],
+            "event": part.event[rows],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation, in bulk, on whatever device the batch is on.
+
+    Args:
+        shift: pictures (and boxes) move by up to this many pixels, the same for all frames of a sample. The arm's
+            place in the picture moves along, but its proprioception does not: more than a pixel costs precision.
+        brightness: pictures are scaled by 1 ± this.
+        unknown_words: probability that a word is replaced by the unknown word.
+    """
+
+    shift: int = 0
+    brightness: float = 0.0
+    unknown_words: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.shift < 0 or not 0 <= self.brightness < 1 or not 0 <= self.unknown_words < 1:
+            raise ValueError(f"shift must be 0 or more, brightness and unknown_words in [0, 1): got {self}")
+
+
+def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
+    """A new batch with shifted, brightened pictures, boxes moved along, and some words unknown."""
+    seen = batch.observation
+    frames, boxes, visible = seen.frames, batch.boxes, batch.visible
+    b, _, _, _, height, width = frames.shape
+    device = frames.device
+    if config.shift:
+        amount = torch.randint(-config.shift, config.shift + 1, (2, b), generator=generator).to(device)
+        rows = (torch.arange(height, device=device) - amount[0, :, None]).clamp(0, height - 1)
+        columns = (torch.arange(width, device=device) - amount[1, :, None]).clamp(0, width - 1)
+        sample = torch.arange(b, device=device)[:, None, None]
+        by_pixel = frames.permute(0, 4, 5, 1, 2, 3)[sample, rows[:, :, None], columns[:, None, :]]
+        frames = by_pixel.permute(0, 3, 4, 5, 1, 2)
+        move = torch.stack([amount[1] / width, amount[0] / height], dim=-1)[:, None]
+        boxes = torch.cat([boxes[..., :2] + move, boxes[..., 2:]], dim=-1)
+        visible = visible & (boxes[..., :2] > 0).all(-1) & (boxes[..., :2] < 1).all(-1)
+    if config.brightness:
+        scale = 1 + config.brightness * (2 * torch.rand(b, generator=generator).to(device) - 1)
+        frames = (frames * scale.view(b, 1, 1, 1, 1, 1)).clamp_(0, 255).to(torch.uint8)
+    tokens = seen.tokens
+    if config.unknown_words:
+        forget = torch.rand(tokens.shape, generator=generator).to(device) < config.unknown_words
+        tokens = torch.where(forget & seen.token_mask, UNKNOWN, tokens)
+    observation = Observation(frames=frames, agent_pos=seen.agent_pos, tokens=tokens, token_mask=seen.token_mask)
+    return Batch(
+        observation=observation,
+        action=batch.action,
+        action_mask=batch.action_mask,
+        boxes=boxes,
+        visible=visible,
+        event=batch.event,
+    )

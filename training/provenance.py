@@ -1,0 +1,52 @@
+"""Where a checkpoint comes from: code, data, settings, versions."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from envs.episode import Dataset
+
+VERSIONED = ("torch", "numpy", "tokenizers", "accelerate", "mujoco", "gymnasium")
+
+
+def provenance(settings: dict[str, Any], datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """A JSON-ready record; data are named by the checksums of their pictures."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "settings": settings,
+        "data": [
+            {
+                "task": d.header["task"],
+                "episodes": d.episodes,
+                "steps": d.steps,
+                "pixels_sha256": d.header["files"]["pixels.npy"]["sha256"],
+                "collection": d.header.get("collection"),
+                "gl_renderer": d.header.get("gl_renderer"),
+            }
+            for d in datasets
+        ],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        "processor": platform.processor() or platform.machine(),
+    }
+
+
+def _commit() -> str:
+    """The code's git commit, with "+" when files differ from it; empty outside a repository."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+" if changed else "")

@@ -1,0 +1,156 @@
+"""A checkpoint: one folder that holds all that is needed to act, and nothing that is executed on loading.
+
+| file | content |
+|---|---|
+| `model.safetensors` | weights, with the normaliser's statistics as buffers |
+| `config.json` | schema version, resolved `PolicyConfig`, `Shapes`, and what the policy was made for |
+| `tokenizer.json` | the word tokenizer |
+| `provenance.json` | commit, data checksums, versions, seed, training settings |
+| `COMPLETE` | written last; a folder without it is refused |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vla_policy.config import PolicyConfig
+from vla_policy.contract import Shapes
+from vla_policy.policy import VLAPolicy
+from vla_policy.tokenizer import WordTokenizer
+
+SCHEMA_VERSION = 1
+COMPLETE = "COMPLETE"
+DEFAULT_POLICY = Path(__file__).parent / "assets" / "default"
+T = TypeVar("T")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, what was found and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purpose:
+    """What a policy was trained for: task names, and the names of its action and proprioception dimensions."""
+
+    tasks: tuple[str, ...]
+    action_names: tuple[str, ...]
+    agent_pos_names: tuple[str, ...]
+
+
+class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
+    """A policy with its tokenizer and purpose; `save_pretrained`, `from_pretrained` and `push_to_hub` work on it."""
+
+    def __init__(
+        self, policy: VLAPolicy, tokenizer: WordTokenizer, purpose: Purpose, provenance: dict[str, Any]
+    ) -> None:
+        self.policy, self.tokenizer, self.purpose, self.provenance = policy, tokenizer, purpose, provenance
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_checkpoint(self, Path(save_directory))
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> Checkpoint:
+        if Path(model_id).is_dir():
+            return load_checkpoint(Path(model_id))
+        known = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
+        return load_checkpoint(Path(snapshot_download(model_id, **{k: v for k, v in kwargs.items() if k in known})))
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint folder; an existing one under this name is replaced only once the new one is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    policy = checkpoint.policy
+    weights = {name: value.detach().contiguous().cpu() for name, value in policy.state_dict().items()}
+    save_file(weights, partial / "model.safetensors")
+    described = {
+        "schema_version": SCHEMA_VERSION,
+        "policy": asdict(policy.config),
+        "shapes": asdict(policy.shapes),
+        "purpose": asdict(checkpoint.purpose),
+    }
+    (partial / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    checkpoint.tokenizer.save(partial / "tokenizer.json")
+    (partial / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
+    (partial / COMPLETE).write_text("")
+    previous = path.with_name(f".{path.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if path.exists():
+        os.replace(path, previous)
+    os.replace(partial, path)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint folder onto the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, unfinished, damaged or foreign files; the message names the file.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no checkpoint folder here; train one with `vla train`, or name `default`")
+    for name in (COMPLETE, "config.json", "model.safetensors", "tokenizer.json", "provenance.json"):
+        if not (path / name).is_file():
+            why = "the checkpoint was not finished" if name == COMPLETE else "the checkpoint is damaged"
+            raise CheckpointError(f"{path / name}: missing, so {why}; choose another or train again")
+    described = _read_json(path / "config.json")
+    version = described.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(f"{path / 'config.json'}: schema_version {version!r}, expected {SCHEMA_VERSION}")
+    try:
+        config = read_dataclass(PolicyConfig, described["policy"])
+        shapes = read_dataclass(Shapes, described["shapes"])
+        purpose = read_dataclass(Purpose, described["purpose"])
+        policy = VLAPolicy(config, shapes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({error})") from None
+    try:
+        policy.load_state_dict(load_file(path / "model.safetensors"))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path / 'model.safetensors'}: not this policy's weights ({reason})") from None
+    tokenizer = WordTokenizer.load(path / "tokenizer.json", config.language.max_words)
+    return Checkpoint(policy.eval(), tokenizer, purpose, _read_json(path / "provenance.json"))
+
+
+def resolve_checkpoint(name: str) -> Path:
+    """The folder of a checkpoint given by path, or `default` for the policy that ships with the package."""
+    return DEFAULT_POLICY if name == "default" else Path(name)
+
+
+def read_dataclass(kind: type[T], values: dict[str, Any]) -> T:
+    """Build a frozen dataclass from its `asdict` form.
+
+    Raises:
+        TypeError: an unknown or missing field.
+    """
+    hints = get_type_hints(kind)
+    built: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints.get(name)
+        if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
+            value = read_dataclass(hint, value)
+        built[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**built)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds {type(values).__name__}, expected an object")
+    return values
+
+

@@ -1,0 +1,112 @@
+"""What goes into the policy and what comes out.
+
+B batch, T frames, V cameras, C H W image, L words, P proprioception, S action-chunk steps, A action dimensions,
+N visual tokens a frame, M heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What the policy may see.
+
+    frames `(B, T, V, C, H, W)` uint8, oldest first; agent_pos `(B, T, P)` float32 in physical units, aligned with the
+    frames; tokens `(B, L)` int64 and token_mask `(B, L)` bool, True where there is a word.
+    """
+
+    frames: Tensor
+    agent_pos: Tensor
+    tokens: Tensor
+    token_mask: Tensor
+
+    def to(self, device: torch.device) -> Observation:
+        return Observation(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """An observation with its labels.
+
+    action `(B, S, A)` in [-1, 1] with action_mask `(B, S)`, False past the episode's end; boxes `(B, T, 4)` of the target in the
+    first camera as (cx, cy, w, h) in [0, 1] with visible `(B, T)`; event `(B, T)` bool, True while the instruction's
+    event holds.
+    """
+
+    observation: Observation
+    action: Tensor
+    action_mask: Tensor
+    boxes: Tensor
+    visible: Tensor
+    event: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        moved = {
+            f.name: getattr(self, f.name).to(device, non_blocking=True)
+            for f in fields(self)
+            if f.name != "observation"
+        }
+        return Batch(observation=self.observation.to(device), **moved)
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aux:
+    """What the policy looked at.
+
+    boxes `(B, T, 4)` predicted, location `(B, T, h, w)` the probability of the target's place in each frame, and
+    attention maps by name: `(B, M, queries, keys)` each, with `V·h·w` visual tokens in row-major order per camera.
+    """
+
+    boxes: Tensor | None = None
+    location: Tensor | None = None
+    attention: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionChunk:
+    """Actions `(B, S, A)` in [-1, 1] for the next S control steps, and what the policy looked at."""
+
+    action: Tensor
+    aux: Aux
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """The data's sizes, which no configuration can know."""
+
+    frames: int
+    cameras: int
+    size: int
+    proprioception: int
+    actions: int
+    vocabulary: int
+
+
+def fake_batch(shapes: Shapes, chunk: int, *, batch: int = 2, words: int = 7, seed: int = 0) -> Batch:
+    """A random batch of the right shapes, for tests and for measuring cost."""
+    g = torch.Generator().manual_seed(seed)
+    b, t, v, s = batch, shapes.frames, shapes.cameras, shapes.size
+    lengths = torch.randint(2, words + 1, (b, 1), generator=g)
+    frames = torch.randint(0, 256, (b, t, v, s, s, 3), generator=g, dtype=torch.uint8)
+    centre, extent = torch.rand(b, t, 2, generator=g), torch.rand(b, t, 2, generator=g)
+    return Batch(
+        observation=Observation(
+            frames=frames.movedim(-1, 3),
+            agent_pos=torch.rand(b, t, shapes.proprioception, generator=g),
+            tokens=torch.randint(2, shapes.vocabulary, (b, words), generator=g),
+            token_mask=torch.arange(words)[None] < lengths,
+        ),
+        action=torch.rand(b, chunk, shapes.actions, generator=g) * 2 - 1,
+        action_mask=torch.ones(b, chunk, dtype=torch.bool),
+        boxes=torch.cat([0.2 + 0.6 * centre, 0.05 + 0.2 * extent], dim=-1),
+        visible=torch.ones(b, t, dtype=torch.bool),
+        event=torch.ones(b, t, dtype=torch.bool),
+    )

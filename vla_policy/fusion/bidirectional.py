@@ -1,0 +1,55 @@
+"""Bidirectional cross-attention: `f_v' = f_v + CA(f_v, f_l, f_l)`, `f_l' = f_l + CA(f_l, f_v, f_v)`, stacked.
+
+B batch, K moments, N visual tokens a moment, L words, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vla_policy.config import FusionConfig
+from vla_policy.layers import Attention, FeedForward, masked_mean
+from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
+
+
+class BidirectionalLayer(nn.Module):
+    """Both directions read the same inputs; each then passes its own feed-forward layer (pre-norm)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_v, self.norm_l = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.vision_reads, self.language_reads = Attention(width, heads), Attention(width, heads)
+        self.norm_feed_v, self.norm_feed_l = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.feed_v, self.feed_l = FeedForward(width), FeedForward(width)
+
+    def forward(
+        self, v_BND: Tensor, l_BLD: Tensor, mask_BL: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        v, l = self.norm_v(v_BND), self.norm_l(l_BLD)  # noqa: E741 - the paper's letters
+        from_language, vision_weights = self.vision_reads(v, l, mask_BL)
+        from_vision, language_weights = self.language_reads(l, v)
+        v_BND, l_BLD = v_BND + from_language, l_BLD + from_vision
+        v_BND = v_BND + self.feed_v(self.norm_feed_v(v_BND))
+        l_BLD = l_BLD + self.feed_l(self.norm_feed_l(l_BLD))
+        return v_BND, l_BLD, vision_weights, language_weights
+
+
+class BidirectionalFusion(nn.Module):
+    """Stacked exchanges; the pooled output joins the means of both sides, `concat(mean f_v', mean f_l')`."""
+
+    def __init__(self, config: FusionConfig, width: int, heads: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(BidirectionalLayer(width, heads) for _ in range(config.layers))
+        self.pooled_width = 2 * width
+
+    def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
+        b, k, n, _ = vision.fused.shape
+        v, words = vision.fused.flatten(1, 2), language.tokens
+        attention = {}
+        for i, layer in enumerate(self.layers):
+            v, words, vision_weights, language_weights = layer(v, words, language.mask)
+            attention[f"vision_reads_language_{i}"] = vision_weights
+            attention[f"language_reads_vision_{i}"] = language_weights
+        pooled = torch.cat([v.mean(1), masked_mean(words, language.mask)], dim=-1)
+        return FusedTokens(vision=v.unflatten(1, (k, n)), language=words, pooled=pooled, attention=attention)

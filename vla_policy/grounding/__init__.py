@@ -1,0 +1,1 @@
+"""Grounding: where the words' target is, in every frame."""

@@ -1,0 +1,32 @@
+"""Regression of a chunk of actions with an L1 loss (Zhao et al. 2023; Kim et al. 2025).
+
+B batch, S chunk steps, A action dimensions, F feature width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vla_policy.config import HeadConfig
+from vla_policy.layers import multi_layer
+
+
+class ChunkL1Head(nn.Module):
+    def __init__(self, config: HeadConfig, feature_width: int, actions: int) -> None:
+        super().__init__()
+        self.chunk, self.actions = config.chunk, actions
+        self.layers = multi_layer([feature_width, config.hidden, config.hidden, config.chunk * actions])
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Actions `(B, S, A)`, not clipped."""
+        return self.layers(features_BF).unflatten(-1, (self.chunk, self.actions)).float()
+
+    def act(self, features_BF: Tensor) -> Tensor:
+        """Actions `(B, S, A)` in [-1, 1]."""
+        return self(features_BF).clamp(-1, 1)
+
+    def loss(self, features_BF: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
+        """Mean absolute error over the steps whose mask is True."""
+        weight = mask_BS.float()
+        error = (self(features_BF) - action_BSA).abs().mean(-1)
+        return (error * weight).sum() / weight.sum().clamp(min=1)

@@ -1,0 +1,130 @@
+"""Layers that several parts share: attention, feed-forward, position encodings, pooling.
+
+B batch, N Q K tokens, D width, M heads, E = D/M head width. Suffixes name the axes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention, `softmax(QKᵀ/√d)V` (Vaswani et al. 2017, eq. 1), with its weights as second output.
+
+    Computed in the order that projects the shorter of the two sequences: with few keys, the query and output matrices
+    are first multiplied into keys and values; with few queries, the key and value matrices into the queries. The
+    result is the same, the long sequence is never projected nor its heads transposed, and that halves the cost of a
+    picture's tokens reading a sentence.
+    """
+
+    def __init__(self, width: int, heads: int, *, key_width: int | None = None) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} must be a multiple of heads {heads}")
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        # A bias on the keys adds the same to all scores of a query, which softmax ignores.
+        self.k = nn.Linear(key_width or width, width, bias=False)
+        self.v = nn.Linear(key_width or width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, query_BQD: Tensor, key_BKC: Tensor, mask_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns output `(B, Q, D)` and weights `(B, M, Q, K)`; keys with a False mask get weight zero."""
+        if query_BQD.shape[1] > key_BKC.shape[1]:
+            return self._few_keys(query_BQD, key_BKC, mask_BK)
+        return self._few_queries(query_BQD, key_BKC, mask_BK)
+
+    def _few_keys(self, query_BQD: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
+        m, keys = self.heads, key_BKC.shape[1]
+        k_BMKE, v_BMKE = self._split(self.k(key_BKC)), self._split(self.v(key_BKC))
+        k_BMKE = k_BMKE * k_BMKE.shape[-1] ** -0.5
+        toward_BMKD = k_BMKE @ self.q.weight.unflatten(0, (m, -1)).to(k_BMKE.dtype)
+        offset_BMK1 = k_BMKE @ self.q.bias.view(m, -1, 1).to(k_BMKE.dtype)
+        query_BQD = query_BQD.to(k_BMKE.dtype)
+        scores_BQmk = torch.baddbmm(offset_BMK1.flatten(1)[:, None], query_BQD, toward_BMKD.flatten(1, 2).mT)
+        scores_BQMK = scores_BQmk.unflatten(-1, (m, keys))
+        if mask_BK is not None:
+            scores_BQMK = scores_BQMK.masked_fill(~mask_BK[:, None, None], torch.finfo(scores_BQMK.dtype).min)
+        weights_BQMK = scores_BQMK.softmax(dim=-1)
+        from_BMKD = v_BMKE @ self.out.weight.unflatten(1, (m, -1)).permute(1, 2, 0).to(v_BMKE.dtype)
+        bias = self.out.bias.to(v_BMKE.dtype)
+        output_BQD = torch.baddbmm(bias, weights_BQMK.flatten(2), from_BMKD.flatten(1, 2))
+        return output_BQD, weights_BQMK.transpose(1, 2)
+
+    def _few_queries(self, query_BQD: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
+        m, queries = self.heads, query_BQD.shape[1]
+        q_BMQE = self._split(self.q(query_BQD))
+        q_BMQE = q_BMQE * q_BMQE.shape[-1] ** -0.5
+        toward_BMQC = q_BMQE @ self.k.weight.unflatten(0, (m, -1)).to(q_BMQE.dtype)
+        key_BKC = key_BKC.to(q_BMQE.dtype)
+        scores_BMQK = (toward_BMQC.flatten(1, 2) @ key_BKC.transpose(1, 2)).unflatten(1, (m, queries))
+        if mask_BK is not None:
+            scores_BMQK = scores_BMQK.masked_fill(~mask_BK[:, None, None], torch.finfo(scores_BMQK.dtype).min)
+        weights_BMQK = scores_BMQK.softmax(dim=-1)
+        mixed_BMQC = (weights_BMQK.flatten(1, 2) @ key_BKC).unflatten(1, (m, queries))
+        values_BMQE = mixed_BMQC @ self.v.weight.unflatten(0, (m, -1)).transpose(1, 2).to(q_BMQE.dtype)
+        values_BQD = values_BMQE.transpose(1, 2).flatten(2) + self.v.bias.to(q_BMQE.dtype)
+        return self.out(values_BQD), weights_BMQK
+
+    def _split(self, x_BND: Tensor) -> Tensor:
+        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with a ReLU: the exact GELU is bound by memory on a CPU and gained nothing here."""
+
+    def __init__(self, width: int, ratio: float = 2.0) -> None:
+        hidden = round(width * ratio)
+        super().__init__(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, width))
+
+
+class SelfAttentionBlock(nn.Module):
+    """Pre-norm transformer layer: `x + SA(LN(x))`, then `x + FFN(LN(x))`."""
+
+    def __init__(self, width: int, heads: int, ratio: float = 2.0) -> None:
+        super().__init__()
+        self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.feed = FeedForward(width, ratio)
+
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        normed = self.norm_attention(x_BND)
+        mixed, weights = self.attention(normed, normed, mask_BN)
+        x_BND = x_BND + mixed
+        return x_BND + self.feed(self.norm_feed(x_BND)), weights
+
+
+def sinusoid(positions: Tensor, width: int) -> Tensor:
+    """Fixed position encoding `(..., width)` of float positions `(...)` (Vaswani et al. 2017, section 3.5)."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(1e4) / max(half - 1, 1)))
+    angles = positions[..., None].float() * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def masked_mean(x_BND: Tensor, mask_BN: Tensor) -> Tensor:
+    """Mean over the N tokens whose mask is True, `(B, D)`."""
+    weight_BN1 = mask_BN[..., None].to(x_BND.dtype)
+    return (x_BND * weight_BN1).sum(1) / weight_BN1.sum(1).clamp(min=1)
+
+
+def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
+    """Centres (x, y) in [0, 1] of a grid's h·w cells, row-major, `(h·w, 2)`."""
+    h, w = grid
+    y, x = torch.meshgrid(
+        (torch.arange(h, device=device) + 0.5) / h, (torch.arange(w, device=device) + 0.5) / w, indexing="ij"
+    )
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def multi_layer(widths: list[int]) -> nn.Sequential:
+    """Linear layers with ReLU between them."""
+    layers: list[nn.Module] = []
+    for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        layers.append(nn.Linear(before, after))
+        if i < len(widths) - 2:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)

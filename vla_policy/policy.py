@@ -1,0 +1,111 @@
+"""The policy: encoder → fusion with language → grounding decoder → action head.
+
+Three methods: `loss(batch)`, `act(observation)`, and `forward`, which both share. Frame history, chunk execution and
+ensembling are the rollout controller's; nothing here knows a simulator.
+
+B batch, T frames, V cameras, L words, P proprioception, S chunk steps, A actions, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vla_policy.config import PolicyConfig
+from vla_policy.contract import ActionChunk, Aux, Batch, Observation, Shapes
+from vla_policy.encoders import ENCODERS
+from vla_policy.fusion import FUSIONS
+from vla_policy.grounding.decoder import SpaceTimeDecoder, Tube, grounding_loss
+from vla_policy.heads import HEADS
+from vla_policy.language import LANGUAGES
+from vla_policy.normaliser import Normaliser
+
+
+PATH_SCALE = 8.0  # brings boxes to unit scale: the objects' paths span about a quarter of the picture
+
+
+def path_features(boxes: Tensor) -> Tensor:
+    """The target's path for the action head, `(B, T, 4)` → `(B, 4T)`: the newest box, centred, and the steps that led
+    there, enlarged. Given positions alone, the head needed three times the samples to find velocities.
+    """
+    steps = 4 * boxes.diff(dim=1).flatten(1)
+    return PATH_SCALE * torch.cat([boxes[:, -1] - 0.5, steps], dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What the head reads `(B, F)`, and what the policy looked at on the way."""
+
+    action: Tensor
+    tube: Tube
+    attention: dict[str, Tensor]
+
+
+class VLAPolicy(nn.Module):
+    def __init__(self, config: PolicyConfig, shapes: Shapes) -> None:
+        super().__init__()
+        self.config, self.shapes = config, shapes
+        width, heads = config.width, config.heads
+        self.normaliser = Normaliser(shapes.proprioception)
+        self.encoder = ENCODERS[config.encoder.name](config.encoder, shapes, width)
+        self.language = LANGUAGES[config.language.name](config.language, shapes, width, heads)
+        self.fusion = FUSIONS[config.fusion.name](config.fusion, width, heads)
+        self.grounding = SpaceTimeDecoder(
+            config.grounding, width, heads, self.encoder.frame_width, self.fusion.pooled_width
+        )
+        seen = width + shapes.frames * 4 + self.fusion.pooled_width + shapes.proprioception
+        self.head = HEADS[config.head.name](config.head, seen, shapes.actions)
+
+    def forward(self, observation: Observation) -> Features:
+        self._check(observation)
+        frames, agent_pos = observation.frames, self.normaliser(observation.agent_pos[:, -1])
+        if self.training:
+            frames, agent_pos = self._drop(frames, agent_pos)
+        vision = self.encoder(frames)
+        language = self.language(observation.tokens, observation.token_mask)
+        fused = self.fusion(vision, language)
+        tube = self.grounding(vision, fused)
+        seen = torch.cat(
+            [tube.queries[:, -1].float(), path_features(tube.boxes), fused.pooled.float(), agent_pos], dim=-1
+        )
+        return Features(action=seen, tube=tube, attention={**fused.attention, **tube.attention})
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training loss and, detached, its parts."""
+        features = self(batch.observation)
+        action = self.head.loss(features.action, batch.action, batch.action_mask)
+        grounding, metrics = grounding_loss(self.config.grounding, features.tube, batch.boxes, batch.visible)
+        total = action + grounding
+        return total, {"loss": total.detach(), "action": action.detach(), **metrics}
+
+    @torch.no_grad()
+    def act(self, observation: Observation) -> ActionChunk:
+        """The next S actions, with boxes and attention maps in `aux`."""
+        features = self(observation)
+        h, w = features.tube.grid
+        location = features.tube.logits.softmax(-1).unflatten(-1, (h, w))
+        aux = Aux(boxes=features.tube.boxes, location=location, attention=features.attention)
+        return ActionChunk(action=self.head.act(features.action), aux=aux)
+
+    def _drop(self, frames: Tensor, agent_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Hide history or proprioception from some training samples, so that neither becomes a crutch."""
+        b = len(frames)
+        if self.config.history_dropout:
+            hide = torch.rand(b, device=frames.device) < self.config.history_dropout
+            frames = torch.where(hide.view(b, 1, 1, 1, 1, 1), frames[:, -1:], frames)
+        if self.config.proprioception_dropout:
+            keep = torch.rand(b, 1, device=frames.device) >= self.config.proprioception_dropout
+            agent_pos = agent_pos * keep
+        return frames, agent_pos
+
+    def _check(self, observation: Observation) -> None:
+        s = self.shapes
+        expected = (s.frames, s.cameras, 3, s.size, s.size)
+        if tuple(observation.frames.shape[1:]) != expected or observation.frames.dtype != torch.uint8:
+            got = f"{tuple(observation.frames.shape)} {observation.frames.dtype}"
+            raise ValueError(f"frames are {got}, expected (B, T, V, C, H, W) = (B, {expected}) torch.uint8")
+        if tuple(observation.agent_pos.shape[1:]) != (s.frames, s.proprioception):
+            got = f"{tuple(observation.agent_pos.shape)}"
+            raise ValueError(f"agent_pos is {got}, expected (B, {s.frames}, {s.proprioception})")

@@ -1,0 +1,43 @@
+"""Tokens that travel between encoders, fusion, grounding and heads.
+
+B batch, T frames, V cameras, h w grid, N = V·h·w visual tokens a frame, L words, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualTokens:
+    """An encoder's output.
+
+    fused `(B, K, N, D)`: tokens of K moments, newest last, K being 1 or T; they carry space and motion and go to the
+    fusion. frames `(B, T, N, D_frame)`: what each single frame looks like, for grounding. grid: (h, w).
+    """
+
+    fused: Tensor
+    frames: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageTokens:
+    """Word tokens `(B, L, D)` and mask `(B, L)`, True where there is a word."""
+
+    tokens: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedTokens:
+    """A fusion's output: text-aware vision `(B, K, N, D)`, vision-aware text `(B, L, D)`, pooled `(B, D_pooled)`, and
+    its attention maps by name, `(B, M, queries, keys)`.
+    """
+
+    vision: Tensor
+    language: Tensor
+    pooled: Tensor
+    attention: dict[str, Tensor]
