@@ -1,7 +1,9 @@
 """MuJoCo table-top tasks, scripted experts and demonstrations.
 
-Importing this package registers the tasks with Gymnasium and loads no simulator.
+Importing this package registers the tasks with Gymnasium and loads no simulator: `gymnasium.make("envs:vla/Track-v0")`.
 """
+
+from __future__ import annotations
 
 from envs.registration import register_envs
 

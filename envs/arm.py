@@ -6,6 +6,8 @@ fingers. The reference is integrated, so that commands do not drift with servo l
 
 from __future__ import annotations
 
+import math
+
 import mujoco
 import numpy as np
 
@@ -21,6 +23,8 @@ RAMP = 5  # the joint targets move in this many equal parts within one control s
 
 AGENT_POS_NAMES = ("ee_x", "ee_y", "ee_z", "yaw_sin", "yaw_cos", "opening", *ARM_JOINTS)
 _JOINT_BOUND = 3.2
+_RAMP_SHARES = np.arange(1, RAMP + 1)[:, None] / RAMP
+_DAMPING = DAMPING**2 * np.eye(6)
 AGENT_POS_LOW = np.array([-1, -1, -1, -1, -1, -0.1, *[-_JOINT_BOUND] * 6], dtype=np.float32)
 AGENT_POS_HIGH = np.array([1, 1, 1.5, 1, 1, 0.1, *[_JOINT_BOUND] * 6], dtype=np.float32)
 
@@ -37,6 +41,7 @@ class Arm:
         self._fingers = np.array([model.joint(name).qposadr[0] for name in FINGER_JOINTS])
         self._range = np.array([model.joint(name).range for name in ARM_JOINTS])
         self._jacobian = np.zeros((6, model.nv))
+        self._step = np.zeros(6)
         self._target = np.zeros(3)
         self._yaw = 0.0
         self._opening = 0.0
@@ -63,14 +68,15 @@ class Arm:
         """
         change = np.clip(command, -1.0, 1.0) * MAX_SPEED / CONTROL_HZ
         self._target = np.clip(self._target + change[:3], *WORKSPACE)
-        self._yaw = float(np.clip(self._yaw + change[3], -MAX_YAW, MAX_YAW))
-        self._opening = float(np.clip(self._opening + change[4], 0.0, FINGER_RANGE))
+        self._yaw = min(max(self._yaw + float(change[3]), -MAX_YAW), MAX_YAW)
+        self._opening = min(max(self._opening + float(change[4]), 0.0), FINGER_RANGE)
         self._solve()
         self._solve()
         start = self.data.ctrl.copy()
         goal = np.array([*self._shadow.qpos[self._qpos], self._opening, self._opening])
+        ramp = start + (goal - start) * _RAMP_SHARES
         for part in range(RAMP):
-            self.data.ctrl[:] = start + (goal - start) * ((part + 1) / RAMP)
+            self.data.ctrl[:] = ramp[part]
             if ticks is not None:
                 self.data.mocap_pos[:] = ticks[part]
             mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS // RAMP)
@@ -93,17 +99,19 @@ class Arm:
         mujoco.mj_kinematics(self.model, self._shadow)
         mujoco.mj_comPos(self.model, self._shadow)
         mujoco.mj_jacSite(self.model, self._shadow, self._jacobian[:3], self._jacobian[3:], self._site)
-        rotation = self._shadow.site_xmat[self._site].reshape(3, 3)
-        cos, sin = np.cos(self._yaw), np.sin(self._yaw)
-        wanted = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         error = np.empty(6)
         error[:3] = self._target - self._shadow.site_xpos[self._site]
-        # The skew part of wanted @ rotation.T is the rotation vector between the two, for small angles.
-        r, w = rotation, wanted
-        for axis, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
-            error[3 + axis] = 0.5 * (r[i] @ w[j] - r[j] @ w[i])
+        # The rotation vector to the wanted pose, for small angles: half the skew part of wanted @ rotation.T, where
+        # wanted has the rows (cos, -sin, 0), (sin, cos, 0), (0, 0, 1).
+        cos, sin = math.cos(self._yaw), math.sin(self._yaw)
+        xx, xy, xz, yx, yy, yz, zx, zy, zz = self._shadow.site_xmat[self._site].tolist()
+        error[3] = 0.5 * (yz - (zx * sin + zy * cos))
+        error[4] = 0.5 * ((zx * cos - zy * sin) - xz)
+        error[5] = 0.5 * ((xx * sin + xy * cos) - (yx * cos - yy * sin))
         jacobian = self._jacobian[:, self._dof]
-        step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING**2 * np.eye(6), error)
-        joints = self._shadow.qpos[self._qpos] + step
+        gram = jacobian @ jacobian.T + _DAMPING
+        mujoco.mju_cholFactor(gram, 0.0)
+        mujoco.mju_cholSolve(self._step, gram, error)
+        joints = self._shadow.qpos[self._qpos] + jacobian.T @ self._step
         self._shadow.qpos[self._qpos] = np.clip(joints, self._range[:, 0], self._range[:, 1])
         return float(np.abs(error).max())

@@ -88,7 +88,7 @@ def run_expert(env: TabletopEnv, seed: int, noise: float) -> Episode | None:
     level = noise * rng.uniform()
     shape = env.action_space.shape
     assert shape is not None
-    drift = np.zeros(shape)
+    drift, fresh = np.zeros(shape), np.sqrt(1 - NOISE_CORRELATION**2)  # `level` is the noise's standard deviation
     observation, info = env.reset(seed=seed)
     rows: dict[str, list[Any]] = {k: [] for k in ("pixels", "agent_pos", "action", "executed", "boxes", "visible")}
     done = False
@@ -96,13 +96,13 @@ def run_expert(env: TabletopEnv, seed: int, noise: float) -> Episode | None:
         secret = info["privileged"]
         target = secret["target"]
         clean = expert(secret)
-        drift = NOISE_CORRELATION * drift + np.sqrt(1 - NOISE_CORRELATION**2) * level * rng.standard_normal(shape)
+        drift = NOISE_CORRELATION * drift + fresh * level * rng.standard_normal(shape)
         executed = np.clip(clean + drift, -1, 1).astype(np.float32)
-        rows["pixels"].append(np.stack([observation["pixels"][name] for name in env.cameras]))
+        rows["pixels"].append(np.array([observation["pixels"][name] for name in env.cameras]))
         rows["agent_pos"].append(observation["agent_pos"])
         rows["action"].append(clean)
         rows["executed"].append(executed)
-        rows["boxes"].append(np.stack([secret["boxes"][name][target] for name in env.cameras]))
+        rows["boxes"].append(np.array([secret["boxes"][name][target] for name in env.cameras]))
         rows["visible"].append(np.array([secret["visible"][name][target] for name in env.cameras]))
         observation, _, terminated, truncated, info = env.step(executed)
         done = terminated or truncated

@@ -6,6 +6,9 @@ makes boxes cost one further draw and no Python loop over pixels.
 
 from __future__ import annotations
 
+import atexit
+import weakref
+
 import mujoco
 import numpy as np
 
@@ -14,11 +17,17 @@ from envs.scene import SLOTS, slot_geoms
 
 MIN_VISIBLE_PIXELS = 4  # fewer visible pixels than this count as not visible
 
+_SHADOW = int(mujoco.mjtRndFlag.mjRND_SHADOW)
+_SEGMENTATION = [int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)]
+_EVERYTHING = int(mujoco.mjtCatBit.mjCAT_ALL)
+_SLOT_BITS = 1 << np.arange(SLOTS)
+
 
 class Renderer:
     """Draws square pictures of one simulation. Owns a GL context: create it in the process that uses it, close it."""
 
     def __init__(self, model: mujoco.MjModel, size: int) -> None:
+        self._closed = True
         self._model, self.size = model, size
         self._context = mujoco.GLContext(size, size)
         self._context.make_current()
@@ -26,36 +35,34 @@ class Renderer:
         mujoco.mjr_setBuffer(int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN), self._mjr)
         self._rect = mujoco.MjrRect(0, 0, size, size)
         self._scene = mujoco.MjvScene(model, maxgeom=200)
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE):
-            self._scene.flags[int(flag)] = 0
+        for flag in (_SHADOW, int(mujoco.mjtRndFlag.mjRND_REFLECTION), int(mujoco.mjtRndFlag.mjRND_HAZE)):
+            self._scene.flags[flag] = 0
         self._option = mujoco.MjvOption()
         self._option.geomgroup[5] = 0
         self._option.sitegroup[:] = 0
         self._perturb = mujoco.MjvPerturb()
         self._cameras: dict[str, mujoco.MjvCamera] = {}
         self._pixels = np.zeros((size, size, 3), dtype=np.uint8)
-        self._slot_of_geom = np.full(model.ngeom, SLOTS, dtype=np.int64)
+        self._bit_of_geom = np.zeros(model.ngeom, dtype=np.uint8)
         for slot in range(SLOTS):
-            self._slot_of_geom[slot_geoms(model, slot)] = slot
-        self._slot_of_segment: np.ndarray | None = None
+            self._bit_of_geom[slot_geoms(model, slot)] = _SLOT_BITS[slot]
+        self._bit_of_segment: np.ndarray | None = None
         self._closed = False
+        _OPEN.add(self)
+        # Moved to the end of the list, which runs first: before the display goes away.
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
 
     def forget_episode(self) -> None:
         """Call when objects were shown or hidden: segments are numbered afresh."""
-        self._slot_of_segment = None
+        self._bit_of_segment = None
 
     def draw(self, data: mujoco.MjData, camera: str, *, shadows: bool = False) -> np.ndarray:
         """The picture of `camera`, (size, size, 3) uint8, top row first."""
         self._context.make_current()
-        self._scene.flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = int(shadows)
+        self._scene.flags[_SHADOW] = int(shadows)
         mujoco.mjv_updateScene(
-            self._model,
-            data,
-            self._option,
-            self._perturb,
-            self._camera(camera),
-            int(mujoco.mjtCatBit.mjCAT_ALL),
-            self._scene,
+            self._model, data, self._option, self._perturb, self._camera(camera), _EVERYTHING, self._scene
         )
         mujoco.mjr_render(self._rect, self._scene, self._mjr)
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._mjr)
@@ -68,23 +75,20 @@ class Renderer:
         number of visible pixels `(SLOTS,)`.
         """
         self._context.make_current()
-        self._scene.flags[int(mujoco.mjtRndFlag.mjRND_SEGMENT)] = 1
-        self._scene.flags[int(mujoco.mjtRndFlag.mjRND_IDCOLOR)] = 1
+        self._scene.flags[_SEGMENTATION] = 1
         mujoco.mjr_render(self._rect, self._scene, self._mjr)
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._mjr)
-        self._scene.flags[int(mujoco.mjtRndFlag.mjRND_SEGMENT)] = 0
-        self._scene.flags[int(mujoco.mjtRndFlag.mjRND_IDCOLOR)] = 0
-        if self._slot_of_segment is None:
-            self._slot_of_segment = self._segments()
-        # Fewer than 255 geoms are drawn, so the first colour channel alone numbers the segment.
-        slots = self._slot_of_segment[self._pixels[::-1, :, 0]]
-        mask = slots[None] == np.arange(SLOTS)[:, None, None]
-        counts = mask.sum(axis=(1, 2))
-        boxes = np.zeros((SLOTS, 4), dtype=np.float32)
-        for slot in np.flatnonzero(counts >= MIN_VISIBLE_PIXELS):
-            rows, columns = np.flatnonzero(mask[slot].any(axis=1)), np.flatnonzero(mask[slot].any(axis=0))
-            top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-            boxes[slot] = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+        self._scene.flags[_SEGMENTATION] = 0
+        if self._bit_of_segment is None:
+            self._bit_of_segment = self._segments()
+        # Fewer than 255 geoms are drawn, so the first colour channel alone numbers the segment. One bit a slot, so
+        # that two reductions project the picture onto its rows and columns for all slots at once.
+        bits = self._bit_of_segment[self._pixels[::-1, :, 0]]
+        counts = np.bincount(bits.ravel(), minlength=1 << SLOTS)[_SLOT_BITS]
+        top, bottom = _extent(np.bitwise_or.reduce(bits, axis=1))
+        left, right = _extent(np.bitwise_or.reduce(bits, axis=0))
+        boxes = np.array([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], dtype=np.float32).T
+        boxes[counts < MIN_VISIBLE_PIXELS] = 0
         return boxes / self.size, counts
 
     def gl_name(self) -> str:
@@ -99,12 +103,16 @@ class Renderer:
             self._mjr.free()
             self._context.free()
 
+    def __del__(self) -> None:
+        self.close()  # with its own context current: OpenGL would free another context's objects of the same numbers
+
     def _segments(self) -> np.ndarray:
-        table = np.full(256, SLOTS, dtype=np.int64)
+        """The bit of the slot that each segment belongs to, (256,) uint8; 0 for everything else."""
+        table = np.zeros(256, dtype=np.uint8)
         for i in range(self._scene.ngeom):
             geom = self._scene.geoms[i]
             if int(geom.objtype) == int(mujoco.mjtObj.mjOBJ_GEOM) and 0 <= geom.segid < 254:
-                table[geom.segid + 1] = self._slot_of_geom[geom.objid]
+                table[geom.segid + 1] = self._bit_of_geom[geom.objid]
         return table
 
     def _camera(self, name: str) -> mujoco.MjvCamera:
@@ -114,3 +122,17 @@ class Renderer:
             camera.fixedcamid = self._model.camera(name).id
             self._cameras[name] = camera
         return self._cameras[name]
+
+
+def _extent(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and one past last index that has each slot's bit, from the sets of slots along one axis."""
+    seen = (bits & _SLOT_BITS[:, None]) != 0
+    return seen.argmax(axis=1), len(bits) - seen[:, ::-1].argmax(axis=1)
+
+
+_OPEN: weakref.WeakSet[Renderer] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for renderer in list(_OPEN):
+        renderer.close()

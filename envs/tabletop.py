@@ -192,12 +192,15 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         first = self._step * RAMP + 1
         self._arm.step(command, [self._mocap(first + part) for part in range(RAMP)])
         self._step += 1
-        self._stable = self._stable and self._is_stable()
+        if not self._is_stable():
+            self._stable = False
+            mujoco.mj_resetData(self._model, self._data)  # finite again: the last observation stays in its space
+            mujoco.mj_forward(self._model, self._data)
         self._note()
-        success = self.success
         terminated = not self._stable or self.is_over()
         truncated = not terminated and self._step >= self.horizon
-        return self._observation(), float(success), terminated, truncated, self._info()
+        observation, info = self._observation(), self._info()
+        return observation, float(info["is_success"]), terminated, truncated, info
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         """The front camera's picture, (256, 256, 3) uint8."""
@@ -246,6 +249,18 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Name of the OpenGL renderer that draws the pictures."""
         return self._pictures().gl_name()
 
+    def privileged(self) -> dict[str, Any]:
+        """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""
+        secret: dict[str, Any] = self._info()["privileged"]
+        return secret
+
+    def project(self, point: np.ndarray) -> tuple[float, float]:
+        """Where a point (3,) in metres lies in the front camera's picture: (x, y), [0, 1] being the picture."""
+        camera = self._data.cam("front")
+        x, y, z = camera.xmat.reshape(3, 3).T @ (point - camera.xpos)
+        half = np.tan(np.deg2rad(self._model.cam("front").fovy[0]) / 2)
+        return float(0.5 + x / (-z * half) / 2), float(0.5 - y / (-z * half) / 2)
+
     def counterfactual(self, phrasing: Phrasing, rng: np.random.Generator) -> tuple[str, int]:
         """An instruction that is valid in this very scene but means another object, and that object's index."""
         others = [
@@ -270,8 +285,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._renderer
 
     def _is_stable(self) -> bool:
-        bad = any(warning.number > 0 for warning in self._data.warning)
-        return not bad and bool(np.all(np.isfinite(self._data.qpos)))
+        return not self._data.warning.number.any() and bool(np.isfinite(self._data.qpos).all())
 
     def _note(self) -> None:
         hand = self._arm.position

@@ -62,6 +62,7 @@ class Controller:
         self._plans: deque[np.ndarray] = deque(maxlen=policy.config.head.chunk)
         self._step = 0
         self._frozen = False
+        self.read: list[str | None] = []
         self.chunk: ActionChunk | None = None
         self.fresh = False  # whether `chunk` was predicted from the observation last given
         self.decisions = 0
@@ -69,6 +70,7 @@ class Controller:
     def reset(self, instructions: list[str | None], *, frozen: bool = False) -> None:
         """Start R episodes; None marks an idle row. `frozen` shows the newest frame in place of the whole history."""
         self._frozen = frozen
+        self.read = list(instructions)
         self.chunk = None
         for row, text in enumerate(instructions):
             self._pixels[row].clear()

@@ -1,0 +1,1 @@
+"""Named runs: one YAML file each, read into `configs.run.RunConfig`."""

@@ -1,0 +1,65 @@
+"""A run from demonstrations to report, as one configuration; the YAML files beside this one are named runs."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from envs.collect import CollectConfig
+from envs.registration import check_task
+from eval.evaluate import EvalConfig
+from training.config import TrainConfig
+from vla_policy.config import PolicyConfig
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything about one run.
+
+    Args:
+        tasks: tasks to demonstrate and to train on, each with a dataset of its own.
+        collect: demonstrations of each task.
+        policy: the network.
+        train: behaviour cloning.
+        eval: evaluation.
+    """
+
+    tasks: tuple[str, ...] = ("track",)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("tasks is empty; name at least one, for example track")
+        for task in self.tasks:
+            check_task(task)
+        missing = [name for name in self.policy.cameras if name not in self.collect.cameras]
+        if missing:
+            raise ValueError(f"policy.cameras has {missing[0]!r}, which collect.cameras does not record")
+
+
+def named_runs() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def find_run(name: str) -> Path:
+    """The YAML file of a named run, or of a path.
+
+    Raises:
+        ValueError: there is neither; the message names the nearest run.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ValueError(f"config {name!r}: no such file; give a YAML file or one of {', '.join(named_runs())}")
+    if name in named_runs():
+        return FOLDER / f"{name}.yaml"
+    near = difflib.get_close_matches(name, named_runs(), 1, 0.4)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"config {name!r} is unknown{hint}; give a YAML file or one of {', '.join(named_runs())}")

@@ -1,0 +1,263 @@
+"""The commands. Each parses its options, calls the parts, and prints where the results are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla_policy.cli.main import COMMANDS
+from vla_policy.cli.options import parse, run_config, run_parser
+from vla_policy.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from configs.run import RunConfig
+    from envs.episode import Dataset
+    from eval.evaluate import EvalConfig
+    from eval.results import Results
+
+CRITERION_EPISODES = 200  # fewer make a success rate too vague to quote
+
+
+def collect(arguments: list[str]) -> int:
+    parser = run_parser("collect", COMMANDS["collect"] + ". One folder a task is written below --out.", "track")
+    parser.add_argument("--out", type=str, default="data", help="folder for the datasets")
+    parsed = parse(parser, arguments)
+    for data in _collect_all(run_config(parsed), Path(parsed.out)):
+        print(f"{data.path}: {data.episodes} episodes, {data.steps} steps, {data.header['failures']} failed and left out")
+    return 0
+
+
+def train(arguments: list[str]) -> int:
+    parser = run_parser("train", COMMANDS["train"] + ". Reads one dataset a task below --data.", "track")
+    parser.add_argument("--data", type=str, default="data", help="folder of `vla collect`")
+    parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parsed = parse(parser, arguments)
+    config = run_config(parsed)
+    from envs.episode import open_dataset
+
+    datasets = [open_dataset(Path(parsed.data) / task) for task in config.tasks]
+    return _train(config, datasets, Path(parsed.out), resume=parsed.resume)
+
+
+def eval(arguments: list[str]) -> int:
+    parser = run_parser("eval", COMMANDS["eval"] + ". CHECKPOINT is a folder, or `default`.", "track")
+    parser.add_argument("checkpoint", type=str, help="checkpoint folder, or `default` for the policy that ships")
+    parser.add_argument("--episodes", type=int, help="episodes a condition; short for --eval.episodes")
+    parser.add_argument("--seed", type=int, help="first test seed; short for --eval.seed")
+    parser.add_argument("--workers", type=int, help="parallel processes; short for --eval.workers")
+    parser.add_argument("--controls", type=str, help="all, none or names with commas; short for --eval.controls")
+    parser.add_argument("--out", type=str, default="runs/eval", help="folder for results.json, table and report")
+    # Here --tasks are the tasks to evaluate; the run's own list says what was trained.
+    arguments, tasks = _take_option(arguments, "--tasks")
+    parsed = parse(parser, arguments)
+    from eval.controls import choose_controls
+    from vla_policy.checkpoint import resolve_checkpoint
+
+    config = run_config(parsed).eval
+    changes: dict[str, Any] = {k: getattr(parsed, k) for k in ("episodes", "seed", "workers")}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if tasks is not None:
+        changes["tasks"] = tuple(name.strip() for name in tasks.split(",") if name.strip())
+    controls = choose_controls(parsed.controls if parsed.controls is not None else config.controls)
+    config = replace(config, **changes, controls=tuple(controls))
+    path = resolve_checkpoint(parsed.checkpoint)
+    results = _evaluate(path, config, Path(parsed.out))
+    _report(results, path, config, Path(parsed.out), log=path.parent)
+    return 0
+
+
+def rollout(arguments: list[str]) -> int:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="vla rollout", description=COMMANDS["rollout"], exit_on_error=False)
+    parser.add_argument("checkpoint", type=str, help="checkpoint folder, or `default` for the policy that ships")
+    parser.add_argument("--instruction", type=str, help='what to say, for example "follow the red ball"')
+    parser.add_argument("--task", type=str, help="task; guessed from the instruction if left out")
+    parser.add_argument("--seed", type=int, default=0, help="test seed of the scene")
+    parser.add_argument("--video", type=str, default="rollout.mp4", help="MP4 file, or animated WebP by its ending")
+    parsed = parse(parser, arguments)
+    from envs.episode import split_seed
+    from eval.record import film, guess_task, record
+    from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
+
+    checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
+    tasks = checkpoint.purpose.tasks
+    task = parsed.task or (guess_task(parsed.instruction, tasks) if parsed.instruction else tasks[0])
+    seed = split_seed("test", parsed.seed)
+    recording = record(checkpoint, task, seed, instruction=parsed.instruction)
+    path = film(recording, Path(parsed.video))
+    episode = recording.episode
+    verdict = "success" if episode.success else f"failure: {episode.failure}"
+    print(f"{task}: {episode.instruction!r}, target {episode.target}: {verdict}\n{path}")
+    return 0
+
+
+def tasks(arguments: list[str]) -> int:
+    if arguments and arguments not in (["-h"], ["--help"]):
+        raise ValueError(f"vla tasks takes no arguments, got {' '.join(arguments)}")
+    if arguments:
+        print(f"usage: vla tasks\n\n{COMMANDS['tasks']}")
+        return 0
+    from envs.registration import TASK_IDS, make_task
+
+    for task, (env_id, _) in TASK_IDS.items():
+        env = make_task(task, cameras=("front",))
+        env.reset(seed=0)
+        print(f'{task:<14}{env_id:<22}"{env.instruction}"\n{"":<14}success: {type(env).criterion}')
+        env.close()
+    return 0
+
+
+def demo(arguments: list[str]) -> int:
+    parser = run_parser("demo", COMMANDS["demo"], "track")
+    parser.add_argument("--out", type=str, help="folder of the run; runs/NAME if left out")
+    parser.add_argument("--videos", type=int, default=3, help="films a task in the report")
+    parsed = parse(parser, arguments)
+    config = run_config(parsed)
+    out = Path(parsed.out or f"runs/{Path(str(parsed.config)).stem}")
+    started = time.monotonic()
+    datasets = _collect_all(config, out / "data")
+    collected = time.monotonic()
+    checkpoint = out / "train" / "checkpoint"
+    if not (checkpoint / "COMPLETE").is_file() or (out / "train" / "state").is_dir():
+        code = _train(config, datasets, out / "train", resume=(out / "train" / "state").is_dir())
+        if code:
+            return code
+    trained = time.monotonic()
+    results = _evaluate(checkpoint, config.eval, out / "eval")
+    _report(results, checkpoint, config.eval, out / "eval", log=out / "train", videos=parsed.videos)
+    ended = time.monotonic()
+    times = {
+        "collect": round(collected - started, 1),
+        "train": round(trained - collected, 1),
+        "evaluate": round(ended - trained, 1),
+        "total": round(ended - started, 1),
+    }
+    (out / "times.json").write_text(json.dumps(times, indent=2) + "\n")
+    print(", ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items()))
+    return 0
+
+
+def bench(arguments: list[str]) -> int:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="vla bench", description=COMMANDS["bench"], exit_on_error=False)
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for each measurement")
+    parser.add_argument("--out", type=str, help="JSON file for the figures")
+    parsed = parse(parser, arguments)
+    from envs.bench import collection_ratio
+    from training.bench import pipeline_ratio
+
+    figures = {"collection": collection_ratio(parsed.seconds), "pipeline": pipeline_ratio(parsed.seconds)}
+    print(json.dumps(figures, indent=2))
+    if parsed.out:
+        Path(parsed.out).write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+def _collect_all(config: RunConfig, folder: Path) -> list[Dataset]:
+    from envs.collect import collect as collect_task
+
+    datasets = []
+    for task in config.tasks:
+        with Progress(f"collect {task}", config.collect.episodes, "episodes") as progress:
+
+            def show(episodes: int, failures: int, rate: float, progress: Progress = progress) -> None:
+                progress.update(episodes, f"{rate:.0f} frames/s, {failures} failed")
+
+            datasets.append(collect_task(task, config.collect, folder / task, on_progress=show))
+    return datasets
+
+
+def _train(config: RunConfig, datasets: list[Dataset], out: Path, *, resume: bool) -> int:
+    from training.loop import train as train_policy
+
+    with Progress("train", config.train.steps, "steps") as progress:
+
+        def show(step: int, _steps: int, row: dict[str, float]) -> None:
+            words = f"loss {row['loss']:.3f} action {row['action']:.3f} iou {row['iou']:.2f}" if row else ""
+            progress.update(step, words)
+
+        result = train_policy(config.policy, config.train, datasets, out, resume=resume, on_progress=show)
+    print(f"{result.checkpoint}: step {result.step} of {config.train.steps}, {result.samples_per_second:.0f} samples/s")
+    if result.interrupted:
+        print(f"interrupted; go on with --resume (state in {out / 'state'})")
+        return 130
+    shutil.rmtree(out / "state")
+    return 0
+
+
+def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:
+    from eval.evaluate import evaluate
+    from eval.results import save_results
+
+    progress: Progress | None = None
+
+    def show(task: str, condition: str, done: int, total: int) -> None:
+        nonlocal progress
+        progress = progress or Progress("evaluate", total, "episodes")
+        progress.update(done, f"{task} {condition}")
+
+    results = evaluate(path, config, on_progress=show)
+    out.mkdir(parents=True, exist_ok=True)
+    save_results(results, out / "results.json")
+    return results
+
+
+def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int = 2) -> None:
+    from eval.report import markdown_table, summary, write_report
+    from eval.results import write_whole
+    from training.loop import read_log
+
+    films = _films(results, path, config, out, videos)
+    table = markdown_table(results)
+    write_whole(out / "table.md", table + "\n")
+    report = write_report(results, out, films, read_log(log) or None)
+    print(table)
+    for name, task in results.tasks.items():
+        print(summary(name, task))
+    if config.episodes < CRITERION_EPISODES:
+        print(f"{config.episodes} episodes a condition are too few to quote; take {CRITERION_EPISODES} or more")
+    print(f"{out / 'results.json'}\n{report}")
+
+
+def _films(results: Results, path: Path, config: EvalConfig, out: Path, count: int) -> dict[str, Path]:
+    """Films of the first test seeds, and of the first failure among the others, so that the report hides none."""
+    from eval.record import film, record
+    from eval.results import POLICY
+    from eval.rollout import GROUP
+    from vla_policy.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    films = {}
+    for task, found in results.tasks.items():
+        episodes = found.conditions[POLICY].results
+        chosen = list(range(min(count, len(episodes))))
+        failed = [i for i, e in enumerate(episodes) if not e.success and e.valid and i not in chosen]
+        for i in chosen + failed[:1]:
+            seed = episodes[i].seed
+            recording = record(checkpoint, task, seed, controller=config.controller, row=i % GROUP)
+            key = f"{task}/{POLICY}/{seed}"
+            films[key] = film(recording, out / "videos" / f"{task}-{seed}.mp4")
+    return films
+
+
+def _take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]:
+    """The arguments without an option and its value, and the value."""
+    rest, value = [], None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == name:
+            value = next(waiting, None)
+            if value is None:
+                raise ValueError(f"option {name} needs a value")
+        elif argument.startswith(f"{name}="):
+            value = argument.split("=", 1)[1]
+        else:
+            rest.append(argument)
+    return rest, value
