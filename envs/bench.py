@@ -25,7 +25,9 @@ TURN_EPISODES = 5
 
 
 def collection_ratio(seconds: float, task: str = "track", config: CollectConfig | None = None) -> dict[str, Any]:
-    """Measure one worker's collection against the bare simulator, in control steps per second.
+    """Measure one worker's collection against the bare simulator, in simulated control steps per second.
+
+    Failed episodes count as simulated: how many there are is the noise's doing, and `kept_share` tells it.
 
     Args:
         seconds: how long to measure, both sides together; each gets at least one turn.
@@ -35,20 +37,22 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
     env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
     env.reset(seed=split_seed(config.split, config.seed))
     bare_step, free = _bare_step(env)
-    steps, raw_seconds, collection_seconds, turn = 0, 0.0, 0.0, 0
+    steps, kept_steps, raw_seconds, collection_seconds, turn = 0, 0, 0.0, 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
         while turn == 0 or raw_seconds + collection_seconds < seconds:
             started = time.perf_counter()
             seeds = [split_seed(config.split, config.seed + turn * TURN_EPISODES + i) for i in range(TURN_EPISODES)]
-            runs = [run_expert(env, seed, config.noise) for seed in seeds]
-            kept = [episode for episode in runs if episode is not None and episode.success]
-            write_dataset(Path(folder) / str(turn), kept, {})
+            episodes = [e for e in (run_expert(env, seed, config.noise) for seed in seeds) if e is not None]
+            kept = [episode for episode in episodes if episode.success]
+            if kept:
+                write_dataset(Path(folder) / str(turn), kept, {})
             collected = time.perf_counter()
-            for _ in range(sum(map(len, kept))):
+            for _ in range(sum(map(len, episodes))):
                 bare_step()
             collection_seconds += collected - started
             raw_seconds += time.perf_counter() - collected
-            steps += sum(map(len, kept))
+            steps += sum(map(len, episodes))
+            kept_steps += sum(map(len, kept))
             turn += 1
     gl_renderer = env.gl_renderer
     free()
@@ -58,6 +62,7 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
         "cameras": list(config.cameras),
         "size": config.size,
         "steps": steps,
+        "kept_share": kept_steps / steps,
         "raw_steps_per_second": steps / raw_seconds,
         "collection_steps_per_second": steps / collection_seconds,
         "ratio": raw_seconds / collection_seconds,

@@ -51,7 +51,7 @@ class CollectConfig:
     episodes: int = 1500
     cameras: tuple[str, ...] = ("front",)
     size: int = 64
-    noise: float = 0.5
+    noise: float = 0.4
     randomise: bool = False
     seed: int = 0
     split: str = "train"
@@ -85,35 +85,41 @@ def run_expert(env: TabletopEnv, seed: int, noise: float) -> Episode | None:
 
     expert = EXPERTS[env.task]
     rng = np.random.default_rng((seed, 1))
-    level = noise * rng.uniform()
-    shape = env.action_space.shape
-    assert shape is not None
-    drift, fresh = np.zeros(shape), np.sqrt(1 - NOISE_CORRELATION**2)  # `level` is the noise's standard deviation
+    level = noise * rng.uniform()  # standard deviation of the noise
+    fresh = level * np.sqrt(1 - NOISE_CORRELATION**2)
+    drift = np.zeros(len(env.action_names))
     observation, info = env.reset(seed=seed)
-    rows: dict[str, list[Any]] = {k: [] for k in ("pixels", "agent_pos", "action", "executed", "boxes", "visible")}
+    views = len(env.cameras)
+    rows = {
+        "pixels": np.empty((env.horizon, views, env.size, env.size, 3), np.uint8),
+        "agent_pos": np.empty((env.horizon, len(observation["agent_pos"])), np.float32),
+        "action": np.empty((env.horizon, len(drift)), np.float32),
+        "executed": np.empty((env.horizon, len(drift)), np.float32),
+        "boxes": np.empty((env.horizon, views, 4), np.float32),
+        "visible": np.empty((env.horizon, views), np.bool_),
+    }
     done = False
     while not done:
-        secret = info["privileged"]
-        target = secret["target"]
+        step, secret = env.step_count, info["privileged"]
         clean = expert(secret)
-        drift = NOISE_CORRELATION * drift + fresh * level * rng.standard_normal(shape)
+        drift = NOISE_CORRELATION * drift + fresh * rng.standard_normal(len(drift))
         executed = np.clip(clean + drift, -1, 1).astype(np.float32)
-        rows["pixels"].append(np.array([observation["pixels"][name] for name in env.cameras]))
-        rows["agent_pos"].append(observation["agent_pos"])
-        rows["action"].append(clean)
-        rows["executed"].append(executed)
-        rows["boxes"].append(np.array([secret["boxes"][name][target] for name in env.cameras]))
-        rows["visible"].append(np.array([secret["visible"][name][target] for name in env.cameras]))
+        rows["agent_pos"][step], rows["action"][step], rows["executed"][step] = observation["agent_pos"], clean, executed
+        for view, name in enumerate(env.cameras):
+            rows["pixels"][step, view] = observation["pixels"][name]
+            rows["boxes"][step, view] = secret["boxes"][name][secret["target"]]
+            rows["visible"][step, view] = secret["visible"][name][secret["target"]]
         observation, _, terminated, truncated, info = env.step(executed)
         done = terminated or truncated
     if not info["stable"]:
         return None
+    length = env.step_count
     return Episode(
         seed=seed,
         instruction=observation["instruction"],
         success=info["is_success"],
-        event=(0, len(rows["action"])),
-        **{name: np.stack(values) for name, values in rows.items()},
+        event=(0, length),
+        **{name: values[:length] for name, values in rows.items()},
     )
 
 

@@ -1,12 +1,14 @@
 """Paths of moving objects on the table: sampled once per episode, as arrays over time.
 
-A path is `(K, 2)` metres, one row a simulation tick. Kinds: circle, ellipse, line (bouncing between its ends),
-lissajous, stop_and_go, still. Directions are as seen from above, which is also what the front camera sees.
+A path is `(K, 2)` metres, one row a simulation tick: a curve, evaluated at the distance travelled by every tick.
+Kinds: circle, ellipse, line (bouncing between its ends), lissajous, stop_and_go, still. Directions are as seen from
+above, which is also what the front camera sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,11 +17,12 @@ CLEARANCE = 0.006  # gap kept between two objects' footprints, metres
 START_GAP = 0.04  # more than that at the start, where motions must be interchangeable: less would hardly ever do, metres
 PATH_KINDS = ("circle", "ellipse", "line", "lissajous", "stop_and_go")
 
-PathSampler = Callable[[np.random.Generator], np.ndarray]
+Curve = Callable[[np.ndarray], np.ndarray]  # distances travelled (k,) to positions (k, 2), metres
+PathSampler = Callable[[np.random.Generator], tuple[Curve, np.ndarray]]  # a curve, and the distances at all K ticks
 
 
-def still(position: np.ndarray, times: np.ndarray) -> np.ndarray:
-    return np.repeat(np.asarray(position, dtype=float)[None], len(times), axis=0)
+def still(travelled: np.ndarray, *, position: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(position, dtype=float)[None], len(travelled), axis=0)
 
 
 def ellipse(
@@ -30,7 +33,7 @@ def ellipse(
     `travelled` is the distance covered in metres, exact for a circle and true on average otherwise.
     """
     angle = phase + turn * travelled / np.sqrt((radii[0] ** 2 + radii[1] ** 2) / 2)
-    return centre + np.stack([radii[0] * np.cos(angle), radii[1] * np.sin(angle)], axis=-1)
+    return _points(centre[0] + radii[0] * np.cos(angle), centre[1] + radii[1] * np.sin(angle))
 
 
 def lissajous(
@@ -38,7 +41,7 @@ def lissajous(
 ) -> np.ndarray:
     """A figure with frequencies 1:2 along the two axes; `travelled` is the distance covered on average, metres."""
     angle = phase + travelled / np.sqrt((radii[0] ** 2 + 4 * radii[1] ** 2) / 2)
-    return centre + np.stack([radii[0] * np.sin(angle), radii[1] * np.sin(2 * angle)], axis=-1)
+    return _points(centre[0] + radii[0] * np.sin(angle), centre[1] + radii[1] * np.sin(2 * angle))
 
 
 def bounce(travelled: np.ndarray, *, centre: np.ndarray, half: np.ndarray, phase: float) -> np.ndarray:
@@ -46,7 +49,8 @@ def bounce(travelled: np.ndarray, *, centre: np.ndarray, half: np.ndarray, phase
     length = 2 * float(np.linalg.norm(half))
     along = np.mod(travelled + phase * 2 * length, 2 * length)
     share = np.where(along < length, along, 2 * length - along) / length
-    return centre + (2 * share - 1)[:, None] * half
+    across = 2 * share - 1
+    return _points(centre[0] + across * half[0], centre[1] + across * half[1])
 
 
 def stop_and_go(times: np.ndarray, *, speed: float, go: float, stop: float, phase: float, ramp: float = 0.1) -> np.ndarray:
@@ -56,23 +60,24 @@ def stop_and_go(times: np.ndarray, *, speed: float, go: float, stop: float, phas
     """
     clock = np.mod(times + phase * (go + stop), go + stop)
     rate = speed * np.clip(np.minimum(clock, go - clock) / ramp, 0.0, 1.0)
-    step = np.diff(times, prepend=times[0])
-    return np.cumsum(rate * step)
+    travelled = np.zeros_like(times)
+    np.cumsum(rate[1:] * np.diff(times), out=travelled[1:])
+    return travelled
 
 
-def sample_path(kind: str, rng: np.random.Generator, times: np.ndarray, speed: float) -> np.ndarray:
-    """A random path `(K, 2)` of this kind inside REGION."""
+def sample_path(kind: str, rng: np.random.Generator, times: np.ndarray, speed: float) -> tuple[Curve, np.ndarray]:
+    """A random curve of this kind inside REGION, and the distances travelled along it."""
     travelled = speed * times
     radii = rng.uniform(0.03, 0.08, 2)
     phase = rng.uniform(0, 2 * np.pi)
-    turn = int(rng.choice([-1, 1]))
+    turn = 2 * int(rng.integers(2)) - 1
     if kind == "circle":
         radii[1] = radii[0]
     if kind in ("circle", "ellipse"):
         centre = _centre(rng, radii)
-        return ellipse(travelled, centre=centre, radii=(radii[0], radii[1]), phase=phase, turn=turn)
+        return partial(ellipse, centre=centre, radii=(radii[0], radii[1]), phase=phase, turn=turn), travelled
     if kind == "lissajous":
-        return lissajous(travelled, centre=_centre(rng, radii), radii=(radii[0], radii[1]), phase=phase)
+        return partial(lissajous, centre=_centre(rng, radii), radii=(radii[0], radii[1]), phase=phase), travelled
     angle = rng.uniform(0, 2 * np.pi)
     half = rng.uniform(0.06, 0.12) * np.array([np.cos(angle), np.sin(angle)])
     if kind == "stop_and_go":
@@ -80,12 +85,19 @@ def sample_path(kind: str, rng: np.random.Generator, times: np.ndarray, speed: f
         travelled = stop_and_go(times, speed=speed, go=go, stop=stop, phase=rng.uniform())
     elif kind != "line":
         raise ValueError(f"path kind {kind!r} is unknown; choose one of {', '.join(PATH_KINDS)}")
-    return bounce(travelled, centre=_centre(rng, np.abs(half)), half=half, phase=rng.uniform())
+    return partial(bounce, centre=_centre(rng, np.abs(half)), half=half, phase=rng.uniform()), travelled
 
 
 def _centre(rng: np.random.Generator, margin: np.ndarray) -> np.ndarray:
     low, high = REGION[0] + margin, REGION[1] - margin
-    return rng.uniform(np.minimum(low, 0.0), np.maximum(high, 0.0))
+    # One number at a time: uniform() is slow to take arrays, and scenes draw hundreds of paths.
+    return np.array([rng.uniform(min(low[axis], 0.0), max(high[axis], 0.0)) for axis in (0, 1)])
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    path = np.empty((len(x), 2))
+    path[:, 0], path[:, 1] = x, y
+    return path
 
 
 def place_apart(
@@ -98,8 +110,9 @@ def place_apart(
     placed: dict[int, np.ndarray] = {}
     for index in rng.permutation(len(samplers)):
         for _ in range(tries):
-            path = samplers[index](rng)
-            if all(_apart(path, other, footprints[index] + footprints[j]) for j, other in placed.items()):
+            others = [(other, footprints[index] + footprints[j]) for j, other in placed.items()]
+            path = _fitting(*samplers[index](rng), others)
+            if path is not None:
                 placed[int(index)] = path
                 break
         else:
@@ -115,7 +128,7 @@ def place_interchangeably(
     For n given starts, every rotation of the samplers over them gets paths whose objects never touch and stay in
     REGION; which rotation is taken is drawn last, so that it is independent of the starts. (Placing each object where
     its own motion fits is not: whatever starts at the left edge is then hardly the one that moves left and right.)
-    Samplers give paths up to a shift. None when no such paths were found in `tries` tries each.
+    Curves are moved to the starts. None when no such paths were found in `tries` tries each.
     """
     n = len(samplers)
     starts = rng.uniform(*REGION, (n, 2))
@@ -127,16 +140,31 @@ def place_interchangeably(
         for index, sampler in enumerate(samplers):
             start = starts[(index + turn) % n]
             for _ in range(tries):
-                path = sampler(rng)
-                path = path + (start - path[0])
-                inside = np.all(path.min(axis=0) >= REGION[0]) and np.all(path.max(axis=0) <= REGION[1])
-                if inside and all(_apart(path, other, 2 * footprint) for other in paths):
+                path = _fitting(*sampler(rng), [(other, 2 * footprint) for other in paths], start)
+                if path is not None:
                     paths.append(path)
                     break
             else:
                 return None
         rotations.append(paths)
     return np.stack(rotations[rng.integers(n)])
+
+
+def _fitting(
+    curve: Curve, travelled: np.ndarray, others: Sequence[tuple[np.ndarray, float]], start: np.ndarray | None = None
+) -> np.ndarray | None:
+    """The whole path `(K, 2)` if it keeps its distance from every other path, None otherwise.
+
+    With `start` the curve is moved to begin there, and must stay in REGION. A few ticks are tried before the rest,
+    because most paths do not fit.
+    """
+    shift = 0.0 if start is None else start - curve(travelled[:1])[0]
+    for ticks in (slice(None, None, 20), slice(None)):
+        path = curve(travelled[ticks]) + shift
+        inside = start is None or bool(np.all(path >= REGION[0]) and np.all(path <= REGION[1]))
+        if not inside or not all(_apart(path, other[ticks], distance) for other, distance in others):
+            return None
+    return path
 
 
 def _apart(path: np.ndarray, other: np.ndarray, distance: float) -> bool:

@@ -20,7 +20,7 @@ MIN_VISIBLE_PIXELS = 4  # fewer visible pixels than this count as not visible
 _SHADOW = int(mujoco.mjtRndFlag.mjRND_SHADOW)
 _SEGMENTATION = [int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)]
 _EVERYTHING = int(mujoco.mjtCatBit.mjCAT_ALL)
-_SLOT_BITS = 1 << np.arange(SLOTS)
+_SLOT_BITS = (1 << np.arange(SLOTS)).astype(np.uint8)
 
 
 class Renderer:
@@ -84,7 +84,7 @@ class Renderer:
         # Fewer than 255 geoms are drawn, so the first colour channel alone numbers the segment. One bit a slot, so
         # that two reductions project the picture onto its rows and columns for all slots at once.
         bits = self._bit_of_segment[self._pixels[::-1, :, 0]]
-        counts = np.bincount(bits.ravel(), minlength=1 << SLOTS)[_SLOT_BITS]
+        counts = np.array([np.count_nonzero(bits == bit) for bit in _SLOT_BITS])
         top, bottom = _extent(np.bitwise_or.reduce(bits, axis=1))
         left, right = _extent(np.bitwise_or.reduce(bits, axis=0))
         boxes = np.array([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], dtype=np.float32).T

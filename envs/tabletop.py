@@ -170,8 +170,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             if renderer is not None:
                 renderer.forget_episode()
         self._heights = np.array([o.half_height for o in layout.objects])
-        for slot in range(SLOTS):
-            self._data.mocap_pos[slot] = (PARKED[0], PARKED[1], PARKED[2] - slot)
+        self._positions = np.tile([(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1))
+        self._positions[:, : len(layout.objects), :2] = layout.paths.swapaxes(0, 1)
+        self._positions[:, : len(layout.objects), 2] = self._heights
         for slot, shown in enumerate(layout.objects):
             self._data.mocap_quat[slot] = (np.cos(shown.yaw / 2), 0.0, 0.0, np.sin(shown.yaw / 2))
         self._data.mocap_pos[:] = self._mocap(0)
@@ -180,10 +181,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        if self._layout is None:
-            raise ValueError("step() was called before reset()")
+        if self._layout is None or self._step >= self.horizon:
+            raise ValueError("step() was called before reset(), or after the episode's end; call reset() first")
         values = np.asarray(action, dtype=np.float64)
-        if values.shape != self.action_space.shape or not np.all(np.isfinite(values)):
+        if values.shape != self.action_space.shape or not np.isfinite(values).all():
             raise ValueError(
                 f"action {action!r} must be {self.action_space.shape} finite numbers: {', '.join(self.action_names)}"
             )
@@ -272,11 +273,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     # Inside.
 
     def _mocap(self, tick: int) -> np.ndarray:
-        paths = self.layout.paths
-        positions = self._data.mocap_pos.copy()
-        shown = len(paths)
-        positions[:shown, :2] = paths[:, min(tick, paths.shape[1] - 1)]
-        positions[:shown, 2] = self._heights
+        """Where all slots are at a tick, (SLOTS, 3) metres."""
+        positions: np.ndarray = self._positions[min(tick, len(self._positions) - 1)]
         return positions
 
     def _pictures(self) -> Renderer:
@@ -307,8 +305,6 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         layout = self.layout
         shown = len(layout.objects)
         tick = self._step * RAMP
-        ahead = layout.paths[:, min(tick + RAMP, layout.paths.shape[1] - 1)]
-        here = layout.paths[:, min(tick, layout.paths.shape[1] - 1)]
         success = self.success
         return {
             "is_success": success,
@@ -317,7 +313,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
                 "objects": [o.name for o in layout.objects],
                 "positions": self._data.mocap_pos[:shown].copy(),
                 "half_heights": self._heights.copy(),
-                "velocities": (ahead - here) * CONTROL_HZ,
+                "velocities": (self._mocap(tick + RAMP) - self._mocap(tick))[:shown, :2] * CONTROL_HZ,
                 "target": layout.target,
                 "hand": self._arm.position,
                 "error": float(self.judgement.errors[self._step, layout.target]),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from envs.instructions import Phrasing, Referent, Templates, name_object
-from envs.motion import REGION, place_apart, still
+from envs.motion import REGION, Curve, PathSampler, place_apart, still
 from envs.objects import Combinations, crossed_objects
 from envs.tabletop import Layout, TabletopEnv, random_start
 
@@ -63,7 +64,7 @@ class ReachEnv(TabletopEnv):
         objects = crossed_objects(rng, combinations, target)
         paths = None
         while paths is None:
-            samplers = [lambda r: still(r.uniform(*REGION), np.zeros(1))] * len(objects)
+            samplers: list[PathSampler] = [_sampler] * len(objects)
             paths = place_apart(rng, samplers, [o.footprint for o in objects])
         referents: list[Referent | None] = [Referent(colour=o.colour, shape=o.shape) for o in objects]
         return Layout(objects=objects, paths=paths, target=0, referents=referents)
@@ -91,3 +92,7 @@ class ReachEnv(TabletopEnv):
             if len(held):
                 judgement.settled_on = int(held[0])
         return judgement.settled_on
+
+
+def _sampler(rng: np.random.Generator) -> tuple[Curve, np.ndarray]:
+    return partial(still, position=rng.uniform(*REGION)), np.zeros(1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from envs.instructions import Phrasing, Referent
-from envs.motion import PathSampler, bounce, ellipse, place_interchangeably, still, stop_and_go
+from envs.motion import Curve, PathSampler, bounce, ellipse, place_interchangeably, still, stop_and_go
 from envs.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPE_WORDS, SHAPES, Combinations, sample_object
 from envs.tabletop import Layout
 from envs.tasks.track import TEMPLATES, TrackEnv, path_times
@@ -113,16 +114,16 @@ def read_motion(text: str) -> Referent:
 
 
 def _sampler(motion: str, shared: str, times: np.ndarray) -> PathSampler:
-    """A sampler of paths around the origin that move in this way.
+    """A sampler of curves around the origin that are moved along in this way.
 
     `shared` decides round or straight where the motion leaves it open.
     """
     is_round = motion in _ROUND or (motion not in _STRAIGHT and shared == "round")
     centre = np.zeros(2)
 
-    def sample(rng: np.random.Generator) -> np.ndarray:
+    def sample(rng: np.random.Generator) -> tuple[Curve, np.ndarray]:
         if motion == "still":
-            return still(centre, times)
+            return partial(still, position=centre), times
         speed = rng.uniform(*SPEEDS.get(motion, SPEED))
         travelled = speed * times
         if motion == "stopping":
@@ -130,10 +131,11 @@ def _sampler(motion: str, shared: str, times: np.ndarray) -> PathSampler:
             travelled = stop_and_go(times, speed=speed, go=go, stop=stop, phase=rng.uniform())
         if is_round:
             radius = rng.uniform(*RADIUS)
-            turn = {"clockwise": -1, "counterclockwise": 1}.get(motion, int(rng.choice([-1, 1])))
-            return ellipse(travelled, centre=centre, radii=(radius, radius), phase=rng.uniform(0, 2 * np.pi), turn=turn)
+            turn = {"clockwise": -1, "counterclockwise": 1}.get(motion, 2 * int(rng.integers(2)) - 1)
+            phase = rng.uniform(0, 2 * np.pi)
+            return partial(ellipse, centre=centre, radii=(radius, radius), phase=phase, turn=turn), travelled
         angle = rng.uniform(0, 2 * np.pi)
         half = rng.uniform(*HALF_LENGTH) * _AXES.get(motion, np.array([np.cos(angle), np.sin(angle)]))
-        return bounce(travelled, centre=centre, half=half, phase=rng.uniform())
+        return partial(bounce, centre=centre, half=half, phase=rng.uniform()), travelled
 
     return sample
