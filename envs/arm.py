@@ -7,6 +7,7 @@ fingers. The reference is integrated, so that commands do not drift with servo l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -36,12 +37,20 @@ class Arm:
         self.model, self.data = model, data
         self._shadow = mujoco.MjData(model)  # carries the reference pose for kinematics only
         self._site = model.site("pinch").id
-        self._qpos = np.array([model.joint(name).qposadr[0] for name in ARM_JOINTS])
-        self._dof = np.array([model.joint(name).dofadr[0] for name in ARM_JOINTS])
+        # Joints of the arm lie next to each other, so that views into the simulation's arrays can be kept.
+        first, dof = model.joint(ARM_JOINTS[0]).qposadr[0], model.joint(ARM_JOINTS[0]).dofadr[0]
+        assert [model.joint(name).qposadr[0] - first for name in ARM_JOINTS] == list(range(len(ARM_JOINTS)))
+        self._qpos = slice(first, first + len(ARM_JOINTS))
         self._fingers = np.array([model.joint(name).qposadr[0] for name in FINGER_JOINTS])
-        self._range = np.array([model.joint(name).range for name in ARM_JOINTS])
+        self._range = np.array([model.joint(name).range for name in ARM_JOINTS]).T
+        self._joints = self._shadow.qpos[self._qpos]
+        self._shadow_position = self._shadow.site_xpos[self._site]
+        self._shadow_rotation = self._shadow.site_xmat[self._site]
         self._jacobian = np.zeros((6, model.nv))
-        self._step = np.zeros(6)
+        self._translation, self._rotation = self._jacobian[:3], self._jacobian[3:]
+        self._arm_jacobian = self._jacobian[:, dof : dof + len(ARM_JOINTS)]
+        self._error, self._step = np.zeros(6), np.zeros(6)
+        self._goal = np.zeros(len(ARM_JOINTS) + len(FINGER_JOINTS))
         self._target = np.zeros(3)
         self._yaw = 0.0
         self._opening = 0.0
@@ -51,17 +60,17 @@ class Arm:
         self._target = np.clip(position, *WORKSPACE)
         self._yaw, self._opening = yaw, opening
         self._shadow.qpos[:] = self.data.qpos
-        self._shadow.qpos[self._qpos] = HOME
+        self._joints[:] = HOME
         for _ in range(100):
             if self._solve() < 1e-5:
                 break
         self._shadow.qpos[self._fingers] = opening
         self.data.qpos[:] = self._shadow.qpos
         self.data.qvel[:] = 0
-        self.data.ctrl[:] = (*self._shadow.qpos[self._qpos], opening, opening)
+        self.data.ctrl[:] = (*self._joints, opening, opening)
         mujoco.mj_forward(self.model, self.data)
 
-    def step(self, command: np.ndarray, ticks: list[np.ndarray] | None = None) -> None:
+    def step(self, command: np.ndarray, ticks: Sequence[np.ndarray] | None = None) -> None:
         """Advance one control step under `command` (5 values in [-1, 1], ACTION_NAMES order).
 
         `ticks`, one entry a part of the ramp, are the mocap positions (slots, 3) of the moving objects.
@@ -72,13 +81,13 @@ class Arm:
         self._opening = min(max(self._opening + float(change[4]), 0.0), FINGER_RANGE)
         self._solve()
         self._solve()
-        start = self.data.ctrl.copy()
-        goal = np.array([*self._shadow.qpos[self._qpos], self._opening, self._opening])
-        ramp = start + (goal - start) * _RAMP_SHARES
+        control, mocap = self.data.ctrl, self.data.mocap_pos
+        self._goal[: len(ARM_JOINTS)], self._goal[len(ARM_JOINTS) :] = self._joints, self._opening
+        ramp = control + (self._goal - control) * _RAMP_SHARES
         for part in range(RAMP):
-            self.data.ctrl[:] = ramp[part]
+            control[:] = ramp[part]
             if ticks is not None:
-                self.data.mocap_pos[:] = ticks[part]
+                mocap[:] = ticks[part]
             mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS // RAMP)
 
     @property
@@ -88,30 +97,31 @@ class Arm:
 
     def agent_pos(self) -> np.ndarray:
         """Proprioception, AGENT_POS_NAMES order, float32."""
+        values = np.empty(len(AGENT_POS_NAMES), dtype=np.float32)
         rotation = self.data.site_xmat[self._site]
-        joints = self.data.qpos[self._qpos]
-        opening = self.data.qpos[self._fingers[0]]
-        values = (*self.data.site_xpos[self._site], rotation[3], rotation[0], opening, *joints)
-        return np.clip(np.array(values, dtype=np.float32), AGENT_POS_LOW, AGENT_POS_HIGH)
+        values[:3] = self.data.site_xpos[self._site]
+        values[3], values[4], values[5] = rotation[3], rotation[0], self.data.qpos[self._fingers[0]]
+        values[6:] = self.data.qpos[self._qpos]
+        return np.clip(values, AGENT_POS_LOW, AGENT_POS_HIGH, out=values)
 
     def _solve(self) -> float:
         """One damped-least-squares step of the reference pose towards the target; returns the error before it."""
         mujoco.mj_kinematics(self.model, self._shadow)
         mujoco.mj_comPos(self.model, self._shadow)
-        mujoco.mj_jacSite(self.model, self._shadow, self._jacobian[:3], self._jacobian[3:], self._site)
-        error = np.empty(6)
-        error[:3] = self._target - self._shadow.site_xpos[self._site]
+        mujoco.mj_jacSite(self.model, self._shadow, self._translation, self._rotation, self._site)
+        error, jacobian = self._error, self._arm_jacobian
+        error[:3] = self._target - self._shadow_position
         # The rotation vector to the wanted pose, for small angles: half the skew part of wanted @ rotation.T, where
         # wanted has the rows (cos, -sin, 0), (sin, cos, 0), (0, 0, 1).
         cos, sin = math.cos(self._yaw), math.sin(self._yaw)
-        xx, xy, xz, yx, yy, yz, zx, zy, zz = self._shadow.site_xmat[self._site].tolist()
-        error[3] = 0.5 * (yz - (zx * sin + zy * cos))
-        error[4] = 0.5 * ((zx * cos - zy * sin) - xz)
-        error[5] = 0.5 * ((xx * sin + xy * cos) - (yx * cos - yy * sin))
-        jacobian = self._jacobian[:, self._dof]
+        xx, xy, xz, yx, yy, yz, zx, zy, _ = self._shadow_rotation.tolist()
+        error[3:] = (
+            0.5 * (yz - (zx * sin + zy * cos)),
+            0.5 * ((zx * cos - zy * sin) - xz),
+            0.5 * ((xx * sin + xy * cos) - (yx * cos - yy * sin)),
+        )
         gram = jacobian @ jacobian.T + _DAMPING
         mujoco.mju_cholFactor(gram, 0.0)
         mujoco.mju_cholSolve(self._step, gram, error)
-        joints = self._shadow.qpos[self._qpos] + jacobian.T @ self._step
-        self._shadow.qpos[self._qpos] = np.clip(joints, self._range[:, 0], self._range[:, 1])
+        np.clip(self._joints + jacobian.T @ self._step, *self._range, out=self._joints)
         return float(np.abs(error).max())

@@ -42,7 +42,8 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
         while turn == 0 or raw_seconds + collection_seconds < seconds:
             started = time.perf_counter()
             seeds = [split_seed(config.split, config.seed + turn * TURN_EPISODES + i) for i in range(TURN_EPISODES)]
-            episodes = [e for e in (run_expert(env, seed, config.noise) for seed in seeds) if e is not None]
+            runs = [run_expert(env, seed, config.noise, config.detours) for seed in seeds]
+            episodes = [episode for episode in runs if episode is not None]
             kept = [episode for episode in episodes if episode.success]
             if kept:
                 write_dataset(Path(folder) / str(turn), kept, {})
@@ -71,7 +72,7 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
 
 
 def _bare_step(env: TabletopEnv) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A function that runs one control step of the environment's scene with MuJoCo's calls alone, and one that frees it."""
+    """A function that runs one control step of the scene with MuJoCo's calls alone, and one that frees what it uses."""
     import mujoco
     import numpy as np
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -22,7 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from envs.episode import SEED_RANGE, Dataset, DatasetError, Episode, merge_datasets, open_dataset, split_seed, write_dataset
+from envs.episode import (
+    SEED_RANGE,
+    Dataset,
+    DatasetError,
+    Episode,
+    merge_datasets,
+    open_dataset,
+    split_seed,
+    write_dataset,
+)
 from envs.registration import check_task, make_task
 
 if TYPE_CHECKING:
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
 
 SHARD_EPISODES = 25
 SHARD_SEEDS = 1_000  # seeds a shard may try before it gives up
+DETOUR_STEPS = (10, 38)  # control steps; success must still be possible after them
 NOISE_CORRELATION = 0.75  # of the noise from one control step to the next
 
 
@@ -42,6 +53,8 @@ class CollectConfig:
         cameras: cameras to record.
         size: side of the pictures in pixels.
         noise: standard deviation of the action noise in the noisiest episodes; each draws its own level up to it.
+        detours: share of the episodes that begin on the way to another object, while the label says where to go. Without
+            them the gripper is always near the target, and a policy learns to look there instead of reading.
         randomise: vary light, table colour and camera pose.
         seed: start of the seeds used, within the training range.
         split: "train" or "validation"; their seeds never meet.
@@ -52,6 +65,7 @@ class CollectConfig:
     cameras: tuple[str, ...] = ("front",)
     size: int = 64
     noise: float = 0.4
+    detours: float = 0.7
     randomise: bool = False
     seed: int = 0
     split: str = "train"
@@ -62,6 +76,8 @@ class CollectConfig:
             raise ValueError(f"episodes {self.episodes} must be at least 1")
         if not 0 <= self.noise <= 2:
             raise ValueError(f"noise {self.noise} must lie between 0 and 2 (1 is full speed)")
+        if not 0 <= self.detours <= 1:
+            raise ValueError(f"detours {self.detours} must lie between 0 and 1")
         if self.split not in ("train", "validation"):
             raise ValueError(f"split {self.split!r} must be 'train' or 'validation'; test seeds are for evaluation")
         if self.workers < 0:
@@ -79,8 +95,11 @@ class CollectConfig:
         return {"task": task, **values}
 
 
-def run_expert(env: TabletopEnv, seed: int, noise: float) -> Episode | None:
-    """One episode of the expert under noise; None when the simulation became unstable."""
+def run_expert(env: TabletopEnv, seed: int, noise: float, detours: float = 0.0) -> Episode | None:
+    """One episode of the expert under noise and, with probability `detours`, after a detour.
+
+    Returns None when the simulation became unstable.
+    """
     from envs.experts import EXPERTS
 
     expert = EXPERTS[env.task]
@@ -88,9 +107,10 @@ def run_expert(env: TabletopEnv, seed: int, noise: float) -> Episode | None:
     level = noise * rng.uniform()  # standard deviation of the noise
     fresh = level * np.sqrt(1 - NOISE_CORRELATION**2)
     drift = np.zeros(len(env.action_names))
+    detour = rng.integers(*DETOUR_STEPS) if rng.uniform() < detours else 0
     observation, info = env.reset(seed=seed)
     views = len(env.cameras)
-    rows = {
+    rows: dict[str, np.ndarray] = {
         "pixels": np.empty((env.horizon, views, env.size, env.size, 3), np.uint8),
         "agent_pos": np.empty((env.horizon, len(observation["agent_pos"])), np.float32),
         "action": np.empty((env.horizon, len(drift)), np.float32),
@@ -98,13 +118,17 @@ def run_expert(env: TabletopEnv, seed: int, noise: float) -> Episode | None:
         "boxes": np.empty((env.horizon, views, 4), np.float32),
         "visible": np.empty((env.horizon, views), np.bool_),
     }
+    others = [i for i in range(len(env.layout.objects)) if i != env.layout.target]
+    stray = others[rng.integers(len(others))]
     done = False
     while not done:
         step, secret = env.step_count, info["privileged"]
         clean = expert(secret)
+        meant = expert({**secret, "target": stray}) if step < detour else clean
         drift = NOISE_CORRELATION * drift + fresh * rng.standard_normal(len(drift))
-        executed = np.clip(clean + drift, -1, 1).astype(np.float32)
-        rows["agent_pos"][step], rows["action"][step], rows["executed"][step] = observation["agent_pos"], clean, executed
+        executed = np.clip(meant + drift, -1, 1).astype(np.float32)
+        rows["agent_pos"][step] = observation["agent_pos"]
+        rows["action"][step], rows["executed"][step] = clean, executed
         for view, name in enumerate(env.cameras):
             rows["pixels"][step, view] = observation["pixels"][name]
             rows["boxes"][step, view] = secret["boxes"][name][secret["target"]]
@@ -136,12 +160,15 @@ def collect(
     """
     check_task(task)
     content = config.content(task)
+    parts_folder = path.with_name(f"{path.name}.shards")
     if path.exists():
         done = open_dataset(path)
         if done.header.get("collection") != content:
-            raise DatasetError(f"{path}: holds a dataset collected with other settings; choose another --out or remove it")
+            raise DatasetError(
+                f"{path}: holds a dataset collected with other settings; choose another --out or remove it"
+            )
+        shutil.rmtree(parts_folder, ignore_errors=True)  # left by a call that ended between joining and tidying up
         return done
-    parts_folder = path.with_name(f"{path.name}.shards")
     parts_folder.mkdir(parents=True, exist_ok=True)
     parts = {}
     todo = []
@@ -176,7 +203,7 @@ def collect(
                     report()
         except BrokenProcessPool:
             raise DatasetError(
-                f"{parts_folder}: a worker died (out of memory, or killed); finished shards are kept, run again to go on"
+                f"{parts_folder}: a worker died (out of memory, or killed); finished shards are kept, run again"
             ) from None
         except BaseException:
             for future in waiting:
@@ -203,6 +230,15 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for the next shard for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _collect_shard(task: str, config: CollectConfig, folder: Path, shard: int) -> int:
@@ -213,7 +249,8 @@ def _collect_shard(task: str, config: CollectConfig, folder: Path, shard: int) -
     for attempt in range(SHARD_SEEDS):
         if len(episodes) == wanted:
             break
-        episode = run_expert(env, split_seed(config.split, config.seed + shard * SHARD_SEEDS + attempt), config.noise)
+        seed = split_seed(config.split, config.seed + shard * SHARD_SEEDS + attempt)
+        episode = run_expert(env, seed, config.noise, config.detours)
         if episode is None or not episode.success:
             failures += 1
         else:

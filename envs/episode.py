@@ -44,6 +44,7 @@ ARRAYS: dict[str, str] = {
     "seeds": "int64",
     "events": "int64",
 }
+_RANKS = {"pixels": 5, "boxes": 3, "offsets": 1, "seeds": 1}  # number of axes, 2 for the others
 _PER_STEP = ("pixels", "agent_pos", "action", "executed", "boxes", "visible")
 
 # Seeds of the three splits never meet: each is an offset into a range of its own.
@@ -162,11 +163,14 @@ def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
     missing = {"files", "instructions", "task", "cameras", "action_names", "agent_pos_names"} - set(header)
     if missing:
         raise DatasetError(f"{header_path}: field {min(missing)!r} is missing; collect the dataset again")
+    for name, kind in (("files", dict), ("instructions", list)):
+        if not isinstance(header[name], kind):
+            raise DatasetError(f"{header_path}: field {name!r} is no {kind.__name__}; collect the dataset again")
     arrays: dict[str, np.ndarray] = {}
     for name, dtype in ARRAYS.items():
         file = path / f"{name}.npy"
         expected = header["files"].get(file.name)
-        if expected is None:
+        if not isinstance(expected, dict) or not {"bytes", "sha256"} <= set(expected):
             raise DatasetError(f"{header_path}: file {file.name!r} is not listed; collect the dataset again")
         if not file.is_file():
             raise DatasetError(f"{file}: missing; collect the dataset again")
@@ -178,17 +182,24 @@ def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
             raise DatasetError(f"{file}: checksum differs from {HEADER}; the file was damaged, collect it again")
         try:
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
+        except (ValueError, EOFError) as error:
             raise DatasetError(f"{file}: not a NumPy array file ({error})") from None
-        if arrays[name].dtype != np.dtype(dtype):
-            raise DatasetError(f"{file}: dtype {arrays[name].dtype}, expected {dtype}")
-    dataset = Dataset(path=path, header=header, arrays=arrays)
+        if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != _RANKS.get(name, 2):
+            got = f"{arrays[name].dtype} with {arrays[name].ndim} axes"
+            raise DatasetError(f"{file}: {got}, expected {dtype} with {_RANKS.get(name, 2)}")
+    offsets = arrays["offsets"]
+    if len(offsets) < 2 or offsets[0] != 0 or np.any(np.diff(offsets) < 1):
+        raise DatasetError(f"{path / 'offsets.npy'}: not an ascending list of first steps; collect the dataset again")
     for name in _PER_STEP:
-        if len(arrays[name]) != dataset.steps:
-            raise DatasetError(f"{path / name}.npy: {len(arrays[name])} steps, offsets.npy says {dataset.steps}")
-    if len(header["instructions"]) != dataset.episodes:
-        raise DatasetError(f"{header_path}: {len(header['instructions'])} instructions, {dataset.episodes} episodes")
-    return dataset
+        if len(arrays[name]) != offsets[-1]:
+            raise DatasetError(f"{path / name}.npy: {len(arrays[name])} steps, offsets.npy says {offsets[-1]}")
+    for name in ("seeds", "events"):
+        if len(arrays[name]) != len(offsets) - 1:
+            raise DatasetError(f"{path / name}.npy: {len(arrays[name])} episodes, offsets.npy says {len(offsets) - 1}")
+    if len(header["instructions"]) != len(offsets) - 1:
+        got = f"{len(header['instructions'])} instructions"
+        raise DatasetError(f"{header_path}: {got}, offsets.npy says {len(offsets) - 1} episodes")
+    return Dataset(path=path, header=header, arrays=arrays)
 
 
 def _fresh_partial(path: Path) -> Path:

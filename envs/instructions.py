@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,19 @@ class Referent:
     colour: str | None = None
     shape: str | None = None
     motion: str | None = None
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Colour and shape.
+
+        Raises:
+            ValueError: it does not name both.
+        """
+        if self.colour not in COLOURS or self.shape not in SHAPE_WORDS:
+            raise ValueError(
+                f"{self} must name one colour of {', '.join(COLOURS)} and one shape of {', '.join(SHAPE_WORDS)}"
+            )
+        return self.colour, self.shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +73,15 @@ def read_object(text: str) -> Referent:
     shapes = sorted({shape_of[t] for t in tokens if t in shape_of})
     for kind, found, known in (("colour", colours, list(COLOURS)), ("shape", shapes, list(shape_of))):
         if len(found) != 1:
-            near = {w for t in tokens for w in difflib.get_close_matches(t, known, 1, 0.75)} - set(tokens)
-            hint = f" (did you mean {', '.join(sorted(near))}?)" if near else ""
+            hint = near_miss(tokens, known)
             got = f"{len(found)} ({', '.join(found)})" if found else "none"
             raise ValueError(
                 f"instruction {text!r} must name one {kind}, names {got}{hint}; choose from {', '.join(known)}"
             )
     return Referent(colour=colours[0], shape=shapes[0])
+
+
+def near_miss(tokens: list[str], known: Sequence[str]) -> str:
+    """A hint at the known words that a text may have meant, or an empty text."""
+    near = {word for token in tokens for word in difflib.get_close_matches(token, known, 1, 0.75)} - set(tokens)
+    return f" (did you mean {', '.join(sorted(near))}?)" if near else ""

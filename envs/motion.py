@@ -7,14 +7,14 @@ above, which is also what the front camera sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 REGION = np.array([[-0.18, -0.19], [0.18, 0.19]])  # where object centres may be: (x, y) low and high, metres
 CLEARANCE = 0.006  # gap kept between two objects' footprints, metres
-START_GAP = 0.04  # more than that at the start, where motions must be interchangeable: less would hardly ever do, metres
+START_GAP = 0.04  # more gap at the start where motions must be interchangeable, or hardly any exchange fits, metres
 PATH_KINDS = ("circle", "ellipse", "line", "lissajous", "stop_and_go")
 
 Curve = Callable[[np.ndarray], np.ndarray]  # distances travelled (k,) to positions (k, 2), metres
@@ -36,9 +36,7 @@ def ellipse(
     return _points(centre[0] + radii[0] * np.cos(angle), centre[1] + radii[1] * np.sin(angle))
 
 
-def lissajous(
-    travelled: np.ndarray, *, centre: np.ndarray, radii: tuple[float, float], phase: float
-) -> np.ndarray:
+def lissajous(travelled: np.ndarray, *, centre: np.ndarray, radii: tuple[float, float], phase: float) -> np.ndarray:
     """A figure with frequencies 1:2 along the two axes; `travelled` is the distance covered on average, metres."""
     angle = phase + travelled / np.sqrt((radii[0] ** 2 + 4 * radii[1] ** 2) / 2)
     return _points(centre[0] + radii[0] * np.sin(angle), centre[1] + radii[1] * np.sin(2 * angle))
@@ -53,7 +51,9 @@ def bounce(travelled: np.ndarray, *, centre: np.ndarray, half: np.ndarray, phase
     return _points(centre[0] + across * half[0], centre[1] + across * half[1])
 
 
-def stop_and_go(times: np.ndarray, *, speed: float, go: float, stop: float, phase: float, ramp: float = 0.1) -> np.ndarray:
+def stop_and_go(
+    times: np.ndarray, *, speed: float, go: float, stop: float, phase: float, ramp: float = 0.1
+) -> np.ndarray:
     """Distance travelled by something that moves for `go` seconds, stands for `stop` seconds, and so on.
 
     Speed rises and falls linearly over `ramp` seconds.
@@ -103,21 +103,26 @@ def _points(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def place_apart(
     rng: np.random.Generator, samplers: list[PathSampler], footprints: list[float], tries: int = 60
 ) -> np.ndarray | None:
-    """Paths `(n, K, 2)`, one a sampler, whose objects never touch; None when no such set was found in `tries` tries each.
+    """Paths `(n, K, 2)`, one a sampler, whose objects never touch; None when `tries` tries each found none.
 
     Placed in random order, so that where an object starts says nothing about its index.
     """
-    placed: dict[int, np.ndarray] = {}
-    for index in rng.permutation(len(samplers)):
+    order = rng.permutation(len(samplers))
+    placed: list[np.ndarray] = []
+    for index in order:
+        others, distances = (
+            np.array(placed),
+            np.array([footprints[index] + footprints[j] for j in order[: len(placed)]]),
+        )
         for _ in range(tries):
-            others = [(other, footprints[index] + footprints[j]) for j, other in placed.items()]
-            path = _fitting(*samplers[index](rng), others)
+            curve, travelled = samplers[index](rng)
+            path = _fitting(curve, travelled, others, distances)
             if path is not None:
-                placed[int(index)] = path
+                placed.append(path)
                 break
         else:
             return None
-    return np.stack([placed[i] for i in range(len(samplers))])
+    return np.stack([placed[i] for i in np.argsort(order)])
 
 
 def place_interchangeably(
@@ -131,16 +136,18 @@ def place_interchangeably(
     Curves are moved to the starts. None when no such paths were found in `tries` tries each.
     """
     n = len(samplers)
-    starts = rng.uniform(*REGION, (n, 2))
-    if not all(_apart(starts[i : i + 1], starts[j : j + 1], 2 * footprint + START_GAP) for i in range(n) for j in range(i)):
+    starts = rng.uniform(REGION[0], REGION[1], (n, 2))
+    nearest = min(np.linalg.norm(starts[i] - starts[j]) for i in range(n) for j in range(i))
+    if nearest < 2 * footprint + CLEARANCE + START_GAP:
         return None
     rotations = []
     for turn in range(n):
         paths: list[np.ndarray] = []
         for index, sampler in enumerate(samplers):
-            start = starts[(index + turn) % n]
+            start, others = starts[(index + turn) % n], np.array(paths)
             for _ in range(tries):
-                path = _fitting(*sampler(rng), [(other, 2 * footprint) for other in paths], start)
+                curve, travelled = sampler(rng)
+                path = _fitting(curve, travelled, others, 2 * footprint, start)
                 if path is not None:
                     paths.append(path)
                     break
@@ -151,9 +158,13 @@ def place_interchangeably(
 
 
 def _fitting(
-    curve: Curve, travelled: np.ndarray, others: Sequence[tuple[np.ndarray, float]], start: np.ndarray | None = None
+    curve: Curve,
+    travelled: np.ndarray,
+    others: np.ndarray,
+    distances: np.ndarray | float,
+    start: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """The whole path `(K, 2)` if it keeps its distance from every other path, None otherwise.
+    """The whole path `(K, 2)` if it stays `distances` `(m,)` and CLEARANCE away from `others` `(m, K, 2)`, else None.
 
     With `start` the curve is moved to begin there, and must stay in REGION. A few ticks are tried before the rest,
     because most paths do not fit.
@@ -161,13 +172,11 @@ def _fitting(
     shift = 0.0 if start is None else start - curve(travelled[:1])[0]
     for ticks in (slice(None, None, 20), slice(None)):
         path = curve(travelled[ticks]) + shift
-        inside = start is None or bool(np.all(path >= REGION[0]) and np.all(path <= REGION[1]))
-        if not inside or not all(_apart(path, other[ticks], distance) for other, distance in others):
+        if start is not None and not ((path >= REGION[0]).all() and (path <= REGION[1]).all()):
             return None
+        if len(others):
+            gap = path - others[:, ticks]
+            nearest = np.einsum("mkd,mkd->mk", gap, gap).min(axis=1)
+            if not (nearest > (distances + CLEARANCE) ** 2).all():
+                return None
     return path
-
-
-def _apart(path: np.ndarray, other: np.ndarray, distance: float) -> bool:
-    """Whether two paths `(K, 2)` keep their centres more than `distance` and CLEARANCE apart at all times."""
-    gap = path - other
-    return bool(np.min(np.einsum("kd,kd->k", gap, gap)) > (distance + CLEARANCE) ** 2)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 Combinations = Literal["train", "held_out", "all"]
+COMBINATIONS: tuple[Combinations, ...] = ("train", "held_out", "all")
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.85, 0.08, 0.08),

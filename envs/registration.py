@@ -48,5 +48,6 @@ def make_task(task: str, **kwargs: Any) -> TabletopEnv:
 
     check_task(task)
     choose_gl_backend()
-    env: TabletopEnv = gymnasium.envs.registration.load_env_creator(TASK_IDS[task][1])(**kwargs)
+    create: Any = gymnasium.envs.registration.load_env_creator(TASK_IDS[task][1])
+    env: TabletopEnv = create(**kwargs)
     return env

@@ -90,10 +90,12 @@ def scene_xml() -> str:
     {"".join(_wedge_mesh(size) for size in SIZES)}
   </asset>
   <worldbody>
-    <light name="sun" type="directional" pos="0.5 0.4 2" dir="-0.3 -0.25 -1" diffuse="0.55 0.55 0.55" specular="0.1 0.1 0.1" castshadow="false"/>
+    <light name="sun" type="directional" pos="0.5 0.4 2" dir="-0.3 -0.25 -1" diffuse="0.55 0.55 0.55"
+      specular="0.1 0.1 0.1" castshadow="false"/>
     {_front_camera()}
     <geom name="floor" type="plane" pos="0 0 -0.5" size="3 3 0.1" rgba="0.30 0.32 0.35 1" contype="0" conaffinity="0"/>
-    <geom name="table" type="box" pos="-0.05 0 -0.02" size="0.45 0.40 0.02" rgba="0.55 0.53 0.50 1" contype="2" conaffinity="1"/>
+    <geom name="table" type="box" pos="-0.05 0 -0.02" size="0.45 0.40 0.02" rgba="0.55 0.53 0.50 1"
+      contype="2" conaffinity="1"/>
     <body name="base" pos="{ARM_BASE_X} 0 0" childclass="arm">
       <geom name="pedestal" type="cylinder" size="0.06 0.13" pos="0 0 0.13" rgba="0.25 0.26 0.28 1"/>
       <body name="shoulder" pos="0 0 0.30" gravcomp="1">

@@ -17,10 +17,11 @@ from gymnasium import spaces
 
 from envs.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
 from envs.instructions import Phrasing, Referent
-from envs.objects import Combinations, TableObject
+from envs.objects import COMBINATIONS, Combinations, TableObject
 from envs.randomisation import SceneLook
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
 from envs.scene import CAMERAS, CONTROL_HZ, PARKED, SLOTS, load_scene, show_objects
+from envs.text import InstructionSpace
 
 DEFAULT_SIZE = 64
 RENDER_SIZE = 256
@@ -105,17 +106,16 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.randomise, self.render_mode = randomise, render_mode
         self.observation_space = spaces.Dict(
             {
-                "pixels": spaces.Dict(
-                    {name: spaces.Box(0, 255, (size, size, 3), np.uint8) for name in self.cameras}
-                ),
+                "pixels": spaces.Dict({name: spaces.Box(0, 255, (size, size, 3), np.uint8) for name in self.cameras}),
                 "agent_pos": spaces.Box(AGENT_POS_LOW, AGENT_POS_HIGH, dtype=np.float32),
-                "instruction": spaces.Text(MAX_INSTRUCTION, charset=INSTRUCTION_CHARACTERS),
+                "instruction": InstructionSpace(MAX_INSTRUCTION, charset=INSTRUCTION_CHARACTERS),
             }
         )
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.action_names),), np.float32)
         self._command_index = np.array([ACTION_NAMES.index(name) for name in self.action_names])
         self._model = load_scene()
         self._data = mujoco.MjData(self._model)
+        self._warnings = self._data.warning.number  # a view: how often each kind was raised since the last reset
         self._arm = Arm(self._model, self._data)
         self._look = SceneLook(self._model)
         self._renderer: Renderer | None = None
@@ -157,7 +157,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if unknown:
             raise ValueError(f"reset options {sorted(unknown)} are unknown; use phrasing, combinations, referent")
         phrasing: Phrasing = options.get("phrasing", "train")
-        layout = self.sample_layout(options.get("combinations", "train"), options.get("referent"))
+        combinations: Combinations = options.get("combinations", "train")
+        if combinations not in COMBINATIONS:
+            raise ValueError(f"combinations {combinations!r} must be one of {', '.join(COMBINATIONS)}")
+        layout = self.sample_layout(combinations, options.get("referent"))
         self._layout = layout
         self.instruction = self.instruction_for(layout.target, phrasing, self.np_random)
         self._step = 0
@@ -170,7 +173,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             if renderer is not None:
                 renderer.forget_episode()
         self._heights = np.array([o.half_height for o in layout.objects])
-        self._positions = np.tile([(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1))
+        self._positions = np.tile(
+            [(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1)
+        )
         self._positions[:, : len(layout.objects), :2] = layout.paths.swapaxes(0, 1)
         self._positions[:, : len(layout.objects), 2] = self._heights
         for slot, shown in enumerate(layout.objects):
@@ -203,7 +208,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         observation, info = self._observation(), self._info()
         return observation, float(info["is_success"]), terminated, truncated, info
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """The front camera's picture, (256, 256, 3) uint8."""
         if self.render_mode != "rgb_array":
             raise ValueError('render() needs the environment made with render_mode="rgb_array"')
@@ -239,7 +244,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     @property
     def success(self) -> bool:
-        return self._stable and self.judge(self.layout.target)
+        target = self.layout.target
+        return self._stable and self.judge(target)
 
     @property
     def step_count(self) -> int:
@@ -264,9 +270,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def counterfactual(self, phrasing: Phrasing, rng: np.random.Generator) -> tuple[str, int]:
         """An instruction that is valid in this very scene but means another object, and that object's index."""
-        others = [
-            i for i, words in enumerate(self.layout.referents) if words is not None and i != self.layout.target
-        ]
+        others = [i for i, words in enumerate(self.layout.referents) if words is not None and i != self.layout.target]
         index = int(others[rng.integers(len(others))])
         return self.instruction_for(index, phrasing, rng), index
 
@@ -283,7 +287,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._renderer
 
     def _is_stable(self) -> bool:
-        return not self._data.warning.number.any() and bool(np.isfinite(self._data.qpos).all())
+        return not self._warnings.any() and bool(np.isfinite(self._data.qpos).all())
 
     def _note(self) -> None:
         hand = self._arm.position
@@ -296,9 +300,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         pixels = {}
         self._boxes = {}
         for name in self.cameras:
-            pixels[name] = renderer.draw(self._data, name)
             if self.labels == "boxes":
-                self._boxes[name] = renderer.boxes()
+                pixels[name], *self._boxes[name] = renderer.draw_with_boxes(self._data, name)
+            else:
+                pixels[name] = renderer.draw(self._data, name)
         return {"pixels": pixels, "agent_pos": self._arm.agent_pos(), "instruction": self.instruction}
 
     def _info(self) -> dict[str, Any]:

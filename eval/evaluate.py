@@ -178,9 +178,7 @@ def _work(pipe: Connection, mark: Any, setup: tuple[Path, ControllerConfig]) -> 
             ]
             state["key"] = key
         condition = CONTROLS[job.condition]
-        return run_group(
-            state["checkpoint"], state["controller"], state["envs"], job.seeds, condition, on_seed=note
-        )
+        return run_group(state["checkpoint"], state["controller"], state["envs"], job.seeds, condition, on_seed=note)
 
     serve(pipe, handle)
 

@@ -132,13 +132,13 @@ def _scene(
     picture, step = env.render(), env.step_count
     secret = env.privileged()
     target, camera = secret["target"], env.cameras[0]
-    true_box = secret["boxes"][camera][target] if secret["visible"][camera][target] else None
+    true_box = secret["boxes"][camera][target].tolist() if secret["visible"][camera][target] else None
     predicted = attention = None
-    if controller is not None and controller.chunk is not None and controller.chunk.aux.boxes is not None:
-        aux = controller.chunk.aux
-        predicted = aux.boxes[row, -1].cpu().numpy()
-        if aux.location is not None:
-            attention = aux.location[row, -1].float().cpu().numpy()
+    aux = controller.chunk.aux if controller is not None and controller.chunk is not None else None
+    if aux is not None and aux.boxes is not None:
+        predicted = aux.boxes[row, -1].tolist()
+    if aux is not None and aux.location is not None:
+        attention = aux.location[row, -1].float().cpu().numpy()
     # The robot's x axis points at the front camera, so it is down in the picture, and y is to the right.
     arrow = (float(action[1]), float(action[0]))
     gripper = env.project(secret["hand"])

@@ -103,7 +103,7 @@ def serve(pipe: Connection, handle: Callable[[Any], Any]) -> None:
             return
         try:
             answer = handle(job)
-        except Exception as error:  # handed to the parent, which raises it
+        except Exception as error:  # noqa: BLE001 - handed to the parent, which raises it
             answer = error
         pipe.send(answer)
 

@@ -9,6 +9,10 @@ from typing import Literal
 from training.dataset import AugmentConfig
 
 
+class TrainingError(ValueError):
+    """Training that cannot start or go on; the message says what was found and what to do."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How to train.

@@ -13,7 +13,7 @@ import torch
 
 from envs.episode import Dataset
 from vla_policy.contract import Batch, Observation, Shapes
-from vla_policy.tokenizer import UNKNOWN, WordTokenizer
+from vla_policy.tokenizer import UNKNOWN, TextTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class _Part:
         data: Dataset,
         config: SampleConfig,
         action_names: list[str],
-        tokenizer: WordTokenizer,
+        tokenizer: TextTokenizer,
         holdout: float,
     ) -> None:
         names = list(data.header["cameras"])
@@ -58,6 +58,7 @@ class _Part:
         events = data.arrays["events"][episode]
         self.event = (clock >= events[:, 0]) & (clock < events[:, 1])
         ids, mask = tokenizer.encode(data.instructions)
+        self.longest = int(mask.sum(1).max())
         self.tokens, self.token_mask = ids[episode], mask[episode]
         # The last episodes are held out; at least one stays for training.
         kept = data.episodes - min(round(data.episodes * holdout), data.episodes - 1)
@@ -78,7 +79,7 @@ class Sampler:
         self,
         datasets: Sequence[Dataset],
         config: SampleConfig,
-        tokenizer: WordTokenizer,
+        tokenizer: TextTokenizer,
         action_names: list[str],
         *,
         holdout: float = 0.0,
@@ -91,6 +92,10 @@ class Sampler:
         if len(shapes) > 1:
             raise ValueError(f"datasets differ in picture size or proprioception: {sorted(shapes)}")
         self.size, self.proprioception = shapes.pop()
+        # Attention costs what the padding costs: keep as many words as the longest instruction has.
+        longest = max(part.longest for part in self.parts)
+        for part in self.parts:
+            part.tokens, part.token_mask = part.tokens[:, :longest], part.token_mask[:, :longest]
         self._back = (np.arange(config.frames) - (config.frames - 1)) * config.frame_stride
         self._ahead = np.arange(config.chunk)
 
@@ -175,8 +180,12 @@ class AugmentConfig:
             raise ValueError(f"shift must be 0 or more, brightness and unknown_words in [0, 1): got {self}")
 
 
-def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
-    """A new batch with shifted, brightened pictures, boxes moved along, and some words unknown."""
+def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator, unknown: int | None = UNKNOWN) -> Batch:
+    """A new batch with shifted, brightened pictures, boxes moved along, and some words unknown.
+
+    Args:
+        unknown: the tokenizer's id for an unknown word; None leaves the words alone.
+    """
     seen = batch.observation
     frames, boxes, visible = seen.frames, batch.boxes, batch.visible
     b, _, _, _, height, width = frames.shape
@@ -195,9 +204,9 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> 
         scale = 1 + config.brightness * (2 * torch.rand(b, generator=generator).to(device) - 1)
         frames = (frames * scale.view(b, 1, 1, 1, 1, 1)).clamp_(0, 255).to(torch.uint8)
     tokens = seen.tokens
-    if config.unknown_words:
+    if config.unknown_words and unknown is not None:
         forget = torch.rand(tokens.shape, generator=generator).to(device) < config.unknown_words
-        tokens = torch.where(forget & seen.token_mask, UNKNOWN, tokens)
+        tokens = torch.where(forget & seen.token_mask, unknown, tokens)
     observation = Observation(frames=frames, agent_pos=seen.agent_pos, tokens=tokens, token_mask=seen.token_mask)
     return Batch(
         observation=observation,

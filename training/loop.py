@@ -7,12 +7,11 @@ steps, and N steps resumed for N more, give bit-identical weights on a CPU.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from envs.episode import Dataset
-from training.config import TrainConfig
+from training.config import TrainConfig, TrainingError
 from training.dataset import SampleConfig, Sampler, augment
+from training.device import anywhere, make_accelerator, share_of_cores
 from training.provenance import provenance
-from training.state import load_state, save_state
+from training.state import has_state, load_state, save_state
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.config import PolicyConfig
 from vla_policy.contract import Batch
 from vla_policy.policy import VLAPolicy
-from vla_policy.tokenizer import WordTokenizer
+from vla_policy.tokenizer import TOKENIZERS
 
 CHECKPOINT = "checkpoint"
 STATE = "state"
@@ -44,18 +44,17 @@ ACTION_ORDER = ("dx", "dy", "dz", "yaw_rate", "gripper")
 OnProgress = Callable[[int, int, dict[str, float]], None]  # step, steps, metrics
 
 
-class TrainingError(ValueError):
-    """Training that cannot start or go on; the message says what was found and what to do."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """Where the run stands: the checkpoint's folder, steps done, and whether it was interrupted."""
+    """Where the run stands: the checkpoint's folder, steps done, whether it was interrupted; and whether this process,
+    of several, is the one that reports and writes.
+    """
 
     checkpoint: Path
     step: int
     interrupted: bool
     samples_per_second: float
+    main: bool
 
 
 class TrainStep(nn.Module):
@@ -70,7 +69,12 @@ class TrainStep(nn.Module):
 
 
 def train_step(
-    module: nn.Module, policy: VLAPolicy, batch: Batch, optimizer: torch.optim.Optimizer, accelerator: Accelerator, clip: float
+    module: nn.Module,
+    policy: VLAPolicy,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    clip: float,
 ) -> dict[str, Tensor]:
     """One update; returns its metrics.
 
@@ -79,8 +83,9 @@ def train_step(
     """
     with accelerator.autocast():
         loss, metrics = module(batch)
-    if not torch.isfinite(loss):
-        raise TrainingError(f"the loss is {loss.item()}")
+    finite = bool(torch.isfinite(loss))
+    if anywhere(not finite, accelerator):
+        raise TrainingError("the loss of another process is not finite" if finite else f"the loss is {loss.item()}")
     accelerator.backward(loss)
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), clip)
     if not torch.isfinite(norm):
@@ -105,15 +110,16 @@ def train(
         TrainingError: `out` is taken, there is nothing to resume, or the loss is not finite.
     """
     keep_freed_memory()
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    accelerator = Accelerator(cpu=_wants_cpu(config), mixed_precision=_precision(config))
+    torch.set_num_threads(config.threads or share_of_cores())
+    accelerator = make_accelerator(config)
     rank, processes = accelerator.process_index, accelerator.num_processes
     if config.batch % processes:
         raise TrainingError(f"batch {config.batch} must be a multiple of the {processes} processes")
     described = {"policy": asdict(policy_config), "train": asdict(config)}
     _check_folder(out, resume, described)
 
-    tokenizer = WordTokenizer.train((text for d in datasets for text in d.instructions), policy_config.language.max_words)
+    texts = (text for d in datasets for text in d.instructions)
+    tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
     names = [n for n in ACTION_ORDER if any(n in d.header["action_names"] for d in datasets)]
     samples = SampleConfig(
         frames=policy_config.frames,
@@ -126,8 +132,10 @@ def train(
     policy = VLAPolicy(policy_config, sampler.shapes(len(names), tokenizer.size))
     policy.normaliser.set_statistics(*sampler.statistics())
     policy = policy.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(_groups(policy, config.weight_decay), config.learning_rate, betas=(0.9, 0.98), fused=True)
+    optimizer = make_optimizer(policy, config)
     average = AveragedModel(policy, multi_avg_fn=_average(config.ema), use_buffers=False)
+    averaged = average.module
+    assert isinstance(averaged, VLAPolicy)
     module, optimizer = accelerator.prepare(TrainStep(policy), optimizer)
     if config.compile:
         module = torch.compile(module)
@@ -150,9 +158,11 @@ def train(
 
     policy.train()
     done, started, interrupted = first, time.monotonic(), False
-    with _interrupts() as stop:
+    with _interrupts() as stop, closing(log):
         for step in range(first, config.steps):
-            batch = _batch(sampler, config, step, rank, processes, accelerator.device)
+            batch = draw_batch(
+                sampler, config, step, rank, processes, device=accelerator.device, unknown=tokenizer.unknown
+            )
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(step)
             try:
@@ -163,41 +173,51 @@ def train(
                     f"the last saved state is in {out / STATE}"
                 ) from None
             average.update_parameters(policy)
-            done = step + 1
+            done, row = step + 1, {}
             log.add(metrics)
             if done % config.log_every == 0 or done == config.steps:
                 seconds = time.monotonic() - started
                 row = log.flush(done, seconds, config.batch * (done - first) / seconds, config.rate(step))
                 if done == config.steps or done % (10 * config.log_every) == 0:
-                    log.extend(row, _validate(average.module, sampler, accelerator))
+                    log.extend(row, _validate(averaged, sampler, accelerator))
                 log.write(row)
-                if on_progress:
-                    on_progress(done, config.steps, row)
-            elif on_progress:
-                on_progress(done, config.steps, {})
-            interrupted = stop.is_set() and done < config.steps
+            if on_progress and accelerator.is_main_process:
+                on_progress(done, config.steps, row)
+            interrupted = anywhere(stop.is_set(), accelerator) and done < config.steps
             if interrupted or done % config.save_every == 0 or done == config.steps:
                 save(done)
             if interrupted:
                 break
     rate = config.batch * (done - first) / max(time.monotonic() - started, 1e-9)
     if accelerator.is_main_process:
-        final = average.module if config.ema else policy
-        save_checkpoint(Checkpoint(final, tokenizer, purpose, {**origin, "steps": done}), out / CHECKPOINT)
-    log.close()
+        save_checkpoint(Checkpoint(averaged, tokenizer, purpose, {**origin, "steps": done}), out / CHECKPOINT)
     accelerator.wait_for_everyone()
-    return TrainResult(checkpoint=out / CHECKPOINT, step=done, interrupted=interrupted, samples_per_second=rate)
+    return TrainResult(
+        checkpoint=out / CHECKPOINT,
+        step=done,
+        interrupted=interrupted,
+        samples_per_second=rate,
+        main=accelerator.is_main_process,
+    )
 
 
-def _batch(
-    sampler: Sampler, config: TrainConfig, step: int, rank: int, processes: int, device: torch.device
+def draw_batch(
+    sampler: Sampler,
+    config: TrainConfig,
+    step: int,
+    rank: int = 0,
+    processes: int = 1,
+    *,
+    device: torch.device,
+    unknown: int | None,
 ) -> Batch:
+    """This process's share of a step's batch, augmented, on the device; also seeds the policy's dropout."""
     draw = np.random.default_rng((config.seed, step, rank))
     batch = sampler.batch(draw, config.batch // processes).to(device)
     # Dropout draws from the global generator, augmentation from its own.
     torch.manual_seed(int(draw.integers(2**62)))
     generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
-    return augment(batch, config.augment, generator)
+    return augment(batch, config.augment, generator, unknown)
 
 
 def _validate(policy: VLAPolicy, sampler: Sampler, accelerator: Accelerator) -> dict[str, float]:
@@ -210,6 +230,12 @@ def _validate(policy: VLAPolicy, sampler: Sampler, accelerator: Accelerator) -> 
         _, metrics = policy.loss(batch)
     policy.train()
     return {f"validation_{name}": float(value) for name, value in metrics.items()}
+
+
+def make_optimizer(policy: VLAPolicy, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over everything that is trained."""
+    groups = _groups(policy, config.weight_decay)
+    return torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def _groups(policy: VLAPolicy, weight_decay: float) -> list[dict[str, Any]]:
@@ -231,35 +257,17 @@ def _average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def _wants_cpu(config: TrainConfig) -> bool:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("train.device is 'cuda' but torch finds no GPU; use 'auto', and see `vla doctor`")
-    return config.device == "cpu" or not torch.cuda.is_available()
-
-
-def _precision(config: TrainConfig) -> str:
-    if config.precision != "auto":
-        return "bf16" if config.precision == "bfloat16" else "no"
-    if not _wants_cpu(config):
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if native_cpu_bfloat16() else "no"
-
-
-def native_cpu_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; emulated it is slower than float32."""
-    return any(
-        bool(getattr(torch.cpu, probe, bool)()) for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-
-
 def _check_folder(out: Path, resume: bool, described: dict[str, Any]) -> None:
-    has_state = (out / STATE).is_dir()
-    if resume and not has_state:
+    saved = has_state(out / STATE)
+    if resume and not saved:
         raise TrainingError(f"{out}: no saved state to resume; train without --resume")
-    if not resume and (has_state or (out / CHECKPOINT).exists()):
+    if not resume and (saved or (out / CHECKPOINT).exists()):
         raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
     if resume:
-        before = json.loads((out / "config.json").read_text())
+        try:
+            before = json.loads((out / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{out / 'config.json'}: not readable ({error}); train anew elsewhere") from None
         now = json.loads(json.dumps(described))
         for section in ("policy", "train"):
             changed = [k for k in now[section] if now[section][k] != before[section].get(k)]
@@ -297,7 +305,7 @@ class _Log:
     """Means of the metrics since the last row, as JSON lines and TensorBoard scalars."""
 
     def __init__(self, out: Path, step: int, *, enabled: bool) -> None:
-        self._enabled, self._sums, self._count = enabled, {}, 0
+        self._enabled, self._count = enabled, 0
         self._sums: dict[str, Tensor] = {}
         if not enabled:
             return
@@ -354,5 +362,3 @@ def read_log(out: Path) -> list[dict[str, float]]:
             except json.JSONDecodeError:
                 break
     return rows
-
-

@@ -4,7 +4,8 @@
 |---|---|
 | `model.safetensors` | weights, with the normaliser's statistics as buffers |
 | `config.json` | schema version, resolved `PolicyConfig`, `Shapes`, and what the policy was made for |
-| `tokenizer.json` | the word tokenizer |
+| `tokenizer.json` | the word tokenizer; or, with a pretrained text model: |
+| `language/` | `tokenizer.json` and `config.json` of that model, whose weights are among the others |
 | `provenance.json` | commit, data checksums, versions, seed, training settings |
 | `COMPLETE` | written last; a folder without it is refused |
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -25,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from vla_policy.config import PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
-from vla_policy.tokenizer import WordTokenizer
+from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 SCHEMA_VERSION = 1
 COMPLETE = "COMPLETE"
@@ -50,7 +52,7 @@ class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
     """A policy with its tokenizer and purpose; `save_pretrained`, `from_pretrained` and `push_to_hub` work on it."""
 
     def __init__(
-        self, policy: VLAPolicy, tokenizer: WordTokenizer, purpose: Purpose, provenance: dict[str, Any]
+        self, policy: VLAPolicy, tokenizer: TextTokenizer, purpose: Purpose, provenance: dict[str, Any]
     ) -> None:
         self.policy, self.tokenizer, self.purpose, self.provenance = policy, tokenizer, purpose, provenance
 
@@ -80,7 +82,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "purpose": asdict(checkpoint.purpose),
     }
     (partial / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    checkpoint.tokenizer.save(partial / "tokenizer.json")
+    checkpoint.tokenizer.save(partial)
+    policy.describe(partial)
     (partial / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
     (partial / COMPLETE).write_text("")
     previous = path.with_name(f".{path.name}.previous")
@@ -99,10 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         raise CheckpointError(f"{path}: no checkpoint folder here; train one with `vla train`, or name `default`")
-    for name in (COMPLETE, "config.json", "model.safetensors", "tokenizer.json", "provenance.json"):
-        if not (path / name).is_file():
-            why = "the checkpoint was not finished" if name == COMPLETE else "the checkpoint is damaged"
-            raise CheckpointError(f"{path / name}: missing, so {why}; choose another or train again")
+    _require(path, (COMPLETE, "config.json", "model.safetensors", "provenance.json"))
     described = _read_json(path / "config.json")
     version = described.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -111,15 +111,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config = read_dataclass(PolicyConfig, described["policy"])
         shapes = read_dataclass(Shapes, described["shapes"])
         purpose = read_dataclass(Purpose, described["purpose"])
-        policy = VLAPolicy(config, shapes)
+        kind = TOKENIZERS[config.language.name]
+        _require(path, kind.FILES)
+        policy = VLAPolicy(config, shapes, saved=path)
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({error})") from None
     try:
         policy.load_state_dict(load_file(path / "model.safetensors"))
     except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[-1].strip()  # torch begins with a headline
         raise CheckpointError(f"{path / 'model.safetensors'}: not this policy's weights ({reason})") from None
-    tokenizer = WordTokenizer.load(path / "tokenizer.json", config.language.max_words)
+    try:
+        tokenizer = kind.load(path, config.language.max_words)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
     return Checkpoint(policy.eval(), tokenizer, purpose, _read_json(path / "provenance.json"))
 
 
@@ -144,6 +151,13 @@ def read_dataclass(kind: type[T], values: dict[str, Any]) -> T:
     return kind(**built)
 
 
+def _require(path: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not (path / name).is_file():
+            why = "the checkpoint was not finished" if name == COMPLETE else "the checkpoint is damaged"
+            raise CheckpointError(f"{path / name}: missing, so {why}; choose another or train again")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
@@ -152,5 +166,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds {type(values).__name__}, expected an object")
     return values
-
-

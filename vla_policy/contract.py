@@ -7,6 +7,8 @@ N visual tokens a frame, M heads.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,9 +35,9 @@ class Observation:
 class Batch:
     """An observation with its labels.
 
-    action `(B, S, A)` in [-1, 1] with action_mask `(B, S)`, False past the episode's end; boxes `(B, T, 4)` of the target in the
-    first camera as (cx, cy, w, h) in [0, 1] with visible `(B, T)`; event `(B, T)` bool, True while the instruction's
-    event holds.
+    action `(B, S, A)` in [-1, 1] with action_mask `(B, S)`, False past the episode's end; boxes `(B, T, 4)` of the
+    target in the first camera as (cx, cy, w, h) in [0, 1] with visible `(B, T)`; event `(B, T)` bool, True while the
+    instruction's event holds.
     """
 
     observation: Observation
@@ -47,9 +49,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=True)
-            for f in fields(self)
-            if f.name != "observation"
+            f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "observation"
         }
         return Batch(observation=self.observation.to(device), **moved)
 
@@ -88,6 +88,15 @@ class Shapes:
     proprioception: int
     actions: int
     vocabulary: int
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A part of the policy that `PolicyConfig` alone cannot build: a pretrained model. It writes its structure into the
+    checkpoint's folder, and is built from there when that checkpoint is loaded.
+    """
+
+    def describe(self, folder: Path) -> None: ...
 
 
 def fake_batch(shapes: Shapes, chunk: int, *, batch: int = 2, words: int = 7, seed: int = 0) -> Batch:

@@ -6,6 +6,7 @@ B batch, N Q K tokens, D width, M heads, E = D/M head width. Suffixes name the a
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +124,7 @@ def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> T
 def multi_layer(widths: list[int]) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     layers: list[nn.Module] = []
-    for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (before, after) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(before, after))
         if i < len(widths) - 2:
             layers.append(nn.ReLU(inplace=True))

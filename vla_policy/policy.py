@@ -9,19 +9,19 @@ B batch, T frames, V cameras, L words, P proprioception, S chunk steps, A action
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vla_policy.config import PolicyConfig
-from vla_policy.contract import ActionChunk, Aux, Batch, Observation, Shapes
+from vla_policy.contract import ActionChunk, Aux, Batch, Described, Observation, Shapes
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
 from vla_policy.grounding.decoder import SpaceTimeDecoder, Tube, grounding_loss
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
 from vla_policy.normaliser import Normaliser
-
 
 PATH_SCALE = 8.0  # brings boxes to unit scale: the objects' paths span about a quarter of the picture
 
@@ -44,13 +44,22 @@ class Features:
 
 
 class VLAPolicy(nn.Module):
-    def __init__(self, config: PolicyConfig, shapes: Shapes) -> None:
+    """The whole network.
+
+    Args:
+        config: its structure.
+        shapes: sizes that the data give.
+        saved: folder of the checkpoint whose weights will be loaded next; pretrained parts are then built from what
+            they described there, in place of reading the models they once came from.
+    """
+
+    def __init__(self, config: PolicyConfig, shapes: Shapes, saved: Path | None = None) -> None:
         super().__init__()
         self.config, self.shapes = config, shapes
         width, heads = config.width, config.heads
         self.normaliser = Normaliser(shapes.proprioception)
         self.encoder = ENCODERS[config.encoder.name](config.encoder, shapes, width)
-        self.language = LANGUAGES[config.language.name](config.language, shapes, width, heads)
+        self.language = LANGUAGES[config.language.name](config.language, shapes, width, heads, saved)
         self.fusion = FUSIONS[config.fusion.name](config.fusion, width, heads)
         self.grounding = SpaceTimeDecoder(
             config.grounding, width, heads, self.encoder.frame_width, self.fusion.pooled_width
@@ -101,11 +110,20 @@ class VLAPolicy(nn.Module):
         return frames, agent_pos
 
     def _check(self, observation: Observation) -> None:
-        s = self.shapes
-        expected = (s.frames, s.cameras, 3, s.size, s.size)
-        if tuple(observation.frames.shape[1:]) != expected or observation.frames.dtype != torch.uint8:
-            got = f"{tuple(observation.frames.shape)} {observation.frames.dtype}"
-            raise ValueError(f"frames are {got}, expected (B, T, V, C, H, W) = (B, {expected}) torch.uint8")
-        if tuple(observation.agent_pos.shape[1:]) != (s.frames, s.proprioception):
-            got = f"{tuple(observation.agent_pos.shape)}"
-            raise ValueError(f"agent_pos is {got}, expected (B, {s.frames}, {s.proprioception})")
+        s, batch, words = self.shapes, observation.frames.shape[0], observation.tokens.shape[-1]
+        expected = {
+            "frames": ((batch, s.frames, s.cameras, 3, s.size, s.size), torch.uint8),
+            "agent_pos": ((batch, s.frames, s.proprioception), torch.float32),
+            "tokens": ((batch, words), torch.int64),
+            "token_mask": ((batch, words), torch.bool),
+        }
+        for name, (shape, dtype) in expected.items():
+            value: Tensor = getattr(observation, name)
+            if tuple(value.shape) != shape or value.dtype != dtype:
+                raise ValueError(f"{name}: got {tuple(value.shape)} {value.dtype}, expected {shape} {dtype}")
+
+    def describe(self, folder: Path) -> None:
+        """Write into a checkpoint's folder what pretrained parts need to be built again; see `saved`."""
+        for part in self.modules():
+            if part is not self and isinstance(part, Described):
+                part.describe(folder)

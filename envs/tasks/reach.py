@@ -55,13 +55,14 @@ class ReachEnv(TabletopEnv):
     task: ClassVar[str] = "reach"
     action_names: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz")
     horizon: ClassVar[int] = HORIZON
-    criterion: ClassVar[str] = "gripper within 3 cm of the point 2 cm above the target for half a second, nowhere else before"
+    criterion: ClassVar[str] = (
+        "gripper within 3 cm of the point 2 cm above the target for half a second, nowhere else before"
+    )
     tolerance: ClassVar[float] = TOLERANCE
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random
-        target = (referent.colour, referent.shape) if referent and referent.colour and referent.shape else None
-        objects = crossed_objects(rng, combinations, target)
+        objects = crossed_objects(rng, combinations, referent.pair if referent else None)
         paths = None
         while paths is None:
             samplers: list[PathSampler] = [_sampler] * len(objects)

@@ -70,8 +70,7 @@ class TrackEnv(TabletopEnv):
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random
-        target = (referent.colour, referent.shape) if referent and referent.colour and referent.shape else None
-        objects = crossed_objects(rng, combinations, target)
+        objects = crossed_objects(rng, combinations, referent.pair if referent else None)
         times = path_times()
         paths = None
         while paths is None:

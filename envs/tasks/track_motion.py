@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.instructions import Phrasing, Referent
+from envs.instructions import Phrasing, Referent, near_miss
 from envs.motion import Curve, PathSampler, bounce, ellipse, place_interchangeably, still, stop_and_go
 from envs.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPE_WORDS, SHAPES, Combinations, sample_object
 from envs.tabletop import Layout
@@ -23,7 +23,12 @@ THREE_OBJECTS = 0.5  # probability of a third object
 
 # What the words say, by motion.
 MOTIONS: dict[str, tuple[str, ...]] = {
-    "clockwise": ("{noun} moving clockwise", "{noun} going clockwise", "clockwise {noun}", "{noun} that turns clockwise"),
+    "clockwise": (
+        "{noun} moving clockwise",
+        "{noun} going clockwise",
+        "clockwise {noun}",
+        "{noun} that turns clockwise",
+    ),
     "counterclockwise": (
         "{noun} moving counterclockwise",
         "{noun} going counterclockwise",
@@ -71,6 +76,8 @@ class TrackMotionEnv(TrackEnv):
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random
         named = referent.motion if referent else None
+        if referent and named not in MOTIONS:
+            raise ValueError(f"{referent} must name one motion of {', '.join(MOTIONS)}")
         groups = [g for g in GROUPS if named is None or named in g[:2]]
         group = groups[rng.integers(len(groups))]
         pairs = [
@@ -93,7 +100,8 @@ class TrackMotionEnv(TrackEnv):
 
     def instruction_for(self, index: int, phrasing: Phrasing, rng: np.random.Generator) -> str:
         words = self.layout.referents[index]
-        assert words is not None and words.motion is not None
+        assert words is not None
+        assert words.motion is not None
         nouns = (*SHAPE_WORDS[self.layout.objects[index].shape], *NOUNS)
         ways = MOTIONS[words.motion]
         it = ways[rng.integers(len(ways))].format(noun=nouns[rng.integers(len(nouns))])
@@ -106,11 +114,14 @@ def read_motion(text: str) -> Referent:
     Raises:
         ValueError: no motion is recognised.
     """
-    words = " ".join(re.findall(r"[a-z]+", text.lower()))
+    tokens = re.findall(r"[a-z]+", text.lower())
+    words = " ".join(tokens)
     for motion, stems in STEMS.items():
         if any(stem in words for stem in stems):
             return Referent(motion=motion)
-    raise ValueError(f"instruction {text!r} names no known motion; say one of: {', '.join(s[0] for s in STEMS.values())}")
+    hint = near_miss(tokens, " ".join(stem for stems in STEMS.values() for stem in stems).split())
+    choices = ", ".join(stems[0] for stems in STEMS.values())
+    raise ValueError(f"instruction {text!r} names no known motion{hint}; say one of: {choices}")
 
 
 def _sampler(motion: str, shared: str, times: np.ndarray) -> PathSampler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,9 @@ def collect(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, default="data", help="folder for the datasets")
     parsed = parse(parser, arguments)
     for data in _collect_all(run_config(parsed), Path(parsed.out)):
-        print(f"{data.path}: {data.episodes} episodes, {data.steps} steps, {data.header['failures']} failed and left out")
+        print(
+            f"{data.path}: {data.episodes} episodes, {data.steps} steps, {data.header['failures']} failed and left out"
+        )
     return 0
 
 
@@ -44,7 +47,7 @@ def train(arguments: list[str]) -> int:
     return _train(config, datasets, Path(parsed.out), resume=parsed.resume)
 
 
-def eval(arguments: list[str]) -> int:
+def evaluate(arguments: list[str]) -> int:
     parser = run_parser("eval", COMMANDS["eval"] + ". CHECKPOINT is a folder, or `default`.", "track")
     parser.add_argument("checkpoint", type=str, help="checkpoint folder, or `default` for the policy that ships")
     parser.add_argument("--episodes", type=int, help="episodes a condition; short for --eval.episodes")
@@ -184,6 +187,8 @@ def _train(config: RunConfig, datasets: list[Dataset], out: Path, *, resume: boo
             progress.update(step, words)
 
         result = train_policy(config.policy, config.train, datasets, out, resume=resume, on_progress=show)
+    if not result.main:  # one of several that torchrun started
+        return 130 if result.interrupted else 0
     print(f"{result.checkpoint}: step {result.step} of {config.train.steps}, {result.samples_per_second:.0f} samples/s")
     if result.interrupted:
         print(f"interrupted; go on with --resume (state in {out / 'state'})")
@@ -193,7 +198,7 @@ def _train(config: RunConfig, datasets: list[Dataset], out: Path, *, resume: boo
 
 
 def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:
-    from eval.evaluate import evaluate
+    from eval.evaluate import evaluate as evaluate_policy
     from eval.results import save_results
 
     progress: Progress | None = None
@@ -203,7 +208,7 @@ def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:
         progress = progress or Progress("evaluate", total, "episodes")
         progress.update(done, f"{task} {condition}")
 
-    results = evaluate(path, config, on_progress=show)
+    results = evaluate_policy(path, config, on_progress=show)
     out.mkdir(parents=True, exist_ok=True)
     save_results(results, out / "results.json")
     return results
@@ -261,3 +266,14 @@ def _take_option(arguments: list[str], name: str) -> tuple[list[str], str | None
         else:
             rest.append(argument)
     return rest, value
+
+
+RUN: dict[str, Callable[[list[str]], int]] = {
+    "demo": demo,
+    "collect": collect,
+    "train": train,
+    "eval": evaluate,
+    "rollout": rollout,
+    "tasks": tasks,
+    "bench": bench,
+}

@@ -57,10 +57,9 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from vla_policy.cli.doctor import run_doctor
 
         return lambda rest: _no_arguments(rest, "doctor", run_doctor)
-    from vla_policy.cli import commands
+    from vla_policy.cli.commands import RUN
 
-    chosen: Callable[[list[str]], int] = getattr(commands, name)
-    return chosen
+    return RUN[name]
 
 
 def _no_arguments(rest: list[str], name: str, run: Callable[[], Any]) -> int:

@@ -23,9 +23,7 @@ class BidirectionalLayer(nn.Module):
         self.norm_feed_v, self.norm_feed_l = nn.LayerNorm(width), nn.LayerNorm(width)
         self.feed_v, self.feed_l = FeedForward(width), FeedForward(width)
 
-    def forward(
-        self, v_BND: Tensor, l_BLD: Tensor, mask_BL: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, v_BND: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         v, l = self.norm_v(v_BND), self.norm_l(l_BLD)  # noqa: E741 - the paper's letters
         from_language, vision_weights = self.vision_reads(v, l, mask_BL)
         from_vision, language_weights = self.language_reads(l, v)
@@ -44,7 +42,7 @@ class BidirectionalFusion(nn.Module):
         self.pooled_width = 2 * width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
-        b, k, n, _ = vision.fused.shape
+        _, k, n, _ = vision.fused.shape
         v, words = vision.fused.flatten(1, 2), language.tokens
         attention = {}
         for i, layer in enumerate(self.layers):

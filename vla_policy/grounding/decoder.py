@@ -25,8 +25,8 @@ PRIOR_EXTENT = 0.15  # width and height of a box before anything is learned, sha
 
 @dataclass(frozen=True, kw_only=True)
 class Tube:
-    """queries `(B, T, D)`, boxes `(B, T, 4)`, location logits `(B, T, n)` over the first camera's grid, and the centre that
-    the location map implies `(B, T, 2)`.
+    """queries `(B, T, D)`, boxes `(B, T, 4)`, location logits `(B, T, n)` over the first camera's grid, and the centre
+    that the location map implies `(B, T, 2)`.
     """
 
     queries: Tensor
@@ -75,7 +75,7 @@ class SpaceTimeDecoder(nn.Module):
 
     def forward(self, vision: VisualTokens, fused: FusedTokens) -> Tube:
         frames_BTNc = vision.frames
-        b, t, n, _ = frames_BTNc.shape
+        _, t, n, _ = frames_BTNc.shape
         width = fused.vision.shape[-1]
         centres = cell_centres(vision.grid, frames_BTNc.device)
         cells = centres.shape[0]
@@ -96,9 +96,7 @@ class SpaceTimeDecoder(nn.Module):
         centre = logits.softmax(-1) @ centres
         reference = torch.cat([centre, torch.full_like(centre, PRIOR_EXTENT)], dim=-1)
         boxes = torch.sigmoid(self.box(queries).float() + torch.logit(reference, eps=1e-4))
-        return Tube(
-            queries=queries, boxes=boxes, logits=logits, centre=centre, grid=vision.grid, attention=attention
-        )
+        return Tube(queries=queries, boxes=boxes, logits=logits, centre=centre, grid=vision.grid, attention=attention)
 
 
 def grounding_loss(

@@ -5,6 +5,8 @@ B batch, L words, D width.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,9 @@ from vla_policy.tokens import LanguageTokens
 
 
 class TextTransformer(nn.Module):
-    def __init__(self, config: LanguageConfig, shapes: Shapes, width: int, heads: int) -> None:
+    def __init__(
+        self, config: LanguageConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(shapes.vocabulary, width)
         nn.init.normal_(self.embedding.weight, std=0.5)

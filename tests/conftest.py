@@ -1,0 +1,205 @@
+"""Fixtures that several folders share: small datasets without rendering, small text models without a hub."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from envs.episode import Dataset
+
+SIZE = 32  # pixels a side of the small datasets
+PROPRIOCEPTION = 3
+COLOURS = {"red": 0, "green": 1, "blue": 2}
+TEXTS = [
+    f"{verb} the {size} {colour} {shape}"
+    for verb in ("follow", "track")
+    for size in ("small", "large")
+    for colour in COLOURS
+    for shape in ("ball", "cube")
+]
+
+
+@pytest.fixture
+def write_small(tmp_path: Path) -> Callable[..., Dataset]:
+    """Writes a dataset in which the named square drifts over a grey picture, and the action points at it."""
+
+    def write(
+        name: str = "small",
+        *,
+        lengths: tuple[int, ...] = (12, 9, 15, 7),
+        cameras: tuple[str, ...] = ("front",),
+        actions: tuple[str, ...] = ("dx", "dy"),
+        seed: int = 0,
+        task: str = "track",
+        size: int = SIZE,
+    ) -> Dataset:
+        from envs.episode import open_dataset, write_dataset
+
+        rng = np.random.default_rng(seed)
+        episodes = [_episode(rng, i, n, cameras, actions, size) for i, n in enumerate(lengths)]
+        header = {
+            "task": task,
+            "cameras": list(cameras),
+            "action_names": list(actions),
+            "agent_pos_names": [f"joint_{i}" for i in range(PROPRIOCEPTION)],
+        }
+        write_dataset(tmp_path / name, episodes, header)
+        return open_dataset(tmp_path / name)
+
+    return write
+
+
+def _episode(
+    rng: np.random.Generator, index: int, n: int, cameras: tuple[str, ...], actions: tuple[str, ...], size: int
+) -> Any:
+    from envs.episode import Episode
+
+    side = size // 4
+    text = TEXTS[int(rng.integers(len(TEXTS)))]
+    channel = next(i for colour, i in COLOURS.items() if colour in text)
+    start, speed = rng.integers(0, size - side, 2), rng.integers(-1, 2, 2)
+    corner = np.clip(start + speed * np.arange(n)[:, None], 0, size - side)  # (n, 2), x and y
+    pixels = np.full((n, len(cameras), size, size, 3), 90, dtype=np.uint8)
+    for step, (x, y) in enumerate(corner):
+        pixels[step, :, y : y + side, x : x + side, channel] = 250
+    pixels += np.arange(len(cameras), dtype=np.uint8)[:, None, None, None]  # so that cameras can be told apart
+    centre = (corner + side / 2) / size
+    boxes = np.concatenate([centre, np.full((n, 2), side / size)], axis=1).astype(np.float32)
+    action = np.zeros((n, len(actions)), dtype=np.float32)
+    action[:, :2] = centre * 2 - 1
+    visible = np.ones((n, len(cameras)), dtype=bool)
+    visible[n // 2] = False
+    return Episode(
+        seed=index,
+        instruction=text,
+        success=True,
+        pixels=pixels,
+        agent_pos=(rng.normal(size=(n, PROPRIOCEPTION)) * [1, 10, 0] + [0, 5, 2]).astype(np.float32),
+        action=action,
+        executed=action,
+        boxes=np.repeat(boxes[:, None], len(cameras), axis=1),
+        visible=visible,
+        event=(n // 3, n - 1),
+    )
+
+
+@pytest.fixture(scope="session")
+def text_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of small text models with random weights, each with a tokenizer of its family's kind."""
+    importlib.import_module("vla_policy.torchvision_shim")  # before transformers
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import (
+        BertConfig,
+        BertModel,
+        CLIPConfig,
+        CLIPModel,
+        CLIPTextConfig,
+        CLIPTextModel,
+        GPT2Config,
+        GPT2Model,
+        PreTrainedTokenizerFast,
+        T5Config,
+        T5Model,
+    )
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("text_models")
+
+    wordpiece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    wordpiece.train_from_iterator(
+        TEXTS, trainers.WordPieceTrainer(vocab_size=90, special_tokens=special, show_progress=False)
+    )
+    wordpiece.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+
+    def byte_level(ends: list[str]) -> Tokenizer:
+        made = Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=ends,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        made.train_from_iterator(TEXTS, trainer)
+        return made
+
+    pairs = byte_level(["<|endoftext|>"])
+    framed = byte_level(["<|startoftext|>", "<|endoftext|>"])
+    framed.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A <|endoftext|>", special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)]
+    )
+    pieces = Tokenizer(models.Unigram())
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
+    pieces.train_from_iterator(
+        TEXTS,
+        trainers.UnigramTrainer(
+            vocab_size=80, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+        ),
+    )
+    pieces.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+
+    clip_text = CLIPTextConfig(
+        vocab_size=framed.get_vocab_size(),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    clip = CLIPConfig(
+        text_config=clip_text.to_dict(),
+        vision_config={
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "image_size": 16,
+            "patch_size": 8,
+        },
+    )
+    bert = BertConfig(
+        vocab_size=wordpiece.get_vocab_size(),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+    )
+    gpt2 = GPT2Config(
+        vocab_size=pairs.get_vocab_size(),
+        n_embd=24,
+        n_layer=2,
+        n_head=2,
+        n_positions=40,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    t5 = T5Config(vocab_size=96, d_model=24, d_kv=12, d_ff=32, num_layers=2, num_heads=2)
+    made: dict[str, tuple[Any, Tokenizer]] = {
+        "bert": (BertModel(bert), wordpiece),
+        "clip_text": (CLIPTextModel(clip_text), framed),
+        "clip": (CLIPModel(clip), framed),
+        "gpt2": (GPT2Model(gpt2), pairs),
+        "t5": (T5Model(t5), pieces),
+    }
+    for name, (model, tokenizer) in made.items():
+        model.save_pretrained(folder / name)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder / name)
+    return {name: folder / name for name in made}

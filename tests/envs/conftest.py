@@ -1,0 +1,55 @@
+"""Environments that close themselves, and what several files need to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from envs.registration import TASK_IDS, make_task
+from envs.tabletop import TabletopEnv
+
+MakeEnv = Callable[..., TabletopEnv]
+
+
+@pytest.fixture(params=sorted(TASK_IDS))
+def task(request: pytest.FixtureRequest) -> str:
+    """Every registered task in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def make_env() -> Iterator[MakeEnv]:
+    """Makes environments by task name, and closes them after the test."""
+    made: list[TabletopEnv] = []
+
+    def make(task: str, **kwargs: Any) -> TabletopEnv:
+        made.append(make_task(task, **kwargs))
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
+
+
+@pytest.fixture
+def differences() -> Callable[[Any, Any], list[str]]:
+    """Names the places at which two nested observations or infos differ in type, shape or a single byte."""
+
+    def compare(left: Any, right: Any, at: str = "") -> list[str]:
+        if type(left) is not type(right):
+            return [f"{at}: {type(left)} and {type(right)}"]
+        if isinstance(left, dict):
+            keys = [f"{at}: keys"] if left.keys() != right.keys() else []
+            return keys + [d for k in left.keys() & right.keys() for d in compare(left[k], right[k], f"{at}.{k}")]
+        if isinstance(left, tuple):
+            return compare(dict(enumerate(left)), dict(enumerate(right)), at)
+        if isinstance(left, np.ndarray):
+            same = left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+            return [] if same else [at]
+        return [] if left == right else [at]
+
+    return compare

@@ -1,0 +1,40 @@
+"""A small untrained policy, saved as a checkpoint: enough to run every path of the evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from envs.arm import AGENT_POS_NAMES
+from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
+from vla_policy.config import EncoderConfig, FusionConfig, HeadConfig, PolicyConfig
+from vla_policy.contract import Shapes
+from vla_policy.policy import VLAPolicy
+from vla_policy.tokenizer import WordTokenizer
+
+CONFIG = PolicyConfig(
+    width=16,
+    heads=2,
+    frames=3,
+    encoder=EncoderConfig(channels=8, layers=1, temporal_channels=4),
+    fusion=FusionConfig(layers=1),
+    head=HeadConfig(hidden=16),
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    tokenizer = WordTokenizer.train(["follow the red ball", "track the blue cube"], CONFIG.language.max_words)
+    shapes = Shapes(
+        frames=3, cameras=1, size=64, proprioception=len(AGENT_POS_NAMES), actions=2, vocabulary=tokenizer.size
+    )
+    policy = VLAPolicy(CONFIG, shapes)
+    width = shapes.proprioception
+    policy.normaliser.set_statistics(torch.zeros(width), torch.ones(width))
+    purpose = Purpose(tasks=("track",), action_names=("dx", "dy"), agent_pos_names=AGENT_POS_NAMES)
+    path = tmp_path_factory.mktemp("policy") / "checkpoint"
+    save_checkpoint(Checkpoint(policy.eval(), tokenizer, purpose, {"seed": 0}), path)
+    return path

@@ -1,0 +1,52 @@
+"""Every `vla` command in the README runs, in its order, made smaller where it would take long."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vla_policy.cli.main import main
+
+README = Path(__file__).parent.parent / "README.md"
+COLLECT = ["--collect.episodes", "2"]
+TRAIN = ["--train.steps", "2", "--train.batch", "4", "--train.threads", "1"]
+EVAL = ["--eval.episodes", "2"]
+SMALLER: dict[str, list[str]] = {
+    "demo": [*COLLECT, *TRAIN, *EVAL, "--videos", "0"],
+    "collect": COLLECT,
+    "train": TRAIN,
+    "eval": ["--episodes", "2"],
+    "bench": ["--seconds", "0.5"],
+}
+
+
+def readme_commands() -> list[list[str]]:
+    """The table's commands, as argument lists without `vla`."""
+    return [shlex.split(found)[1:] for found in re.findall(r"^\| `(vla [^`]+)` \|", README.read_text(), re.MULTILINE)]
+
+
+def test_every_command_is_in_the_table() -> None:
+    from vla_policy.cli.main import COMMANDS
+
+    assert {command[0] for command in readme_commands()} == set(COMMANDS)
+
+
+@pytest.mark.timeout(600)
+def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in readme_commands():
+        smaller = SMALLER.get(command[0], [])
+        code = main([*command, *smaller])
+        # The doctor answers 1 where it finds something wrong with the machine.
+        assert code == 0 or command[0] == "doctor", command
+    assert (tmp_path / "out.mp4").is_file()
+    assert (tmp_path / "runs" / "eval" / "report.html").is_file()
+
+
+def test_the_files_it_names_exist() -> None:
+    root = README.parent
+    for name in re.findall(r"\]\(([^)#:]+)\)", README.read_text()):
+        assert (root / name).exists(), name

@@ -1,0 +1,367 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from envs.episode import Dataset
+from training.dataset import AugmentConfig, SampleConfig, Sampler, augment
+from vla_policy.contract import Batch, Observation
+from vla_policy.tokenizer import UNKNOWN, WordTokenizer
+
+WriteSmall = Callable[..., Dataset]
+WORDS = 8
+
+
+def sampler_of(
+    datasets: list[Dataset],
+    *,
+    frames: int = 3,
+    stride: int = 2,
+    chunk: int = 4,
+    cameras: tuple[str, ...] = ("front",),
+    actions: tuple[str, ...] = ("dx", "dy"),
+    holdout: float = 0.0,
+) -> tuple[Sampler, WordTokenizer]:
+    tokenizer = WordTokenizer.train([text for d in datasets for text in d.instructions], WORDS)
+    samples = SampleConfig(frames=frames, frame_stride=stride, chunk=chunk, cameras=cameras)
+    return Sampler(datasets, samples, tokenizer, list(actions), holdout=holdout), tokenizer
+
+
+def one_by_one(
+    data: Dataset, tokenizer: WordTokenizer, config: SampleConfig, actions: tuple[str, ...], step: int
+) -> dict[str, np.ndarray]:
+    """One sample, put together in the plainest way."""
+    arrays, header = data.arrays, data.header
+    offsets = arrays["offsets"].tolist()
+    episode = max(e for e in range(len(offsets) - 1) if offsets[e] <= step)
+    start, end = offsets[episode], offsets[episode + 1]
+    cameras = [header["cameras"].index(name) for name in config.cameras]
+    seen: dict[str, list[Any]] = {name: [] for name in ("frames", "agent_pos", "boxes", "visible", "event")}
+    for t in range(config.frames):
+        row = max(step - (config.frames - 1 - t) * config.frame_stride, start)
+        seen["frames"].append([arrays["pixels"][row, c].transpose(2, 0, 1) for c in cameras])
+        seen["agent_pos"].append(arrays["agent_pos"][row])
+        seen["boxes"].append(arrays["boxes"][row, cameras[0]])
+        seen["visible"].append(arrays["visible"][row, cameras[0]])
+        first, last = arrays["events"][episode]
+        seen["event"].append(first <= row - start < last)
+    action, mask = [], []
+    for s in range(config.chunk):
+        row = min(step + s, end - 1)
+        recorded = dict(zip(header["action_names"], arrays["action"][row], strict=True))
+        action.append([recorded.get(name, 0.0) for name in actions])
+        mask.append(step + s < end)
+    ids, token_mask = tokenizer.encode([data.instructions[episode]])
+    return {
+        **{name: np.array(values) for name, values in seen.items()},
+        "action": np.array(action, dtype=np.float32),
+        "action_mask": np.array(mask),
+        "tokens": ids[0],
+        "token_mask": token_mask[0],
+    }
+
+
+def flat(batch: Batch) -> dict[str, Tensor]:
+    seen = batch.observation
+    return {
+        "frames": seen.frames,
+        "agent_pos": seen.agent_pos,
+        "tokens": seen.tokens,
+        "token_mask": seen.token_mask,
+        "action": batch.action,
+        "action_mask": batch.action_mask,
+        "boxes": batch.boxes,
+        "visible": batch.visible,
+        "event": batch.event,
+    }
+
+
+class TestGather:
+    @pytest.mark.parametrize(("frames", "stride", "chunk"), [(1, 1, 1), (3, 2, 4), (4, 5, 20)])
+    @pytest.mark.parametrize("cameras", [("front",), ("wrist",), ("wrist", "front")])
+    def test_every_sample_is_what_a_plain_loop_gives(
+        self, write_small: WriteSmall, frames: int, stride: int, chunk: int, cameras: tuple[str, ...]
+    ) -> None:
+        data = write_small(cameras=("front", "wrist"))
+        sampler, tokenizer = sampler_of([data], frames=frames, stride=stride, chunk=chunk, cameras=cameras)
+        steps = np.random.default_rng(0).permutation(data.steps)
+        batch = flat(sampler.gather([steps]))
+        for i, step in enumerate(steps):
+            expected = one_by_one(data, tokenizer, sampler.config, ("dx", "dy"), int(step))
+            for name, value in expected.items():
+                got = batch[name][i].numpy()
+                if name in ("tokens", "token_mask"):  # padding that no sample needs is left out
+                    assert not value[len(got) :].any()
+                    value = value[: len(got)]
+                np.testing.assert_array_equal(got, value, err_msg=f"{name} of step {step}")
+
+    def test_types_are_those_of_the_contract(self, write_small: WriteSmall) -> None:
+        sampler, _ = sampler_of([write_small()])
+        types = {name: value.dtype for name, value in flat(sampler.gather([np.arange(3)])).items()}
+        floats = dict.fromkeys(("agent_pos", "action", "boxes"), torch.float32)
+        bools = dict.fromkeys(("token_mask", "action_mask", "visible", "event"), torch.bool)
+        assert types == {"frames": torch.uint8, "tokens": torch.int64, **floats, **bools}
+
+    def test_before_the_start_the_first_frame_is_repeated(self, write_small: WriteSmall) -> None:
+        data = write_small(lengths=(5, 6))
+        sampler, _ = sampler_of([data], frames=3, stride=2)
+        frames = sampler.gather([np.array([5, 6, 7])]).observation.frames  # the second episode's first three steps
+        first = torch.from_numpy(data.arrays["pixels"][5].copy()).movedim(-1, 1)
+        assert torch.equal(frames[0], first.expand_as(frames[0]))
+        assert torch.equal(frames[1, :2], first.expand_as(frames[1, :2]))
+        assert torch.equal(frames[2, 1], first)  # two steps back is the start itself
+
+    def test_past_the_end_actions_are_masked(self, write_small: WriteSmall) -> None:
+        sampler, _ = sampler_of([write_small(lengths=(5, 6))], chunk=4)
+        mask = sampler.gather([np.array([0, 1, 2, 3, 4, 5])]).action_mask
+        assert mask.sum(1).tolist() == [4, 4, 3, 2, 1, 4]
+        assert (mask[:, :-1] >= mask[:, 1:]).all()
+
+    def test_the_layout_needs_no_copy_for_channels_last(self, write_small: WriteSmall) -> None:
+        sampler, _ = sampler_of([write_small()])
+        frames = sampler.gather([np.arange(4)]).observation.frames
+        assert frames[:, 0, 0].is_contiguous(memory_format=torch.channels_last) or frames.movedim(3, -1).is_contiguous()
+
+
+class TestSeveralDatasets:
+    def test_actions_share_one_space(self, write_small: WriteSmall) -> None:
+        planar = write_small("planar", actions=("dx", "dy"))
+        full = write_small("full", actions=("dx", "dz", "gripper"), seed=1, task="reach")
+        names = ("dx", "dy", "dz", "gripper")
+        sampler, tokenizer = sampler_of([planar, full], actions=names)
+        steps = [np.arange(planar.steps), np.arange(full.steps)]
+        batch = flat(sampler.gather(steps))
+        at = 0
+        for data, chosen in zip((planar, full), steps, strict=True):
+            for step in chosen:
+                expected = one_by_one(data, tokenizer, sampler.config, names, int(step))
+                for name, value in expected.items():
+                    got = batch[name][at].numpy()
+                    if name in ("tokens", "token_mask"):
+                        value = value[: len(got)]
+                    np.testing.assert_array_equal(got, value, err_msg=f"{data.path.name} {name}")
+                at += 1
+
+    def test_datasets_count_alike_however_long_they_are(self, write_small: WriteSmall) -> None:
+        short, long = write_small("short", lengths=(5, 5)), write_small("long", lengths=(40, 40), actions=("dz", "dx"))
+        sampler, _ = sampler_of([short, long], actions=("dx", "dy", "dz"))
+        batch = sampler.batch(np.random.default_rng(0), 2000)
+        from_long = (batch.action[..., 2] != 0).any(1).sum()  # only the long one has dz
+        assert 900 < int(from_long) < 1100
+
+    def test_statistics_count_datasets_alike(self, write_small: WriteSmall) -> None:
+        parts = [write_small("a", lengths=(5,)), write_small("b", lengths=(50,), seed=3)]
+        mean, std = sampler_of(parts)[0].statistics()
+        each = [p.arrays["agent_pos"].astype(np.float64) for p in parts]
+        expected = np.mean([a.mean(0) for a in each], axis=0)
+        spread = np.sqrt(np.mean([((a - expected) ** 2).mean(0) for a in each], axis=0))
+        np.testing.assert_allclose(mean, expected, rtol=1e-5)
+        np.testing.assert_allclose(std, spread, rtol=1e-3, atol=1e-4)
+
+    def test_pictures_of_different_sizes_are_refused(self, write_small: WriteSmall) -> None:
+        with pytest.raises(ValueError, match=r"differ in picture size or proprioception: \[\(32, 3\), \(48, 3\)\]"):
+            sampler_of([write_small("a"), write_small("b", size=48)])
+
+    def test_a_camera_that_was_not_recorded_is_named(self, write_small: WriteSmall) -> None:
+        with pytest.raises(ValueError, match="camera 'wrist' was not recorded, only front"):
+            sampler_of([write_small()], cameras=("front", "wrist"))
+
+    def test_no_dataset_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="no dataset given"):
+            Sampler(
+                [],
+                SampleConfig(frames=1, frame_stride=1, chunk=1, cameras=("front",)),
+                WordTokenizer.train(["a"], 2),
+                [],
+            )
+
+
+class TestHoldout:
+    def test_held_out_episodes_never_train(self, write_small: WriteSmall) -> None:
+        datasets = [write_small("a", lengths=(9,) * 8), write_small("b", lengths=(7,) * 8, seed=5)]
+        for data in datasets:  # every step can be told from every other
+            data.arrays["agent_pos"] = np.arange(data.steps * 3, dtype=np.float32).reshape(-1, 3)
+        datasets[1].arrays["agent_pos"] = datasets[1].arrays["agent_pos"] + 1000
+        sampler, _ = sampler_of(datasets, holdout=0.25)
+        assert sampler.held_out
+        rng = np.random.default_rng(0)
+        trained = {float(v) for _ in range(30) for v in sampler.batch(rng, 64).observation.agent_pos[..., 0].flatten()}
+        kept = {
+            float(v)
+            for _ in range(30)
+            for v in sampler.batch(rng, 64, held_out=True).observation.agent_pos[..., 0].flatten()
+        }
+        assert not trained & kept
+        ids = [{float(v) for v in d.arrays["agent_pos"][:, 0]} for d in datasets]
+        for all_ids, length in zip(ids, (9, 7), strict=True):
+            last_two = set(sorted(all_ids)[-2 * length :])
+            assert trained & all_ids == all_ids - last_two
+            assert kept & all_ids == last_two
+
+    @pytest.mark.parametrize(
+        ("episodes", "holdout", "some"), [(4, 0.0, False), (4, 0.25, True), (1, 0.4, False), (2, 0.1, False)]
+    )
+    def test_at_least_one_episode_trains(
+        self, write_small: WriteSmall, episodes: int, holdout: float, some: bool
+    ) -> None:
+        sampler, _ = sampler_of([write_small(lengths=(5,) * episodes)], holdout=holdout)
+        assert sampler.held_out is some
+        sampler.batch(np.random.default_rng(0), 4)
+
+
+def test_the_generator_decides_the_batch(write_small: WriteSmall) -> None:
+    sampler, _ = sampler_of([write_small()])
+    first, second, other = (flat(sampler.batch(np.random.default_rng(seed), 16)) for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["agent_pos"], other["agent_pos"])
+
+
+def test_every_training_step_can_be_drawn(write_small: WriteSmall) -> None:
+    data = write_small(lengths=(5, 6))
+    data.arrays["agent_pos"] = np.arange(33, dtype=np.float32).reshape(-1, 3)
+    sampler, _ = sampler_of([data])
+    newest = sampler.batch(np.random.default_rng(0), 500).observation.agent_pos[:, -1, 0]
+    assert set(newest.tolist()) == {3.0 * i for i in range(11)}
+
+
+def test_shapes_are_those_of_the_data(write_small: WriteSmall) -> None:
+    sampler, tokenizer = sampler_of([write_small(cameras=("front", "wrist"))], cameras=("front", "wrist"))
+    shapes = sampler.shapes(2, tokenizer.size)
+    assert (shapes.frames, shapes.cameras, shapes.size, shapes.proprioception) == (3, 2, 32, 3)
+    assert (shapes.actions, shapes.vocabulary) == (2, tokenizer.size)
+
+
+OFF = AugmentConfig(unknown_words=0)
+
+
+def drawn(b: int = 40, size: int = 32, cameras: int = 2) -> Batch:
+    """Black pictures with one white rectangle each, and its box."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.zeros(b, 3, cameras, 3, size, size, dtype=torch.uint8)
+    boxes = torch.zeros(b, 3, 4)
+    for i in range(b):
+        x, y = torch.randint(8, 18, (2,), generator=generator).tolist()
+        frames[i, ..., y : y + 5, x : x + 3] = 255
+        boxes[i] = torch.tensor([(x + 1.5) / size, (y + 2.5) / size, 3 / size, 5 / size])
+    observation = Observation(
+        frames=frames,
+        agent_pos=torch.rand(b, 3, 4, generator=generator),
+        tokens=torch.randint(2, 9, (b, 7), generator=generator),
+        token_mask=torch.arange(7).expand(b, 7) < 5,
+    )
+    return Batch(
+        observation=observation,
+        action=torch.rand(b, 2, 3, generator=generator),
+        action_mask=torch.ones(b, 2, dtype=torch.bool),
+        boxes=boxes,
+        visible=torch.ones(b, 3, dtype=torch.bool),
+        event=torch.ones(b, 3, dtype=torch.bool),
+    )
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class TestAugment:
+    def test_nothing_asked_for_nothing_changed(self) -> None:
+        batch = drawn()
+        after = flat(augment(batch, OFF, generator()))
+        assert all(torch.equal(value, after[name]) for name, value in flat(batch).items())
+
+    def test_boxes_move_with_the_pixels(self) -> None:
+        batch = drawn()
+        after = augment(batch, AugmentConfig(shift=6, unknown_words=0), generator())
+        size = 32
+        moves = set()
+        for i in range(len(batch)):
+            for t in range(3):
+                for v in range(2):
+                    rows, columns = (after.observation.frames[i, t, v, 0] == 255).nonzero().T
+                    found = torch.stack([columns.min() + columns.max() + 1, rows.min() + rows.max() + 1]) / 2 / size
+                    torch.testing.assert_close(found, after.boxes[i, t, :2])
+                    assert (len(columns.unique()), len(rows.unique())) == (3, 5)
+            moves.add(tuple(((after.boxes[i, 0, :2] - batch.boxes[i, 0, :2]) * size).round().int().tolist()))
+        assert torch.equal(after.boxes[..., 2:], batch.boxes[..., 2:])
+        assert len(moves) > 20  # each sample has a move of its own, in both directions
+        assert {x > 0 for x, _ in moves} == {y > 0 for _, y in moves} == {True, False}
+        assert max(abs(m) for pair in moves for m in pair) <= 6
+
+    def test_the_border_is_repeated(self) -> None:
+        batch = drawn()
+        batch.observation.frames[..., 0, :] = 77
+        batch.observation.frames[..., :, 0] = 77
+        after = augment(batch, AugmentConfig(shift=4, unknown_words=0), generator())
+        moved = (after.boxes[:, 0, :2] - batch.boxes[:, 0, :2]) * 32
+        for i in range(len(batch)):
+            x, y = moved[i].round().int().tolist()
+            corner = after.observation.frames[i, 0, 0, 0]
+            if y >= 0:
+                assert (corner[: y + 1] == 77).all()
+            if x >= 0:
+                assert (corner[:, : x + 1] == 77).all()
+
+    def test_a_target_pushed_out_of_the_picture_is_invisible(self) -> None:
+        batch = drawn()
+        batch.boxes[:, :, 0] = 1 / 32
+        after = augment(batch, AugmentConfig(shift=6, unknown_words=0), generator())
+        outside = after.boxes[:, :, 0] <= 0
+        assert outside.any()
+        assert torch.equal(after.visible, ~outside)
+
+    def test_an_invisible_target_stays_invisible(self) -> None:
+        batch = drawn()
+        batch.visible[:, 1] = False
+        assert not augment(batch, AugmentConfig(shift=6), generator()).visible[:, 1].any()
+
+    def test_brightness_scales_each_sample_within_bounds(self) -> None:
+        batch = drawn()
+        batch.observation.frames.fill_(100)
+        after = augment(batch, AugmentConfig(brightness=0.3, unknown_words=0), generator()).observation.frames
+        assert after.dtype == torch.uint8
+        per_sample = after.flatten(1)
+        assert torch.equal(per_sample.min(1).values, per_sample.max(1).values)
+        assert per_sample.min() >= 69
+        assert per_sample.max() <= 130
+        assert len(per_sample[:, 0].unique()) > 20
+        batch.observation.frames.fill_(255)
+        assert augment(batch, AugmentConfig(brightness=0.3), generator()).observation.frames.max() == 255
+
+    def test_some_words_become_unknown_and_padding_never_does(self) -> None:
+        batch = drawn(400)
+        before = batch.observation
+        after = augment(batch, AugmentConfig(unknown_words=0.25), generator()).observation
+        changed = after.tokens != before.tokens
+        assert (after.tokens[changed] == UNKNOWN).all()
+        assert not changed[~before.token_mask].any()
+        assert changed[before.token_mask].float().mean().item() == pytest.approx(0.25, abs=0.03)
+        assert torch.equal(after.token_mask, before.token_mask)
+
+    def test_a_tokenizer_without_an_unknown_word_keeps_its_words(self) -> None:
+        batch = drawn()
+        after = augment(batch, AugmentConfig(unknown_words=0.9), generator(), None)
+        assert torch.equal(after.observation.tokens, batch.observation.tokens)
+
+    def test_the_generator_decides_and_the_batch_is_left_alone(self) -> None:
+        config, batch = AugmentConfig(shift=5, brightness=0.2, unknown_words=0.3), drawn()
+        before = {name: value.clone() for name, value in flat(batch).items()}
+        first, second, other = (flat(augment(batch, config, generator(seed))) for seed in (1, 1, 2))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        assert not torch.equal(first["frames"], other["frames"])
+        assert all(torch.equal(value, before[name]) for name, value in flat(batch).items())
+
+    def test_labels_other_than_boxes_stay(self) -> None:
+        batch = drawn()
+        after = flat(augment(batch, AugmentConfig(shift=5, brightness=0.2, unknown_words=0.3), generator()))
+        for name in ("action", "action_mask", "agent_pos", "token_mask", "event"):
+            assert torch.equal(after[name], flat(batch)[name])
+
+    @pytest.mark.parametrize(
+        "wrong", [{"shift": -1}, {"brightness": 1.0}, {"brightness": -0.1}, {"unknown_words": 1.0}]
+    )
+    def test_impossible_settings_are_refused(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="shift must be 0 or more"):
+            AugmentConfig(**wrong)

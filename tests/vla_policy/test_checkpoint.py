@@ -1,0 +1,242 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vla_policy import checkpoint as module
+from vla_policy.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Purpose,
+    load_checkpoint,
+    read_dataclass,
+    resolve_checkpoint,
+    save_checkpoint,
+)
+from vla_policy.config import PolicyConfig
+from vla_policy.contract import Shapes, fake_batch
+from vla_policy.policy import VLAPolicy
+from vla_policy.tokenizer import WordTokenizer
+
+TEXTS = ["follow the red ball", "track the small blue cube"]
+FILES = ["COMPLETE", "config.json", "model.safetensors", "provenance.json", "tokenizer.json"]
+PURPOSE = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=("a", "b", "c", "d"))
+
+
+@pytest.fixture
+def made(make_policy: Callable[..., VLAPolicy]) -> Checkpoint:
+    return Checkpoint(make_policy(), WordTokenizer.train(TEXTS, 12), PURPOSE, {"seed": 3, "commit": "abc"})
+
+
+@pytest.fixture
+def folder(made: Checkpoint, tmp_path: Path) -> Path:
+    save_checkpoint(made, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def assert_same(a: Checkpoint, b: Checkpoint) -> None:
+    assert a.policy.config == b.policy.config
+    assert a.policy.shapes == b.policy.shapes
+    assert a.purpose == b.purpose
+    assert a.provenance == b.provenance
+    first, second = a.policy.state_dict(), b.policy.state_dict()
+    assert list(first) == list(second)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert (a.tokenizer.encode(TEXTS)[0] == b.tokenizer.encode(TEXTS)[0]).all()
+    observation = fake_batch(a.policy.shapes, 2).observation
+    assert torch.equal(a.policy.eval().act(observation).action, b.policy.eval().act(observation).action)
+
+
+class TestRoundTrip:
+    def test_everything_comes_back(self, made: Checkpoint, folder: Path) -> None:
+        loaded = load_checkpoint(folder)
+        assert_same(made, loaded)
+        assert not loaded.policy.training
+        assert all(p.device.type == "cpu" for p in loaded.policy.parameters())
+
+    def test_it_is_weights_and_json_only(self, folder: Path) -> None:
+        assert sorted(p.name for p in folder.iterdir()) == FILES
+        for file in folder.glob("*.json"):
+            assert isinstance(json.loads(file.read_text()), dict)
+        weights = load_file(folder / "model.safetensors")
+        assert {"normaliser.mean", "normaliser.std", "normaliser.ready"} <= set(weights)
+        assert (folder / "COMPLETE").read_bytes() == b""
+
+    def test_nothing_is_unpickled(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("a checkpoint was unpickled")
+
+        for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
+            monkeypatch.setattr(name, refuse)
+        load_checkpoint(folder)
+
+    def test_the_config_is_resolved_and_complete(self, made: Checkpoint, folder: Path) -> None:
+        described = json.loads((folder / "config.json").read_text())
+        assert described["policy"] == json.loads(json.dumps(asdict(made.policy.config)))
+        assert described["shapes"] == asdict(made.policy.shapes)
+        assert described["purpose"]["action_names"] == ["dx", "dy", "dz"]
+
+    def test_saving_again_replaces_the_whole_folder(self, made: Checkpoint, folder: Path) -> None:
+        (folder / "stray.txt").write_text("from an older run")
+        with torch.no_grad():
+            made.policy.head.layers[0].bias.add_(1)  # type: ignore[operator]
+        save_checkpoint(made, folder)
+        assert_same(made, load_checkpoint(folder))
+        assert sorted(p.name for p in folder.iterdir()) == FILES
+        assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
+
+    def test_a_save_that_fails_leaves_the_checkpoint_before(
+        self, made: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fill_the_disk(*_: object) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(made.tokenizer, "save", fill_the_disk)
+        with pytest.raises(OSError, match="No space left"):
+            save_checkpoint(made, folder)
+        load_checkpoint(folder)
+
+    def test_a_copy_of_the_folder_loads_from_anywhere(
+        self, made: Checkpoint, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.move(folder, tmp_path / "elsewhere")
+        monkeypatch.chdir(tmp_path)
+        assert_same(made, load_checkpoint(Path("elsewhere")))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    described = json.loads((folder / "config.json").read_text())
+    change(described)
+    (folder / "config.json").write_text(json.dumps(described))
+
+
+class TestDamage:
+    def refused(self, folder: Path, file: str, words: str = "") -> None:
+        with pytest.raises(CheckpointError, match=f"^{re.escape(str(folder / file))}: .*{words}") as caught:
+            load_checkpoint(folder)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("file", [f for f in FILES if f != "COMPLETE"])
+    def test_a_missing_file(self, folder: Path, file: str) -> None:
+        (folder / file).unlink()
+        self.refused(folder, file, "missing, so the checkpoint is damaged; choose another or train again")
+
+    def test_an_unfinished_checkpoint(self, folder: Path) -> None:
+        (folder / "COMPLETE").unlink()
+        self.refused(folder, "COMPLETE", "missing, so the checkpoint was not finished")
+
+    @pytest.mark.parametrize("file", ["config.json", "provenance.json", "tokenizer.json", "model.safetensors"])
+    @pytest.mark.parametrize("damage", ["empty", "half", "binary"])
+    def test_a_damaged_file(self, folder: Path, file: str, damage: str) -> None:
+        whole = (folder / file).read_bytes()
+        content = {"empty": b"", "half": whole[: len(whole) // 2], "binary": b"\xff\xfe\x00" * 50}[damage]
+        (folder / file).write_bytes(content)
+        self.refused(folder, file)
+
+    @pytest.mark.parametrize("file", ["config.json", "provenance.json"])
+    def test_json_that_is_no_object(self, folder: Path, file: str) -> None:
+        (folder / file).write_text("[1, 2]")
+        self.refused(folder, file, "holds list, expected an object")
+
+    @pytest.mark.parametrize("version", [0, 99, "1", None])
+    def test_another_schema(self, folder: Path, version: object) -> None:
+        edit(folder, lambda d: d.update(schema_version=version))
+        self.refused(folder, "config.json", f"schema_version {version!r}, expected 1")
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda d: d.pop("policy"), "'policy'"),
+            (lambda d: d.pop("shapes"), "'shapes'"),
+            (lambda d: d["policy"].update(colour="red"), "colour"),
+            (lambda d: d["policy"]["encoder"].update(name="no_such_encoder"), "no_such_encoder"),
+            (lambda d: d["policy"]["language"].update(name="no_such_language"), "no_such_language"),
+            (lambda d: d["policy"].update(width=7), "width 7 must be a multiple"),
+            (lambda d: d["shapes"].pop("actions"), "actions"),
+            (lambda d: d["purpose"].pop("tasks"), "tasks"),
+        ],
+    )
+    def test_a_config_that_describes_no_policy(
+        self, folder: Path, change: Callable[[dict[str, Any]], object], words: str
+    ) -> None:
+        edit(folder, change)
+        self.refused(folder, "config.json", f"does not describe a policy .*{words}")
+
+    @pytest.mark.parametrize("damage", ["other width", "missing tensor", "extra tensor", "other shapes"])
+    def test_weights_of_another_policy(self, folder: Path, damage: str) -> None:
+        file = folder / "model.safetensors"
+        weights = load_file(file)
+        if damage == "missing tensor":
+            del weights["normaliser.mean"]
+        elif damage == "extra tensor":
+            weights["extra"] = torch.zeros(2)
+        elif damage == "other shapes":
+            edit(folder, lambda d: d["shapes"].update(proprioception=9))
+        else:
+            edit(folder, lambda d: d["policy"].update(width=32))
+        save_file(weights, file)
+        named = {"missing tensor": "normaliser.mean", "extra tensor": "extra"}.get(damage, "size mismatch for")
+        self.refused(folder, "model.safetensors", f"not this policy's weights .*{named}")
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "none", tmp_path / "file"):
+            (tmp_path / "file").write_text("")
+            with pytest.raises(
+                CheckpointError, match=f"^{path}: no checkpoint folder here; train one with `vla train`"
+            ):
+                load_checkpoint(path)
+
+    def test_it_is_an_error_of_the_users_kind(self) -> None:
+        assert issubclass(CheckpointError, ValueError)
+
+
+class TestHub:
+    def test_saved_and_read_through_the_mixin(self, made: Checkpoint, tmp_path: Path) -> None:
+        made.save_pretrained(tmp_path / "hub")
+        assert set(FILES) <= {p.name for p in (tmp_path / "hub").iterdir()}
+        assert_same(made, Checkpoint.from_pretrained(str(tmp_path / "hub")))
+        assert_same(made, Checkpoint.from_pretrained(tmp_path / "hub"))
+        assert_same(made, load_checkpoint(tmp_path / "hub"))
+
+    def test_a_downloaded_snapshot_is_read_from_the_cache_offline(self, made: Checkpoint, tmp_path: Path) -> None:
+        commit = "0" * 40
+        repo = tmp_path / "cache" / "models--someone--policy"
+        save_checkpoint(made, repo / "snapshots" / commit)
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_text(commit)
+        code = (
+            "import sys\nfrom vla_policy.checkpoint import Checkpoint\n"
+            "loaded = Checkpoint.from_pretrained('someone/policy', cache_dir=sys.argv[1])\n"
+            "print(loaded.purpose.tasks)"
+        )
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-c", code, str(tmp_path / "cache")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == "('track',)"
+
+
+def test_the_name_default_means_the_policy_that_ships() -> None:
+    assert resolve_checkpoint("default") == module.DEFAULT_POLICY
+    assert resolve_checkpoint("runs/mine") == Path("runs/mine")
+
+
+class TestReadDataclass:
+    def test_nested_configs_come_back(self, small: PolicyConfig) -> None:
+        assert read_dataclass(PolicyConfig, json.loads(json.dumps(asdict(small)))) == small
+
+    def test_unknown_and_missing_fields_are_refused(self, shapes: Shapes) -> None:
+        with pytest.raises(TypeError, match="colour"):
+            read_dataclass(Shapes, {**asdict(shapes), "colour": 1})
+        with pytest.raises(TypeError, match="frames"):
+            read_dataclass(Shapes, {k: v for k, v in asdict(shapes).items() if k != "frames"})

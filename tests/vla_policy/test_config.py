@@ -1,0 +1,44 @@
+from dataclasses import FrozenInstanceError, fields
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from vla_policy.config import EncoderConfig, FusionConfig, HeadConfig, LanguageConfig, PolicyConfig
+from vla_policy.encoders import ENCODERS
+from vla_policy.fusion import FUSIONS
+from vla_policy.heads import HEADS
+from vla_policy.language import LANGUAGES
+
+
+@pytest.mark.parametrize(
+    ("kind", "registry"),
+    [(EncoderConfig, ENCODERS), (LanguageConfig, LANGUAGES), (FusionConfig, FUSIONS), (HeadConfig, HEADS)],
+)
+def test_names_are_exactly_those_that_are_registered(kind: type, registry: dict[str, type]) -> None:
+    assert set(get_args(get_type_hints(kind)["name"])) == set(registry)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"width": 66}, "width 66 must be a multiple of 4 and of heads 4"),
+        ({"width": 64, "heads": 3}, "of heads 3"),
+        ({"frames": 0}, "frames 0 must be at least 1"),
+        ({"frame_stride": -1}, "frame_stride -1 must be at least 1"),
+        ({"history_dropout": 1.0}, r"history_dropout 1.0 must lie in \[0, 1\)"),
+        ({"proprioception_dropout": -0.1}, "proprioception_dropout -0.1 must lie in"),
+        ({"cameras": ()}, "cameras is empty"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PolicyConfig(**wrong)
+
+
+def test_configs_do_not_change_and_take_no_positions() -> None:
+    config = PolicyConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.width = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        PolicyConfig(EncoderConfig())  # type: ignore[misc]
+    assert all(item.kw_only for item in fields(PolicyConfig))

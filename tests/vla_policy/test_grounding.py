@@ -1,0 +1,238 @@
+import pytest
+import torch
+from torch import Tensor
+
+from vla_policy.config import GroundingConfig
+from vla_policy.grounding.boxes import iou_and_giou, location_target, to_corners
+from vla_policy.grounding.decoder import PRIOR_EXTENT, SpaceTimeDecoder, Tube, grounding_loss
+from vla_policy.layers import cell_centres
+from vla_policy.tokens import FusedTokens, VisualTokens
+
+B, T, D, C, POOLED = 2, 3, 16, 8, 32
+GRID = (4, 6)
+N = GRID[0] * GRID[1]
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> Tensor:
+    return torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dtype=torch.float64)
+
+
+class TestBoxes:
+    @pytest.mark.parametrize(
+        ("a", "b", "iou", "giou"),
+        [
+            (box(0, 0, 0.4, 0.4), box(0, 0, 0.4, 0.4), 1, 1),
+            # Halves that touch: nothing shared, and the hull holds nothing else.
+            (box(0, 0, 0.2, 0.4), box(0.2, 0, 0.4, 0.4), 0, 0),
+            # One quarter of the other.
+            (box(0, 0, 0.4, 0.4), box(0, 0, 0.2, 0.2), 1 / 4, 1 / 4),
+            # 0.1 × 0.1 shared of 2 × 0.04 - 0.01; the hull is 0.3 × 0.3.
+            (box(0, 0, 0.2, 0.2), box(0.1, 0.1, 0.3, 0.3), 1 / 7, 1 / 7 - 2 / 9),
+            # Unit squares in opposite corners of a 3 × 3 hull: minus seven ninths.
+            (box(0, 0, 0.1, 0.1), box(0.2, 0.2, 0.3, 0.3), 0, -7 / 9),
+        ],
+    )
+    def test_worked_cases(self, a: Tensor, b: Tensor, iou: float, giou: float) -> None:
+        for pair in ((a, b), (b, a)):
+            got_iou, got_giou = iou_and_giou(*pair)
+            assert got_iou.item() == pytest.approx(iou)
+            assert got_giou.item() == pytest.approx(giou)
+
+    def test_counting_pixels_gives_the_same(self) -> None:
+        side, generator = 40, torch.Generator().manual_seed(0)
+        corners = torch.randint(0, side, (200, 2, 2, 2), generator=generator)
+        low, high = corners.min(2).values, corners.max(2).values + 1
+        cells = torch.arange(side)
+        inside = (cells >= low[..., None]) & (cells < high[..., None])  # (pair, box, axis, cell)
+        painted = inside[:, :, 1, :, None] & inside[:, :, 0, None, :]
+        shared = (painted[:, 0] & painted[:, 1]).sum((1, 2))
+        union = (painted[:, 0] | painted[:, 1]).sum((1, 2))
+        hull = (high.max(1).values - low.min(1).values).prod(-1)
+        boxes = torch.cat([(low + high) / 2, high - low], dim=-1).double() / side
+        iou, giou = iou_and_giou(boxes[:, 0], boxes[:, 1])
+        torch.testing.assert_close(iou, shared.double() / union)
+        torch.testing.assert_close(giou, shared.double() / union - (hull - union) / hull.double())
+
+    def test_empty_boxes_stay_finite(self) -> None:
+        point = torch.tensor([0.5, 0.5, 0.0, 0.0])
+        assert all(torch.isfinite(v) for v in iou_and_giou(point, point))
+
+    def test_corners(self) -> None:
+        torch.testing.assert_close(to_corners(torch.tensor([0.5, 0.4, 0.2, 0.4])), torch.tensor([0.4, 0.2, 0.6, 0.6]))
+
+    def test_location_target_is_a_distribution_around_the_centre(self) -> None:
+        h, w = GRID
+        boxes = torch.rand(50, 3, 4)
+        low, high = torch.tensor([0.5 / w, 0.5 / h]), torch.tensor([1 - 0.5 / w, 1 - 0.5 / h])
+        target = location_target(boxes, GRID)
+        assert target.shape == (50, 3, N)
+        assert (target >= 0).all()
+        assert ((target > 0).sum(-1) <= 4).all()
+        torch.testing.assert_close(target.sum(-1), torch.ones(50, 3))
+        # A centre beyond the outermost cells' centres counts as on them.
+        torch.testing.assert_close(target @ cell_centres(GRID), boxes[..., :2].clamp(low, high))
+
+
+def inputs(seed: int = 0, moments: int = 1, cameras: int = 1) -> tuple[VisualTokens, FusedTokens]:
+    torch.manual_seed(seed)
+    vision = VisualTokens(
+        fused=torch.randn(B, moments, cameras * N, D), frames=torch.randn(B, T, cameras * N, C), grid=GRID
+    )
+    fused = FusedTokens(
+        vision=torch.randn(B, moments, cameras * N, D),
+        language=torch.randn(B, 5, D),
+        pooled=torch.randn(B, POOLED),
+        attention={},
+    )
+    return vision, fused
+
+
+def decoder(layers: int = 2, *, through_time: bool = True) -> SpaceTimeDecoder:
+    torch.manual_seed(1)
+    made = SpaceTimeDecoder(GroundingConfig(layers=layers), D, 2, C, POOLED)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        if not through_time:
+            for block in made.blocks:
+                block.time.out.weight.zero_()
+                block.time.out.bias.zero_()
+    return made
+
+
+class TestDecoder:
+    @pytest.mark.parametrize(("moments", "cameras"), [(1, 1), (T, 1), (1, 2)])
+    def test_shapes_and_ranges(self, moments: int, cameras: int) -> None:
+        tube = decoder()(*inputs(moments=moments, cameras=cameras))
+        assert tube.queries.shape == (B, T, D)
+        assert tube.boxes.shape == (B, T, 4)
+        assert tube.logits.shape == (B, T, N)  # the first camera's cells, however many cameras there are
+        assert tube.centre.shape == (B, T, 2)
+        assert ((tube.boxes > 0) & (tube.boxes < 1)).all()
+        for i in range(2):
+            assert tube.attention[f"decoder_time_{i}"].shape == (B, 2, T, T)
+            assert tube.attention[f"decoder_space_{i}"].shape == (B, 2, 1, cameras * N)
+        for weights in tube.attention.values():
+            torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+
+    def test_the_centre_is_the_location_maps_mean(self) -> None:
+        tube = decoder()(*inputs())
+        torch.testing.assert_close(tube.centre, tube.logits.softmax(-1) @ cell_centres(GRID))
+
+    def test_before_training_a_box_lies_on_the_centre_with_the_usual_extent(self) -> None:
+        torch.manual_seed(0)
+        tube = SpaceTimeDecoder(GroundingConfig(), D, 2, C, POOLED)(*inputs())
+        torch.testing.assert_close(tube.boxes[..., :2], tube.centre)
+        torch.testing.assert_close(tube.boxes[..., 2:], torch.full((B, T, 2), PRIOR_EXTENT))
+
+    @pytest.mark.parametrize("frame", range(T))
+    @pytest.mark.parametrize("seen", ["queries", "boxes", "logits"])
+    def test_a_query_sees_its_own_frame_only(self, frame: int, seen: str) -> None:
+        vision, fused = inputs()
+        vision.frames.requires_grad_()
+        getattr(decoder(through_time=False)(vision, fused), seen)[:, frame].sin().sum().backward()
+        assert vision.frames.grad is not None
+        reached = vision.frames.grad.abs().sum((0, 2, 3)) > 0
+        assert reached.tolist() == [t == frame for t in range(T)]
+
+    @pytest.mark.parametrize("frame", range(T))
+    def test_queries_talk_to_each_other_over_time(self, frame: int) -> None:
+        vision, fused = inputs()
+        vision.frames.requires_grad_()
+        decoder()(vision, fused).queries[:, frame].sin().sum().backward()
+        assert vision.frames.grad is not None
+        assert (vision.frames.grad.abs().sum((0, 2, 3)) > 0).all()
+
+    @pytest.mark.parametrize("moments", [1, 2, T])
+    def test_fused_tokens_reach_the_newest_moments(self, moments: int) -> None:
+        vision, fused = inputs(moments=moments)
+        other = FusedTokens(vision=fused.vision + 1, language=fused.language, pooled=fused.pooled, attention={})
+        model = decoder(through_time=False)
+        changed = (model(vision, fused).logits - model(vision, other).logits).abs().amax((0, 2)) > 1e-6
+        assert changed.tolist() == [False] * (T - moments) + [True] * moments
+
+    def test_queries_of_equal_frames_differ_by_their_time(self) -> None:
+        vision, fused = inputs()
+        same = VisualTokens(fused=vision.fused, frames=vision.frames[:, :1].expand(-1, T, -1, -1).clone(), grid=GRID)
+        queries = decoder()(same, fused).queries
+        assert (queries[:, 0] - queries[:, 1]).abs().max() > 1e-3
+
+    def test_what_is_sought_comes_from_the_pooled_tokens(self) -> None:
+        vision, fused = inputs()
+        other = FusedTokens(vision=fused.vision, language=fused.language, pooled=-fused.pooled, attention={})
+        model = decoder()
+        assert (model(vision, fused).centre - model(vision, other).centre).abs().max() > 1e-3
+
+    def test_the_inputs_are_left_as_they_are(self) -> None:
+        vision, fused = inputs()
+        before = vision.frames.clone()
+        decoder()(vision, fused)
+        assert torch.equal(vision.frames, before)
+
+
+def tube_of(boxes: Tensor, logits: Tensor) -> Tube:
+    return Tube(
+        queries=torch.zeros(B, T, D), boxes=boxes, logits=logits, centre=boxes[..., :2], grid=GRID, attention={}
+    )
+
+
+class TestLoss:
+    def setup_method(self) -> None:
+        torch.manual_seed(0)
+        self.boxes = torch.rand(B, T, 4) * 0.3 + 0.3
+        self.predicted = (torch.rand(B, T, 4) * 0.3 + 0.3).requires_grad_()
+        self.logits = torch.randn(B, T, N, requires_grad=True)
+        self.visible = torch.tensor([[True, False, True], [False, True, True]])
+
+    def loss(self, boxes: Tensor | None = None, visible: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        return grounding_loss(
+            GroundingConfig(),
+            tube_of(self.predicted, self.logits),
+            self.boxes if boxes is None else boxes,
+            self.visible if visible is None else visible,
+        )
+
+    def test_it_is_the_mean_over_visible_frames_of_its_parts(self) -> None:
+        location, drawn = [], []
+        for b, t in self.visible.nonzero().tolist():
+            target = location_target(self.boxes[b, t], GRID)
+            location.append(-(target * self.logits[b, t].log_softmax(-1)).sum())
+            _, giou = iou_and_giou(self.predicted[b, t], self.boxes[b, t])
+            drawn.append(5 * (self.predicted[b, t] - self.boxes[b, t]).abs().mean() + 1 - giou)
+        total, metrics = self.loss()
+        expected = torch.stack(location).mean(), torch.stack(drawn).mean()
+        torch.testing.assert_close(total, expected[0] + expected[1])
+        torch.testing.assert_close((metrics["location"], metrics["box"]), tuple(v.detach() for v in expected))
+        iou, _ = iou_and_giou(self.predicted[:, -1], self.boxes[:, -1])
+        torch.testing.assert_close(metrics["iou"], iou.mean().detach())
+
+    def test_weights_scale_the_parts(self) -> None:
+        tube = tube_of(self.predicted, self.logits)
+        config = GroundingConfig(location_weight=2.0, box_weight=0.5)
+        total, metrics = grounding_loss(config, tube, self.boxes, self.visible)
+        torch.testing.assert_close(total, 2 * metrics["location"] + 0.5 * metrics["box"])
+
+    def test_invisible_frames_do_not_count(self) -> None:
+        elsewhere = torch.where(self.visible[..., None], self.boxes, torch.rand(B, T, 4))
+        torch.testing.assert_close(self.loss(elsewhere)[0], self.loss()[0])
+        self.loss()[0].backward()
+        assert self.predicted.grad is not None
+        assert self.logits.grad is not None
+        for gradient in (self.predicted.grad, self.logits.grad):
+            assert torch.equal(gradient.abs().sum(-1) > 0, self.visible)
+
+    def test_without_any_visible_frame_it_is_zero(self) -> None:
+        total, metrics = self.loss(visible=torch.zeros_like(self.visible))
+        assert total == 0
+        assert metrics["iou"] == 0
+        total.backward()
+        assert self.logits.grad is not None
+        assert (self.logits.grad == 0).all()
+
+    def test_perfect_boxes_leave_only_the_locations_entropy(self) -> None:
+        target = location_target(self.boxes, GRID)
+        tube = tube_of(self.boxes, target.clamp(min=1e-12).log())
+        total, metrics = grounding_loss(GroundingConfig(), tube, self.boxes, torch.ones(B, T, dtype=torch.bool))
+        entropy = torch.special.entr(target).sum(-1).mean()
+        torch.testing.assert_close(total, entropy, atol=1e-4, rtol=1e-4)
+        assert metrics["iou"].item() == pytest.approx(1, abs=1e-5)

@@ -1,0 +1,295 @@
+import re
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
+from vla_policy.config import LanguageConfig, PolicyConfig
+from vla_policy.contract import Aux, Batch, Observation, Shapes, fake_batch
+from vla_policy.encoders import ENCODERS
+from vla_policy.fusion import FUSIONS
+from vla_policy.heads import HEADS
+from vla_policy.language import LANGUAGES
+from vla_policy.policy import PATH_SCALE, VLAPolicy, path_features
+from vla_policy.tokenizer import TOKENIZERS
+
+MakePolicy = Callable[..., VLAPolicy]
+CHUNK = 2
+GRID = list(product(sorted(ENCODERS), sorted(FUSIONS), sorted(HEADS), sorted(LANGUAGES)))
+
+
+@pytest.fixture(params=GRID, ids=["-".join(names) for names in GRID])
+def policy(request: pytest.FixtureRequest, make_policy: MakePolicy) -> VLAPolicy:
+    """Every registered encoder with every fusion, head and language, ready to act."""
+    encoder, fusion, head, language = request.param
+    return make_policy(encoder=encoder, fusion=fusion, head=head, language=language).eval()
+
+
+@pytest.fixture
+def batch(shapes: Shapes) -> Batch:
+    made = fake_batch(shapes, CHUNK, batch=4)
+    mask = made.action_mask.clone()
+    mask[1, 1] = False
+    visible = made.visible.clone()
+    visible[2, 0] = False
+    return replace(made, action_mask=mask, visible=visible)
+
+
+def rows(observation: Observation, index: list[int]) -> Observation:
+    return Observation(**{f.name: getattr(observation, f.name)[index] for f in fields(observation)})
+
+
+def everything(policy: VLAPolicy, observation: Observation) -> dict[str, Tensor]:
+    chunk = policy.act(observation)
+    assert chunk.aux.boxes is not None
+    assert chunk.aux.location is not None
+    return {"action": chunk.action, "boxes": chunk.aux.boxes, "location": chunk.aux.location, **chunk.aux.attention}
+
+
+class TestContract:
+    def test_what_comes_out(self, policy: VLAPolicy, batch: Batch, shapes: Shapes) -> None:
+        chunk = policy.act(batch.observation)
+        b, t = len(batch), shapes.frames
+        assert chunk.action.shape == (b, CHUNK, shapes.actions)
+        assert chunk.action.dtype == torch.float32
+        assert chunk.action.abs().max() <= 1
+        assert not chunk.action.requires_grad
+        boxes, location = chunk.aux.boxes, chunk.aux.location
+        assert boxes is not None
+        assert boxes.shape == (b, t, 4)
+        assert ((boxes >= 0) & (boxes <= 1)).all()
+        assert location is not None
+        assert location.shape[:2] == (b, t)
+        assert location.ndim == 4
+        torch.testing.assert_close(location.sum((2, 3)), torch.ones(b, t))
+        assert chunk.aux.attention
+        for weights in chunk.aux.attention.values():
+            assert weights.shape[:2] == (b, policy.config.heads)
+            torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+
+    def test_actions_stay_in_range_whatever_is_seen(self, policy: VLAPolicy, batch: Batch) -> None:
+        far = replace(batch.observation, agent_pos=1e4 * torch.randn_like(batch.observation.agent_pos))
+        assert policy.act(far).action.abs().max() == 1
+
+    def test_loss_is_finite_and_has_parts(self, policy: VLAPolicy, batch: Batch) -> None:
+        loss, metrics = policy.loss(batch)
+        assert loss.shape == ()
+        assert torch.isfinite(loss)
+        assert {"loss", "action"} <= set(metrics)
+        assert all(torch.isfinite(v) and not v.requires_grad for v in metrics.values())
+        assert metrics["loss"] == loss
+
+    def test_gradients_reach_every_parameter(self, policy: VLAPolicy, batch: Batch) -> None:
+        policy.train().loss(batch)[0].backward()
+        trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        untouched = [name for name, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert untouched == []
+        assert all(torch.isfinite(p.grad).all() for p in trained.values() if p.grad is not None)
+
+    def test_shuffling_the_batch_shuffles_the_output(self, policy: VLAPolicy, batch: Batch) -> None:
+        order = [2, 0, 3, 1]
+        straight = everything(policy, batch.observation)
+        shuffled = everything(policy, rows(batch.observation, order))
+        for name, value in straight.items():
+            torch.testing.assert_close(shuffled[name], value[order], msg=name)
+
+    def test_no_row_depends_on_another(self, policy: VLAPolicy, batch: Batch, shapes: Shapes) -> None:
+        alone = everything(policy, rows(batch.observation, [0]))
+        together = everything(policy, batch.observation)
+        stranger = fake_batch(shapes, CHUNK, batch=4, seed=9).observation
+        mixed = Observation(
+            **{
+                f.name: torch.cat([getattr(batch.observation, f.name)[:1], getattr(stranger, f.name)[1:]])
+                for f in fields(Observation)
+            }
+        )
+        among_strangers = everything(policy, mixed)
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name][:1], value, msg=name)
+            torch.testing.assert_close(among_strangers[name][:1], value, msg=name)
+
+    def test_padding_of_the_words_has_no_effect(self, policy: VLAPolicy, batch: Batch) -> None:
+        seen = batch.observation
+        b, words = seen.tokens.shape
+        longer = replace(
+            seen,
+            tokens=torch.cat([seen.tokens, torch.randint(2, 40, (b, 12 - words))], dim=1),
+            token_mask=torch.cat([seen.token_mask, torch.zeros(b, 12 - words, dtype=torch.bool)], dim=1),
+        )
+        other = replace(seen, tokens=torch.where(seen.token_mask, seen.tokens, 3))
+        expected = everything(policy, seen)
+        for observation in (longer, other):
+            got = everything(policy, observation)
+            for name in ("action", "boxes", "location"):
+                torch.testing.assert_close(got[name], expected[name], msg=name)
+
+    def test_words_pictures_and_joints_all_matter(self, policy: VLAPolicy, batch: Batch) -> None:
+        seen = batch.observation
+        before = policy(seen).action
+        changed = {
+            "tokens": torch.where(seen.token_mask, (seen.tokens + 5) % 38 + 2, seen.tokens),
+            "frames": 255 - seen.frames,
+            "agent_pos": seen.agent_pos + 1,
+        }
+        for name, value in changed.items():
+            after = policy(replace(seen, **{name: value})).action
+            assert ((after - before).abs().amax(1) > 1e-4).all(), name
+
+    def test_saved_and_loaded_it_gives_the_same(self, policy: VLAPolicy, batch: Batch, tmp_path: Path) -> None:
+        tokenizer = TOKENIZERS[policy.config.language.name].make(policy.config.language, ["follow the red ball"])
+        purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
+        save_checkpoint(Checkpoint(policy, tokenizer, purpose, {}), tmp_path / "checkpoint")
+        loaded = load_checkpoint(tmp_path / "checkpoint").policy
+        assert not loaded.training
+        expected = everything(policy, batch.observation)
+        for name, value in everything(loaded, batch.observation).items():
+            assert torch.equal(value, expected[name]), name
+
+    def test_acting_twice_gives_the_same(self, policy: VLAPolicy, batch: Batch) -> None:
+        first, second = policy.act(batch.observation), policy.act(batch.observation)
+        assert torch.equal(first.action, second.action)
+
+    def test_several_cameras(
+        self, request: pytest.FixtureRequest, make_policy: MakePolicy, policy: VLAPolicy, shapes: Shapes
+    ) -> None:
+        two = replace(shapes, cameras=2)
+        config = policy.config
+        both = make_policy(
+            encoder=config.encoder.name,
+            fusion=config.fusion.name,
+            head=config.head.name,
+            language=config.language.name,
+            shapes=two,
+            cameras=("front", "wrist"),
+        )
+        batch = fake_batch(two, CHUNK, batch=3)
+        loss, _ = both.loss(batch)
+        loss.backward()
+        assert torch.isfinite(loss)
+        chunk = both.eval().act(batch.observation)
+        assert chunk.action.shape == (3, CHUNK, shapes.actions)
+        blind = replace(batch.observation, frames=batch.observation.frames.clone())
+        blind.frames[:, :, 1] = 0
+        assert (both.act(blind).action - chunk.action).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_fine_tuned_text_model_learns_and_a_frozen_one_does_not(
+    make_policy: MakePolicy, batch: Batch, frozen: bool
+) -> None:
+    policy = make_policy(language="pretrained", frozen=frozen)
+    policy.loss(batch)[0].backward()
+    text = [p for p in policy.language.model.parameters() if p.requires_grad]  # type: ignore[union-attr]
+    assert bool(text) is not frozen
+    assert all(p.grad is not None for p in policy.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        (
+            "frames",
+            torch.zeros(2, 3, 1, 3, 32, 32),
+            "got (2, 3, 1, 3, 32, 32) torch.float32, expected (2, 3, 1, 3, 32, 32) torch.uint8",
+        ),
+        (
+            "frames",
+            torch.zeros(2, 4, 1, 3, 32, 32, dtype=torch.uint8),
+            "got (2, 4, 1, 3, 32, 32) torch.uint8, expected (2, 3, 1, 3, 32, 32)",
+        ),
+        ("frames", torch.zeros(2, 3, 1, 32, 32, 3, dtype=torch.uint8), "got (2, 3, 1, 32, 32, 3)"),
+        ("frames", torch.zeros(2, 3, 2, 3, 32, 32, dtype=torch.uint8), "expected (2, 3, 1, 3, 32, 32)"),
+        ("frames", torch.zeros(2, 3, 1, 3, 64, 64, dtype=torch.uint8), "expected (2, 3, 1, 3, 32, 32)"),
+        ("agent_pos", torch.zeros(2, 3, 5), "got (2, 3, 5) torch.float32, expected (2, 3, 4)"),
+        ("agent_pos", torch.zeros(1, 3, 4), "got (1, 3, 4) torch.float32, expected (2, 3, 4)"),
+        ("agent_pos", torch.zeros(2, 3, 4, dtype=torch.float64), "expected (2, 3, 4) torch.float32"),
+        ("tokens", torch.zeros(2, 7), "got (2, 7) torch.float32, expected (2, 7) torch.int64"),
+        ("tokens", torch.zeros(7, dtype=torch.int64), "got (7,) torch.int64, expected (2, 7)"),
+        ("token_mask", torch.ones(2, 6, dtype=torch.bool), "got (2, 6) torch.bool, expected (2, 7)"),
+        ("token_mask", torch.ones(2, 7, dtype=torch.int64), "expected (2, 7) torch.bool"),
+    ],
+)
+def test_wrong_shapes_and_types_are_refused(
+    make_policy: MakePolicy, shapes: Shapes, name: str, wrong: Tensor, words: str
+) -> None:
+    observation = replace(fake_batch(shapes, CHUNK).observation, **{name: wrong})
+    with pytest.raises(ValueError, match=f"^{name}: .*{re.escape(words)}") as caught:
+        make_policy().act(observation)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_without_statistics_refuses_to_act(small: PolicyConfig, shapes: Shapes) -> None:
+    with pytest.raises(ValueError, match="the normaliser has no statistics"):
+        VLAPolicy(small, shapes).act(fake_batch(shapes, CHUNK).observation)
+
+
+def test_the_default_is_small() -> None:
+    shapes = Shapes(frames=6, cameras=1, size=64, proprioception=16, actions=5, vocabulary=200)
+    count = sum(p.numel() for p in VLAPolicy(PolicyConfig(), shapes).parameters())
+    assert count <= 2_000_000
+
+
+def test_path_features_are_the_newest_place_and_the_steps_that_led_there() -> None:
+    boxes = torch.rand(2, 3, 4)
+    features = path_features(boxes)
+    assert features.shape == (2, 12)
+    expected = torch.cat([boxes[:, 2] - 0.5, 4 * (boxes[:, 1] - boxes[:, 0]), 4 * (boxes[:, 2] - boxes[:, 1])], dim=1)
+    torch.testing.assert_close(features, PATH_SCALE * expected)
+    still = path_features(boxes[:, :1].expand(-1, 3, -1))
+    assert (still[:, 4:] == 0).all()
+
+
+class TestDropout:
+    def test_history_dropout_hides_all_frames_but_the_newest(self, make_policy: MakePolicy, batch: Batch) -> None:
+        policy = make_policy(history_dropout=0.999)
+        torch.manual_seed(0)
+        seen = batch.observation
+        hidden, _ = policy._drop(seen.frames, seen.agent_pos[:, -1])
+        assert torch.equal(hidden, seen.frames[:, -1:].expand_as(seen.frames))
+
+    def test_proprioception_dropout_shows_the_mean_in_its_place(self, make_policy: MakePolicy, batch: Batch) -> None:
+        policy = make_policy(proprioception_dropout=0.999)
+        torch.manual_seed(0)
+        seen = batch.observation
+        frames, hidden = policy._drop(seen.frames, policy.normaliser(seen.agent_pos[:, -1]))
+        assert (hidden == 0).all()
+        assert torch.equal(frames, seen.frames)
+
+    def test_some_samples_are_hit_and_some_are_not(self, make_policy: MakePolicy, shapes: Shapes) -> None:
+        policy = make_policy(history_dropout=0.5, proprioception_dropout=0.5)
+        seen = fake_batch(shapes, CHUNK, batch=200).observation
+        frames, agent_pos = policy._drop(seen.frames, seen.agent_pos[:, -1])
+        untouched = (frames == seen.frames).flatten(1).all(1).sum(), (agent_pos != 0).all(1).sum()
+        assert all(60 < int(n) < 140 for n in untouched)
+
+    def test_it_ends_with_training(self, make_policy: MakePolicy, batch: Batch) -> None:
+        policy = make_policy(history_dropout=0.5, proprioception_dropout=0.5)
+        assert policy.loss(batch)[0] != policy.loss(batch)[0]
+        policy.eval()
+        assert policy.loss(batch)[0] == policy.loss(batch)[0]
+
+
+def test_invisible_targets_and_missing_actions_do_not_train(make_policy: MakePolicy, batch: Batch) -> None:
+    policy = make_policy().eval()
+    none = replace(batch, visible=torch.zeros_like(batch.visible), action_mask=torch.zeros_like(batch.action_mask))
+    assert policy.loss(none)[0] == 0
+
+
+def test_an_empty_aux_is_allowed() -> None:
+    assert Aux() == Aux(boxes=None, location=None, attention={})
+
+
+def test_the_seed_decides_the_weights(make_policy: MakePolicy) -> None:
+    first, second, other = make_policy(seed=1), make_policy(seed=1), make_policy(seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+def test_pretrained_language_needs_a_name() -> None:
+    with pytest.raises(ValueError, match=r"'pretrained' needs language.pretrained"):
+        LanguageConfig(name="pretrained")

@@ -1,0 +1,134 @@
+"""How much of the training speed the data pipeline leaves: batches gathered from disk against one resident batch.
+
+The yardstick is the training step on a batch that lies ready in memory; the other side draws a new batch for every step
+as training does: gather from the memory-mapped dataset, conversion, augmentation. Both take turns in one process, so
+that a machine that changes its speed changes it for both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from envs.episode import Dataset, Episode, open_dataset, write_dataset
+from training.config import TrainConfig
+from training.dataset import SampleConfig, Sampler
+from training.device import make_accelerator
+from training.loop import TrainStep, draw_batch, make_optimizer, train_step
+from vla_policy.allocator import keep_freed_memory
+from vla_policy.config import PolicyConfig
+from vla_policy.policy import VLAPolicy
+from vla_policy.tokenizer import TOKENIZERS
+
+TURN_STEPS = 5
+EPISODE_STEPS = 100
+PICTURE = 64  # pixels a side
+ACTIONS = ("dx", "dy", "dz")
+PROPRIOCEPTION = 8
+INSTRUCTIONS = ("follow the red ball", "stay above the small blue cube", "track the large green cylinder")
+
+
+def pipeline_ratio(
+    seconds: float,
+    *,
+    megabytes: float = 200,
+    policy_config: PolicyConfig | None = None,
+    config: TrainConfig | None = None,
+) -> dict[str, Any]:
+    """Measure the samples per second of both sides, and the pipeline's share of the yardstick.
+
+    Args:
+        seconds: how long to measure, both sides together; each gets at least one turn.
+        megabytes: size of the pictures in the synthetic dataset, which is written to a temporary folder.
+        policy_config: the network; the default one if left out.
+        config: batch size, augmentation and threads; the defaults if left out.
+    """
+    policy_config, config = policy_config or PolicyConfig(), config or TrainConfig()
+    keep_freed_memory()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    accelerator = make_accelerator(config)
+    samples = SampleConfig(
+        frames=policy_config.frames,
+        frame_stride=policy_config.frame_stride,
+        chunk=policy_config.head.chunk,
+        cameras=policy_config.cameras,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        data = synthetic_dataset(Path(folder) / "data", megabytes, policy_config.cameras)
+        tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, data.instructions)
+        sampler = Sampler([data], samples, tokenizer, list(ACTIONS))
+        torch.manual_seed(config.seed)
+        policy = VLAPolicy(policy_config, sampler.shapes(len(ACTIONS), tokenizer.size)).train()
+        policy.normaliser.set_statistics(*sampler.statistics())
+        policy.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module, optimizer = TrainStep(policy), make_optimizer(policy, config)
+        drawn = 0
+
+        def turn(*, resident: bool) -> float:
+            nonlocal drawn
+            started = time.perf_counter()
+            for _ in range(TURN_STEPS):
+                batch = ready
+                if not resident:
+                    batch = draw_batch(sampler, config, drawn, device=accelerator.device, unknown=tokenizer.unknown)
+                    drawn += 1
+                train_step(module, policy, batch, optimizer, accelerator, config.clip)
+            return time.perf_counter() - started
+
+        ready = draw_batch(sampler, config, drawn, device=accelerator.device, unknown=tokenizer.unknown)
+        for resident in (True, False):  # the first steps are slower
+            turn(resident=resident)
+        on_disk = in_memory = 0.0
+        turns = 0
+        while turns == 0 or on_disk + in_memory < seconds:
+            in_memory += turn(resident=True)
+            on_disk += turn(resident=False)
+            turns += 1
+    count = turns * TURN_STEPS * config.batch
+    return {
+        "batch": config.batch,
+        "samples": count,
+        "threads": torch.get_num_threads(),
+        "resident_samples_per_second": count / in_memory,
+        "pipeline_samples_per_second": count / on_disk,
+        "ratio": in_memory / on_disk,
+    }
+
+
+def synthetic_dataset(path: Path, megabytes: float, cameras: tuple[str, ...] = ("front",)) -> Dataset:
+    """A dataset of random pictures and actions, in the layout of recorded ones."""
+    rng = np.random.default_rng(0)
+    picture_bytes = len(cameras) * PICTURE * PICTURE * 3
+    count = max(2, round(megabytes * 1e6 / (picture_bytes * EPISODE_STEPS)))
+    episodes = [_episode(rng, i, len(cameras)) for i in range(count)]
+    header = {
+        "task": "synthetic",
+        "cameras": list(cameras),
+        "action_names": list(ACTIONS),
+        "agent_pos_names": [f"joint_{i}" for i in range(PROPRIOCEPTION)],
+    }
+    write_dataset(path, episodes, header)
+    return open_dataset(path, verify=False)
+
+
+def _episode(rng: np.random.Generator, index: int, cameras: int) -> Episode:
+    n = EPISODE_STEPS
+    action = rng.uniform(-1, 1, (n, len(ACTIONS))).astype(np.float32)
+    return Episode(
+        seed=index,
+        instruction=INSTRUCTIONS[index % len(INSTRUCTIONS)],
+        success=True,
+        pixels=rng.integers(0, 256, (n, cameras, PICTURE, PICTURE, 3), dtype=np.uint8),
+        agent_pos=rng.normal(size=(n, PROPRIOCEPTION)).astype(np.float32),
+        action=action,
+        executed=action,
+        boxes=rng.uniform(0.2, 0.4, (n, cameras, 4)).astype(np.float32),
+        visible=np.ones((n, cameras), dtype=bool),
+        event=(0, n),
+    )

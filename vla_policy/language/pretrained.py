@@ -1,0 +1,166 @@
+"""A pretrained text model from transformers, frozen or fine-tuned, projected to the policy's width.
+
+B batch, L words, H the model's width, D the policy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from vla_policy.config import LanguageConfig
+from vla_policy.contract import Shapes
+from vla_policy.pretrained_source import one_line, read_source
+from vla_policy.tokens import LanguageTokens
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+FOLDER = "language"  # in a checkpoint: the model's own description
+CACHED = 4096  # instructions whose tokens are kept; the oldest make room
+
+
+class PretrainedText(nn.Module):
+    """The last hidden states of a text model: an encoder, a decoder, or the text side of one with pictures (CLIP).
+
+    A new policy reads the model's weights from `LanguageConfig.pretrained`. One that is loaded needs neither that
+    folder nor a network: its structure is described in the checkpoint, its weights are among the policy's.
+    Frozen, the model runs once for every instruction, which is then remembered.
+    """
+
+    def __init__(
+        self, config: LanguageConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.frozen = config.frozen
+        if saved is None:
+            self.description, whole, missing = read_source(config.pretrained, "model", _read_pretrained)
+        else:
+            self.description, whole, missing = *read_source(str(saved / FOLDER), "description", _read_description), []
+        self.model = _text_side(whole)
+        hidden, unused = _examine(self.model, config)
+        needed = {id(p) for p in self.model.parameters()} - {id(p) for p in unused}
+        lacking = [name for name, p in whole.named_parameters() if name in missing and id(p) in needed]
+        if lacking:
+            raise ValueError(f"language.pretrained {config.pretrained!r}: its weights have no {lacking[0]!r}")
+        rows = len(self.model.get_input_embeddings().get_parameter("weight"))
+        if shapes.vocabulary > rows:
+            raise ValueError(
+                f"language.pretrained {config.pretrained!r}: its tokenizer knows {shapes.vocabulary} tokens, its model "
+                f"only {rows}; they do not belong together"
+            )
+        # A pooler, say: what the hidden states do not depend on would never get a gradient.
+        for parameter in self.model.parameters() if self.frozen else unused:
+            parameter.requires_grad_(False)
+        self.project = nn.Linear(hidden, width)
+        self.norm = nn.LayerNorm(width)
+        self._remembered: dict[bytes, Tensor] = {}
+        self.register_load_state_dict_post_hook(_forget)
+        self.train()
+
+    def describe(self, folder: Path) -> None:
+        """Add the model's description to a checkpoint's folder."""
+        self.description.save_pretrained(folder / FOLDER)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> LanguageTokens:
+        if self.frozen:
+            hidden = self._recall(tokens, mask)
+        else:
+            hidden = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+        return LanguageTokens(tokens=self.norm(self.project(hidden)), mask=mask)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        self._remembered.clear()  # it lies on the old device
+        return super()._apply(fn, recurse)
+
+    @torch.compiler.disable
+    def _recall(self, tokens_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Hidden states `(B, L, H)`, zero past the words."""
+        joined = torch.cat([tokens_BL, mask_BL.to(tokens_BL.dtype)], dim=1)
+        different, which = torch.unique(joined, dim=0, return_inverse=True)
+        found = []
+        for row in different:
+            ids, real = row.chunk(2)
+            state = self._state_of(ids[real.bool()])
+            whole = state.new_zeros(len(ids), state.shape[-1])
+            whole[real.bool()] = state
+            found.append(whole)
+        return torch.stack(found)[which]
+
+    @torch.no_grad()
+    def _state_of(self, words_L: Tensor) -> Tensor:
+        """Of one instruction `(L, H)`, read on its own, so that its numbers depend on no other and on no padding."""
+        key = words_L.cpu().numpy().tobytes()
+        if key not in self._remembered:
+            words = words_L[None]
+            with torch.autocast(words.device.type, enabled=False):
+                output = self.model(input_ids=words, attention_mask=torch.ones_like(words))
+            self._remembered[key] = output.last_hidden_state[0]
+            if len(self._remembered) > CACHED:
+                del self._remembered[next(iter(self._remembered))]
+        return self._remembered[key]
+
+
+def _read_pretrained(source: str) -> tuple[PretrainedConfig, PreTrainedModel, list[str]]:
+    """The description, the model, and the names of parameters that the folder has no weights for."""
+    from transformers import AutoConfig, AutoModel
+
+    description = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    model, found = AutoModel.from_pretrained(
+        source,
+        config=description,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    return description, model, sorted(found["missing_keys"])
+
+
+def _read_description(folder: str) -> tuple[PretrainedConfig, PreTrainedModel]:
+    from transformers import AutoConfig, AutoModel
+
+    description = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return description, AutoModel.from_config(description, trust_remote_code=False, dtype=torch.float32)
+
+
+def _text_side(whole: PreTrainedModel) -> PreTrainedModel:
+    """The part that reads text."""
+    side: PreTrainedModel = (
+        whole.get_encoder() if whole.config.is_encoder_decoder else getattr(whole, "text_model", whole)
+    )
+    return side
+
+
+def _examine(model: PreTrainedModel, config: LanguageConfig) -> tuple[int, list[nn.Parameter]]:
+    """Width of the hidden states, and the parameters that they do not depend on; reads the longest text to find out."""
+    ids = torch.zeros(1, config.max_words, dtype=torch.long)
+    parameters = list(model.parameters())
+    try:
+        hidden = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        gradients = torch.autograd.grad(hidden.sum(), parameters, allow_unused=True)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"language.pretrained {config.pretrained!r}: {type(model).__name__} does not turn {config.max_words} "
+            f"tokens into hidden states ({one_line(error)}); give a text model, or a smaller language.max_words"
+        ) from None
+    unused: list[nn.Parameter] = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        reached: Tensor | None = gradient  # torch's signature leaves the None out
+        if reached is None:
+            unused.append(parameter)
+    return hidden.shape[-1], unused
+
+
+def _forget(module: PretrainedText, _keys: Any) -> None:
+    module._remembered.clear()  # new weights, new states
