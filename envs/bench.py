@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envs.collect import CollectConfig, run_expert
-from envs.episode import split_seed, write_dataset
+from envs.episode import Episode, split_seed, write_dataset
 from envs.registration import make_task
 
 if TYPE_CHECKING:
     from envs.tabletop import TabletopEnv
 
-TURN_EPISODES = 5
+WRITE_EVERY = 5  # episodes
 
 
 def collection_ratio(seconds: float, task: str = "track", config: CollectConfig | None = None) -> dict[str, Any]:
@@ -30,31 +30,33 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
     Failed episodes count as simulated: how many there are is the noise's doing, and `kept_share` tells it.
 
     Args:
-        seconds: how long to measure, both sides together; each gets at least one turn.
+        seconds: how long to measure, both sides together; a few episodes are measured in any case.
         config: how to collect; its `episodes` and `workers` do not matter here.
     """
     config = config or CollectConfig()
     env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
     env.reset(seed=split_seed(config.split, config.seed))
     bare_step, free = _bare_step(env)
-    steps, kept_steps, raw_seconds, collection_seconds, turn = 0, 0, 0.0, 0.0, 0
+    kept: list[Episode] = []
+    steps, kept_steps, raw_seconds, collection_seconds, index = 0, 0, 0.0, 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
-        while turn == 0 or raw_seconds + collection_seconds < seconds:
+        while index % WRITE_EVERY or index == 0 or raw_seconds + collection_seconds < seconds:
             started = time.perf_counter()
-            seeds = [split_seed(config.split, config.seed + turn * TURN_EPISODES + i) for i in range(TURN_EPISODES)]
-            runs = [run_expert(env, seed, config.noise, config.detours) for seed in seeds]
-            episodes = [episode for episode in runs if episode is not None]
-            kept = [episode for episode in episodes if episode.success]
-            if kept:
-                write_dataset(Path(folder) / str(turn), kept, {})
+            seed = split_seed(config.split, config.seed + index)
+            episode = run_expert(env, seed, config.noise, config.detours)
+            index += 1
+            if episode is not None and episode.success:
+                kept.append(episode)
+                kept_steps += len(episode)
+            if index % WRITE_EVERY == 0 and kept:
+                write_dataset(Path(folder) / str(index), kept, {})
+                kept.clear()
             collected = time.perf_counter()
-            for _ in range(sum(map(len, episodes))):
+            for _ in range(env.step_count):
                 bare_step()
             collection_seconds += collected - started
             raw_seconds += time.perf_counter() - collected
-            steps += sum(map(len, episodes))
-            kept_steps += sum(map(len, kept))
-            turn += 1
+            steps += env.step_count
     gl_renderer = env.gl_renderer
     free()
     env.close()
@@ -72,33 +74,28 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
 
 
 def _bare_step(env: TabletopEnv) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A function that runs one control step of the scene with MuJoCo's calls alone, and one that frees what it uses."""
+    """Functions that run one control step of the environment's scene by MuJoCo's calls alone, and free what that took.
+
+    It goes on from the state in which the last episode ended, so that both sides simulate and draw the same things.
+    """
     import mujoco
     import numpy as np
 
-    from envs.arm import Arm
-    from envs.scene import PARKED, SUBSTEPS, load_scene, show_objects
+    from envs.scene import HIDDEN_GROUP, SUBSTEPS
 
-    model = load_scene()
-    show_objects(model, env.layout.objects)
-    data = mujoco.MjData(model)
-    data.mocap_pos[:] = PARKED
-    shown = len(env.layout.objects)
-    data.mocap_pos[:shown, :2] = env.layout.paths[:, 0]
-    data.mocap_pos[:shown, 2] = [o.half_height for o in env.layout.objects]
-    Arm(model, data).reset(env.start_position())
-
-    size, cameras = env.size, []
+    model, data = env._model, env._data
+    cameras = []
     for name in env.cameras:
         cameras.append(mujoco.MjvCamera())
         cameras[-1].type, cameras[-1].fixedcamid = int(mujoco.mjtCamera.mjCAMERA_FIXED), model.camera(name).id
-    context = mujoco.GLContext(size, size)
+    context = mujoco.GLContext(env.size, env.size)
     context.make_current()
     mjr = mujoco.MjrContext(model, int(mujoco.mjtFontScale.mjFONTSCALE_50))
     mujoco.mjr_setBuffer(int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN), mjr)
     scene, option, perturb = mujoco.MjvScene(model, maxgeom=200), mujoco.MjvOption(), mujoco.MjvPerturb()
-    option.geomgroup[5] = option.sitegroup[:] = 0
-    rectangle, pixels = mujoco.MjrRect(0, 0, size, size), np.zeros((size, size, 3), np.uint8)
+    option.geomgroup[HIDDEN_GROUP] = 0
+    option.sitegroup[:] = 0
+    rectangle, pixels = mujoco.MjrRect(0, 0, env.size, env.size), np.zeros((env.size, env.size, 3), np.uint8)
     everything = int(mujoco.mjtCatBit.mjCAT_ALL)
     shadow, reflection = int(mujoco.mjtRndFlag.mjRND_SHADOW), int(mujoco.mjtRndFlag.mjRND_REFLECTION)
     segment, number = int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)

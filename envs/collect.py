@@ -53,8 +53,8 @@ class CollectConfig:
         cameras: cameras to record.
         size: side of the pictures in pixels.
         noise: standard deviation of the action noise in the noisiest episodes; each draws its own level up to it.
-        detours: share of the episodes that begin on the way to another object, while the label says where to go. Without
-            them the gripper is always near the target, and a policy learns to look there instead of reading.
+        detours: share of the episodes that begin on the way to another object, while the label says where to go.
+            Without them the gripper is always near the target, and a policy learns to look there instead of reading.
         randomise: vary light, table colour and camera pose.
         seed: start of the seeds used, within the training range.
         split: "train" or "validation"; their seeds never meet.

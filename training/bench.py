@@ -1,8 +1,8 @@
 """How much of the training speed the data pipeline leaves: batches gathered from disk against one resident batch.
 
 The yardstick is the training step on a batch that lies ready in memory; the other side draws a new batch for every step
-as training does: gather from the memory-mapped dataset, conversion, augmentation. Both take turns in one process, so
-that a machine that changes its speed changes it for both.
+as training does: gather from the memory-mapped dataset, conversion, augmentation. Both take turns step by step in one
+process, and the median step counts, so that what else the machine does meets both and decides nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from vla_policy.config import PolicyConfig
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS
 
-TURN_STEPS = 5
+WARM_UP = 3  # steps of each side that do not count: the first are slower
 EPISODE_STEPS = 100
 PICTURE = 64  # pixels a side
 ACTIONS = ("dx", "dy", "dz")
@@ -43,7 +44,7 @@ def pipeline_ratio(
     """Measure the samples per second of both sides, and the pipeline's share of the yardstick.
 
     Args:
-        seconds: how long to measure, both sides together; each gets at least one turn.
+        seconds: how long to measure, both sides together; each gets at least one step.
         megabytes: size of the pictures in the synthetic dataset, which is written to a temporary folder.
         policy_config: the network; the default one if left out.
         config: batch size, augmentation and threads; the defaults if left out.
@@ -70,34 +71,33 @@ def pipeline_ratio(
         module, optimizer = TrainStep(policy), make_optimizer(policy, config)
         drawn = 0
 
-        def turn(*, resident: bool) -> float:
+        def step(*, resident: bool) -> float:
             nonlocal drawn
             started = time.perf_counter()
-            for _ in range(TURN_STEPS):
-                batch = ready
-                if not resident:
-                    batch = draw_batch(sampler, config, drawn, device=accelerator.device, unknown=tokenizer.unknown)
-                    drawn += 1
-                train_step(module, policy, batch, optimizer, accelerator, config.clip)
+            batch = ready
+            if not resident:
+                batch = draw_batch(sampler, config, drawn, device=accelerator.device, unknown=tokenizer.unknown)
+                drawn += 1
+            train_step(module, policy, batch, optimizer, accelerator, config.clip)
             return time.perf_counter() - started
 
         ready = draw_batch(sampler, config, drawn, device=accelerator.device, unknown=tokenizer.unknown)
-        for resident in (True, False):  # the first steps are slower
-            turn(resident=resident)
-        on_disk = in_memory = 0.0
-        turns = 0
-        while turns == 0 or on_disk + in_memory < seconds:
-            in_memory += turn(resident=True)
-            on_disk += turn(resident=False)
-            turns += 1
-    count = turns * TURN_STEPS * config.batch
+        for _ in range(WARM_UP):
+            step(resident=True)
+            step(resident=False)
+        in_memory: list[float] = []
+        from_disk: list[float] = []
+        while not in_memory or sum(in_memory) + sum(from_disk) < seconds:
+            in_memory.append(step(resident=True))
+            from_disk.append(step(resident=False))
+    resident, pipeline = median(in_memory), median(from_disk)
     return {
         "batch": config.batch,
-        "samples": count,
+        "steps": len(in_memory),
         "threads": torch.get_num_threads(),
-        "resident_samples_per_second": count / in_memory,
-        "pipeline_samples_per_second": count / on_disk,
-        "ratio": in_memory / on_disk,
+        "resident_samples_per_second": config.batch / resident,
+        "pipeline_samples_per_second": config.batch / pipeline,
+        "ratio": resident / pipeline,
     }
 
 

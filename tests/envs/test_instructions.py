@@ -125,7 +125,7 @@ def test_every_motion_can_be_read_in_a_users_words() -> None:
 def test_a_referent_without_colour_and_shape_is_refused_where_both_are_needed() -> None:
     assert Referent(colour="red", shape="ball").pair == ("red", "ball")
     for bad in (Referent(), Referent(colour="red"), Referent(colour="pink", shape="ball"), Referent(motion="fastest")):
-        with pytest.raises(ValueError, match="must name one colour of red, .* and one shape of ball, "):
+        with pytest.raises(ValueError, match=r"must name one colour of red, .* and one shape of ball, "):
             _ = bad.pair
 
 

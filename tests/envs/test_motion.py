@@ -1,4 +1,4 @@
-"""Paths: where they run, that objects never touch, that the words for a motion are true, and that starts tell nothing."""
+"""Paths: where they run, that objects never touch, that words for motions are true, and that starts tell nothing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def test_curves_against_their_formulas() -> None:
     np.testing.assert_allclose(circle, [[0.15, 0.0], [0.1, 0.05]], atol=1e-12)
     backwards = ellipse(np.array([quarter]), centre=np.array([0.1, 0.0]), radii=(0.05, 0.05), phase=0.0, turn=-1)
     np.testing.assert_allclose(backwards, [[0.1, -0.05]], atol=1e-12)
-    there_and_back = bounce(np.array([0.0, 0.1, 0.2, 0.3, 0.4]), centre=np.zeros(2), half=np.array([0.1, 0.0]), phase=0.0)
+    there_and_back = bounce(
+        np.array([0.0, 0.1, 0.2, 0.3, 0.4]), centre=np.zeros(2), half=np.array([0.1, 0.0]), phase=0.0
+    )
     np.testing.assert_allclose(there_and_back[:, 0], [-0.1, 0.0, 0.1, 0.0, -0.1], atol=1e-12)
     figure = lissajous(np.linspace(0, 1, 500), centre=np.zeros(2), radii=(0.05, 0.03), phase=0.0)
     np.testing.assert_allclose(np.abs(figure).max(axis=0), [0.05, 0.03], rtol=1e-3)
@@ -113,8 +115,8 @@ def test_directions_of_turning_are_true_in_the_front_camera(motion: str, make_en
         for _ in range(60):
             secret = info["privileged"]
             centres.append(secret["boxes"]["front"][secret["target"], :2])
-            hand_off = np.sign(secret["hand"][:2] - secret["positions"][secret["target"], :2])  # out of the picture's way
-            *_, info = env.step(hand_off)
+            away = np.sign(secret["hand"][:2] - secret["positions"][secret["target"], :2])
+            *_, info = env.step(away)  # so that the arm hides nothing of it
         # The picture's y axis points down, so that a turn from x to y runs clockwise as one sees it.
         assert (swept(np.array(centres)) > 0) == (motion == "clockwise")
 

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ print(env.spec.to_json(), env.render().shape, env.get_wrapper_attr("task_descrip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.endswith("(256, 256, 3) True\n")
+
+
+def test_the_entry_point_registers_for_whoever_reads_it() -> None:
+    (found,) = entry_points(group="gymnasium.envs", name="__root__")
+    found.load()()
+    assert all(env_id in gymnasium.registry for env_id, _ in TASK_IDS.values())
 
 
 def test_importing_the_package_loads_no_simulator() -> None:
@@ -183,7 +190,9 @@ def test_observations_are_not_reused(task: str, make_env: MakeEnv) -> None:
     copies = (kept["pixels"]["front"].copy(), kept["agent_pos"].copy(), info["privileged"]["positions"].copy())
     for action in actions(env, 3):
         env.step(action)
-    for array, copy in zip((kept["pixels"]["front"], kept["agent_pos"], info["privileged"]["positions"]), copies, strict=True):
+    for array, copy in zip(
+        (kept["pixels"]["front"], kept["agent_pos"], info["privileged"]["positions"]), copies, strict=True
+    ):
         np.testing.assert_array_equal(array, copy)
 
 
@@ -203,7 +212,9 @@ def test_the_instruction_singles_out_the_target(task: str, make_env: MakeEnv) ->
     env = make_env(task, labels="none", size=16)
     for seed in range(40):
         observation, info = env.reset(seed=seed, options={"phrasing": ("train", "held_out")[seed % 2]})
-        meant = [i for i, words in enumerate(env.layout.referents) if words == referent_of(env, observation["instruction"])]
+        meant = [
+            i for i, words in enumerate(env.layout.referents) if words == referent_of(env, observation["instruction"])
+        ]
         assert meant == [info["privileged"]["target"]]
         assert env.task_description == observation["instruction"]
 
