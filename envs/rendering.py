@@ -1,7 +1,7 @@
-"""Offscreen pictures and visible boxes from one scene update.
+"""Offscreen pictures and visible boxes.
 
-The colour and the segmentation pass share a scene, and the segment-to-object table is made once an episode, which
-makes boxes cost one further draw and no Python loop over pixels.
+Boxes cost one further draw, of segments, and no Python loop over pixels. The segments leave out what is never in front
+of an object: floor and table, which fill the picture, are a third of what it costs to draw.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import mujoco
 import numpy as np
 
 from envs.gl import current_renderer
-from envs.scene import SLOTS, slot_geoms
+from envs.scene import BACKDROP_GROUP, HIDDEN_GROUP, SLOTS, slot_geoms
 
 MIN_VISIBLE_PIXELS = 4  # fewer visible pixels than this count as not visible
 
 _SHADOW = int(mujoco.mjtRndFlag.mjRND_SHADOW)
-_SEGMENTATION = [int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)]
+_SEGMENTATION = (int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR))
 _EVERYTHING = int(mujoco.mjtCatBit.mjCAT_ALL)
 _SLOT_BITS = [1 << slot for slot in range(SLOTS)]
 _HAS_BIT = [bytes(bits & bit > 0 for bits in range(256)) for bit in _SLOT_BITS]  # tables for bytes.translate
@@ -35,12 +35,16 @@ class Renderer:
         self._mjr = mujoco.MjrContext(model, int(mujoco.mjtFontScale.mjFONTSCALE_50))
         mujoco.mjr_setBuffer(int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN), self._mjr)
         self._rect = mujoco.MjrRect(0, 0, size, size)
-        self._scene = mujoco.MjvScene(model, maxgeom=200)
-        for flag in (_SHADOW, int(mujoco.mjtRndFlag.mjRND_REFLECTION), int(mujoco.mjtRndFlag.mjRND_HAZE)):
-            self._scene.flags[flag] = 0
-        self._option = mujoco.MjvOption()
-        self._option.geomgroup[5] = 0
-        self._option.sitegroup[:] = 0
+        self._scene, self._option = mujoco.MjvScene(model, maxgeom=200), mujoco.MjvOption()
+        self._segments, self._segments_option = mujoco.MjvScene(model, maxgeom=200), mujoco.MjvOption()
+        for scene, option in ((self._scene, self._option), (self._segments, self._segments_option)):
+            for flag in (_SHADOW, int(mujoco.mjtRndFlag.mjRND_REFLECTION), int(mujoco.mjtRndFlag.mjRND_HAZE)):
+                scene.flags[flag] = 0
+            option.geomgroup[HIDDEN_GROUP] = 0
+            option.sitegroup[:] = 0
+        for flag in _SEGMENTATION:
+            self._segments.flags[flag] = 1
+        self._segments_option.geomgroup[BACKDROP_GROUP] = 0
         self._perturb = mujoco.MjvPerturb()
         self._cameras: dict[str, mujoco.MjvCamera] = {}
         self._pixels = np.zeros((size, size, 3), dtype=np.uint8)
@@ -60,11 +64,7 @@ class Renderer:
         """The picture of `camera`, (size, size, 3) uint8, top row first."""
         self._context.make_current()
         self._scene.flags[_SHADOW] = int(shadows)
-        mujoco.mjv_updateScene(
-            self._model, data, self._option, self._perturb, self._camera(camera), _EVERYTHING, self._scene
-        )
-        mujoco.mjr_render(self._rect, self._scene, self._mjr)
-        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._mjr)
+        self._read(data, camera, self._scene, self._option)
         return self._pixels[::-1].copy()
 
     def draw_with_boxes(self, data: mujoco.MjData, camera: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,12 +74,9 @@ class Renderer:
         number of visible pixels `(SLOTS,)`.
         """
         drawn = self.draw(data, camera)
-        self._scene.flags[_SEGMENTATION] = 1
-        mujoco.mjr_render(self._rect, self._scene, self._mjr)
-        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._mjr)
-        self._scene.flags[_SEGMENTATION] = 0
+        self._read(data, camera, self._segments, self._segments_option)
         if self._bit_of_segment is None:
-            self._bit_of_segment = self._segments()
+            self._bit_of_segment = self._number_segments()
         # Fewer than 255 geoms are drawn, so the first colour channel alone numbers the segment. Each pixel becomes its
         # slot's bit, and rows and columns of the picture sets of bits. Methods of bytes do in microseconds what
         # takes twenty calls of NumPy.
@@ -113,11 +110,17 @@ class Renderer:
     def __del__(self) -> None:
         self.close()  # with its own context current: OpenGL would free another context's objects of the same numbers
 
-    def _segments(self) -> bytes:
+    def _read(self, data: mujoco.MjData, camera: str, scene: mujoco.MjvScene, option: mujoco.MjvOption) -> None:
+        """Draw what `scene` and `option` say into `_pixels`, bottom row first."""
+        mujoco.mjv_updateScene(self._model, data, option, self._perturb, self._camera(camera), _EVERYTHING, scene)
+        mujoco.mjr_render(self._rect, scene, self._mjr)
+        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._mjr)
+
+    def _number_segments(self) -> bytes:
         """The bit of the slot that each of 256 segments belongs to; 0 for everything else."""
         table = bytearray(256)
-        for i in range(self._scene.ngeom):
-            geom = self._scene.geoms[i]
+        for i in range(self._segments.ngeom):
+            geom = self._segments.geoms[i]
             if int(geom.objtype) == int(mujoco.mjtObj.mjOBJ_GEOM) and 0 <= geom.segid < 254:
                 table[geom.segid + 1] = self._bit_of_geom.get(int(geom.objid), 0)
         return bytes(table)

@@ -23,6 +23,7 @@ ARM_JOINTS = tuple(f"arm{i}" for i in range(1, 7))
 FINGER_JOINTS = ("finger_left", "finger_right")
 FINGER_RANGE = 0.035  # metres each finger opens
 HIDDEN_GROUP = 5  # geom group that is never drawn
+BACKDROP_GROUP = 1  # geom group of what is never in front of an object
 
 CAMERA_DISTANCE = 1.6
 CAMERA_ELEVATION = np.deg2rad(55.0)
@@ -93,11 +94,13 @@ def scene_xml() -> str:
     <light name="sun" type="directional" pos="0.5 0.4 2" dir="-0.3 -0.25 -1" diffuse="0.55 0.55 0.55"
       specular="0.1 0.1 0.1" castshadow="false"/>
     {_front_camera()}
-    <geom name="floor" type="plane" pos="0 0 -0.5" size="3 3 0.1" rgba="0.30 0.32 0.35 1" contype="0" conaffinity="0"/>
+    <geom name="floor" type="plane" pos="0 0 -0.5" size="3 3 0.1" rgba="0.30 0.32 0.35 1" contype="0" conaffinity="0"
+      group="{BACKDROP_GROUP}"/>
     <geom name="table" type="box" pos="-0.05 0 -0.02" size="0.45 0.40 0.02" rgba="0.55 0.53 0.50 1"
-      contype="2" conaffinity="1"/>
+      contype="2" conaffinity="1" group="{BACKDROP_GROUP}"/>
     <body name="base" pos="{ARM_BASE_X} 0 0" childclass="arm">
-      <geom name="pedestal" type="cylinder" size="0.06 0.13" pos="0 0 0.13" rgba="0.25 0.26 0.28 1"/>
+      <geom name="pedestal" type="cylinder" size="0.06 0.13" pos="0 0 0.13" rgba="0.25 0.26 0.28 1"
+        group="{BACKDROP_GROUP}"/>
       <body name="shoulder" pos="0 0 0.30" gravcomp="1">
         <joint name="arm1" axis="0 0 1" range="-2.6 2.6"/>
         <geom type="cylinder" size="0.05 0.04" mass="2"/>

@@ -76,6 +76,7 @@ def test_the_debug_run_goes_the_whole_way(tmp_path: Path, capsys: pytest.Capture
     again = ["eval", checkpoint, "--tasks", "track", "--episodes", "2", "--controls", "none"]
     assert main([*again, "--seed", "3", "--workers", "1", "--out", str(tmp_path / "eval")]) == 0
     assert "step 30 of 30" in text
+    capsys.readouterr()
     assert "holds a run already" in _error(
         capsys, "train", "--config", "debug", "--data", str(out / "data"), "--out", str(out / "train")
     )
