@@ -75,8 +75,9 @@ class Arm:
 
         `ticks`, one entry a part of the ramp, are the mocap positions (slots, 3) of the moving objects.
         """
-        change = np.clip(command, -1.0, 1.0) * MAX_SPEED / CONTROL_HZ
-        self._target = np.clip(self._target + change[:3], *WORKSPACE)
+        # Minimum and maximum instead of clip, here and below: this runs every step, and clip takes three times as long.
+        change = np.minimum(np.maximum(command, -1.0), 1.0) * MAX_SPEED / CONTROL_HZ
+        self._target = np.minimum(np.maximum(self._target + change[:3], WORKSPACE[0]), WORKSPACE[1])
         self._yaw = min(max(self._yaw + float(change[3]), -MAX_YAW), MAX_YAW)
         self._opening = min(max(self._opening + float(change[4]), 0.0), FINGER_RANGE)
         self._solve()
@@ -102,7 +103,7 @@ class Arm:
         values[:3] = self.data.site_xpos[self._site]
         values[3], values[4], values[5] = rotation[3], rotation[0], self.data.qpos[self._fingers[0]]
         values[6:] = self.data.qpos[self._qpos]
-        return np.clip(values, AGENT_POS_LOW, AGENT_POS_HIGH, out=values)
+        return np.minimum(np.maximum(values, AGENT_POS_LOW), AGENT_POS_HIGH)
 
     def _solve(self) -> float:
         """One damped-least-squares step of the reference pose towards the target; returns the error before it."""
@@ -123,5 +124,6 @@ class Arm:
         gram = jacobian @ jacobian.T + _DAMPING
         mujoco.mju_cholFactor(gram, 0.0)
         mujoco.mju_cholSolve(self._step, gram, error)
-        np.clip(self._joints + jacobian.T @ self._step, *self._range, out=self._joints)
+        joints = self._joints + jacobian.T @ self._step
+        np.minimum(np.maximum(joints, self._range[0]), self._range[1], out=self._joints)
         return float(np.abs(error).max())

@@ -1,7 +1,7 @@
 """Offscreen pictures and visible boxes.
 
-Boxes cost one further draw, of segments, and no Python loop over pixels. The segments leave out what is never in front
-of an object: floor and table, which fill the picture, are a third of what it costs to draw.
+Boxes cost one further draw, of segments, and no Python loop over pixels. The segments leave out the backdrop, such as
+floor and table: it is half of what a picture costs to draw, and never in front of an object.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ ARM_JOINTS = tuple(f"arm{i}" for i in range(1, 7))
 FINGER_JOINTS = ("finger_left", "finger_right")
 FINGER_RANGE = 0.035  # metres each finger opens
 HIDDEN_GROUP = 5  # geom group that is never drawn
-BACKDROP_GROUP = 1  # geom group of what is never in front of an object
+BACKDROP_GROUP = 1  # geom group of what no camera ever sees in front of an object
 
 CAMERA_DISTANCE = 1.6
 CAMERA_ELEVATION = np.deg2rad(55.0)
@@ -103,10 +103,10 @@ def scene_xml() -> str:
         group="{BACKDROP_GROUP}"/>
       <body name="shoulder" pos="0 0 0.30" gravcomp="1">
         <joint name="arm1" axis="0 0 1" range="-2.6 2.6"/>
-        <geom type="cylinder" size="0.05 0.04" mass="2"/>
+        <geom type="cylinder" size="0.05 0.04" mass="2" group="{BACKDROP_GROUP}"/>
         <body name="upper_arm" gravcomp="1">
           <joint name="arm2" axis="0 1 0" range="-1.2 1.9"/>
-          <geom type="capsule" fromto="0 0 0 0 0 0.36" size="0.03" mass="2"/>
+          <geom type="capsule" fromto="0 0 0 0 0 0.36" size="0.03" mass="2" group="{BACKDROP_GROUP}"/>
           <body name="forearm" pos="0 0 0.36" gravcomp="1">
             <joint name="arm3" axis="0 1 0" range="-1.5 2.4"/>
             <geom type="capsule" fromto="0 0 0 0.22 0 0" size="0.026" mass="1.2"/>

@@ -172,6 +172,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         for renderer in (self._renderer, self._render_renderer):
             if renderer is not None:
                 renderer.forget_episode()
+        self._names = tuple(o.name for o in layout.objects)
         self._heights = np.array([o.half_height for o in layout.objects])
         self._positions = np.tile(
             [(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1)
@@ -315,7 +316,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             "is_success": success,
             "stable": self._stable,
             "privileged": {
-                "objects": [o.name for o in layout.objects],
+                "objects": self._names,
                 "positions": self._data.mocap_pos[:shown].copy(),
                 "half_heights": self._heights.copy(),
                 "velocities": (self._mocap(tick + RAMP) - self._mocap(tick))[:shown, :2] * CONTROL_HZ,

@@ -9,8 +9,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from envs.arm import MAX_YAW, WORKSPACE
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
-from envs.scene import CAMERAS, HIDDEN_GROUP, SLOTS, slot_geoms
+from envs.scene import BACKDROP_GROUP, CAMERAS, HIDDEN_GROUP, SLOTS, slot_geoms
 from envs.tabletop import TabletopEnv
 
 MakeEnv = Callable[..., TabletopEnv]
@@ -48,6 +49,7 @@ def reference(env: TabletopEnv, camera: str) -> tuple[np.ndarray, np.ndarray, np
 def test_pictures_and_boxes_against_an_independent_renderer(task: str, size: int, make_env: MakeEnv) -> None:
     env = make_env(task, size=size, randomise=size == 48)
     rng = np.random.default_rng(0)
+    compared = exact = 0
     for seed in range(2):
         observation, info = env.reset(seed=seed)
         for _ in range(3):
@@ -55,11 +57,36 @@ def test_pictures_and_boxes_against_an_independent_renderer(task: str, size: int
                 picture, boxes, counts = reference(env, camera)
                 secret, shown = info["privileged"], len(env.layout.objects)
                 np.testing.assert_array_equal(observation["pixels"][camera], picture)
-                np.testing.assert_allclose(secret["boxes"][camera], boxes[:shown], atol=1e-6)
+                # Where an object meets the table, which the labels leave out, one line of pixels may belong to either.
+                off = np.abs(secret["boxes"][camera] - boxes[:shown]).max(axis=1) * size
+                assert off.max() <= 1 + 1e-3
+                compared += shown
+                exact += int(np.sum(off < 1e-3))
                 np.testing.assert_array_equal(secret["visible"][camera], counts[:shown] >= MIN_VISIBLE_PIXELS)
                 assert not counts[shown:].any()
             for _ in range(8):
                 observation, *_, info = env.step(rng.uniform(-1, 1, len(env.action_names)))
+    assert exact >= 0.9 * compared
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_the_backdrop_is_never_in_front_of_an_object(camera: str, make_env: MakeEnv) -> None:
+    env = make_env("reach", labels="none")
+    rng = np.random.default_rng(0)
+    for seed in range(25):
+        env.reset(seed=seed)
+        for _ in range(4):
+            env._arm.reset(rng.uniform(*WORKSPACE), yaw=rng.uniform(-MAX_YAW, MAX_YAW))
+            renderer = env._pictures()
+            drawn = []
+            for with_backdrop in (0, 1):
+                renderer._segments_option.geomgroup[BACKDROP_GROUP] = with_backdrop
+                renderer.forget_episode()
+                drawn.append(renderer.draw_with_boxes(env._data, camera)[1:])
+            renderer._segments_option.geomgroup[BACKDROP_GROUP] = 0
+            (boxes, counts), (boxes_with, counts_with) = drawn
+            assert np.abs(boxes - boxes_with).max() * env.size <= 1 + 1e-3
+            assert np.abs(counts - counts_with).max() <= 4
 
 
 def test_boxes_are_around_the_object_they_are_of(make_env: MakeEnv) -> None:
