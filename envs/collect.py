@@ -1,8 +1,9 @@
 """Demonstrations: parallel workers run the expert under injected noise and write shards, which are then joined.
 
 Shard k always holds the same episodes, whatever the number of workers, so that an interrupted collection goes on
-where it stopped. The executed action carries noise while the clean one is stored as the label (DART, Laskey et al.
-2017): the policy sees how to recover from states the expert alone would never visit.
+where it stopped. The executed action carries noise while clean ones are stored as labels (DART, Laskey et al. 2017):
+the policy sees how to recover from states the expert alone would never visit. Labels are stored for every object of
+the scene, as if it had been the one to go to.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from envs.episode import (
     split_seed,
     write_dataset,
 )
+from envs.objects import SLOTS
 from envs.registration import check_task, make_task
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 SHARD_EPISODES = 25
 SHARD_SEEDS = 1_000  # seeds a shard may try before it gives up
+PLAN_STEPS = 8  # actions a label looks ahead: the longest chunk a policy can learn
 DETOUR_STEPS = (10, 38)  # control steps; success must still be possible after them
 NOISE_CORRELATION = 0.75  # of the noise from one control step to the next
 
@@ -100,7 +103,8 @@ def run_expert(env: TabletopEnv, seed: int, noise: float, detours: float = 0.0) 
 
     Returns None when the simulation became unstable.
     """
-    from envs.experts import EXPERTS
+    from envs.experts import EXPERTS, plan
+    from envs.experts.situation import Situation
 
     expert = EXPERTS[env.task]
     rng = np.random.default_rng((seed, 1))
@@ -109,42 +113,66 @@ def run_expert(env: TabletopEnv, seed: int, noise: float, detours: float = 0.0) 
     drift = np.zeros(len(env.action_names))
     detour = rng.integers(*DETOUR_STEPS) if rng.uniform() < detours else 0
     observation, info = env.reset(seed=seed)
-    views = len(env.cameras)
+    views, shown, target = len(env.cameras), len(env.layout.objects), env.layout.target
     rows: dict[str, np.ndarray] = {
         "pixels": np.empty((env.horizon, views, env.size, env.size, 3), np.uint8),
         "agent_pos": np.empty((env.horizon, len(observation["agent_pos"])), np.float32),
-        "action": np.empty((env.horizon, len(drift)), np.float32),
         "executed": np.empty((env.horizon, len(drift)), np.float32),
-        "boxes": np.empty((env.horizon, views, 4), np.float32),
-        "visible": np.empty((env.horizon, views), np.bool_),
+        "boxes": np.zeros((env.horizon, views, SLOTS, 4), np.float32),
+        "visible": np.zeros((env.horizon, views, SLOTS), np.bool_),
     }
-    others = [i for i in range(len(env.layout.objects)) if i != env.layout.target]
+    known = {"positions": np.empty((env.horizon, shown, 3)), "velocities": np.empty((env.horizon, shown, 2))}
+    hands = np.empty((env.horizon, 3))
+    others = [i for i in range(shown) if i != target]
     stray = others[rng.integers(len(others))]
     done = False
     while not done:
         step, secret = env.step_count, info["privileged"]
-        clean = expert(secret)
-        meant = expert({**secret, "target": stray}) if step < detour else clean
+        meant = expert(Situation.of(secret))[stray if step < detour else target]
         drift = NOISE_CORRELATION * drift + fresh * rng.standard_normal(len(drift))
         executed = np.clip(meant + drift, -1, 1).astype(np.float32)
-        rows["agent_pos"][step] = observation["agent_pos"]
-        rows["action"][step], rows["executed"][step] = clean, executed
+        rows["agent_pos"][step], rows["executed"][step] = observation["agent_pos"], executed
+        hands[step] = secret["hand"]
+        for name, values in known.items():
+            values[step] = secret[name]
         for view, name in enumerate(env.cameras):
             rows["pixels"][step, view] = observation["pixels"][name]
-            rows["boxes"][step, view] = secret["boxes"][name][secret["target"]]
-            rows["visible"][step, view] = secret["visible"][name][secret["target"]]
+            rows["boxes"][step, view, :shown] = secret["boxes"][name]
+            rows["visible"][step, view, :shown] = secret["visible"][name]
         observation, _, terminated, truncated, info = env.step(executed)
         done = terminated or truncated
     if not info["stable"]:
         return None
     length = env.step_count
+    action = np.zeros((length, SLOTS, PLAN_STEPS, len(drift)), np.float32)
+    action[:, :shown] = plan(
+        expert,
+        env.action_names,
+        positions=known["positions"][:length],
+        velocities=known["velocities"][:length],
+        half_heights=info["privileged"]["half_heights"],
+        hands=hands[:length],
+        steps=PLAN_STEPS,
+    )
     return Episode(
         seed=seed,
-        instruction=observation["instruction"],
+        instructions=_instructions(env, rng),
+        target=target,
         success=info["is_success"],
-        event=(0, length),
+        action=action,
+        events=np.tile((0, length), (SLOTS, 1)),
         **{name: values[:length] for name, values in rows.items()},
     )
+
+
+def _instructions(env: TabletopEnv, rng: np.random.Generator) -> tuple[str | None, ...]:
+    """One text a slot: the episode's own for the target, None where there is no object, or no words for it."""
+    texts: list[str | None] = [None] * SLOTS
+    for index, words in enumerate(env.layout.referents):
+        if words is not None:
+            texts[index] = env.instruction_for(index, "train", rng)
+    texts[env.layout.target] = env.instruction
+    return tuple(texts)
 
 
 def collect(

@@ -1,21 +1,26 @@
 """Episodes and the dataset folder: what was seen, done and said, with labels. NumPy only.
 
-A dataset is a folder of memory-mapped arrays and one `header.json`, which is written last. N steps, E episodes, V
-cameras, P proprioception and A action dimensions:
+A dataset is a folder of memory-mapped arrays and one `header.json`, which is written last. Everything that depends on
+what the words mean is there for every object that could have been named, not only for the one that was: one
+demonstration then teaches what each of the scene's instructions would have asked for, and where the gripper is says
+nothing about which one is read. N steps, E episodes, V cameras, O objects (fewer are padded with zeros), S steps of a
+plan, P proprioception and A action dimensions:
 
 | file | shape | content |
 |---|---|---|
 | `pixels.npy` | (N, V, H, W, 3) uint8 | what the cameras saw before the step |
 | `agent_pos.npy` | (N, P) float32 | proprioception before the step |
-| `action.npy` | (N, A) float32 | the expert's clean action in [-1, 1]: the label |
-| `executed.npy` | (N, A) float32 | what was done: the label plus injected noise (DART, Laskey et al. 2017) |
-| `boxes.npy` | (N, V, 4) float32 | target's visible box (cx, cy, w, h) in [0, 1] |
-| `visible.npy` | (N, V) bool | whether the target is visible |
+| `executed.npy` | (N, A) float32 | what was done, in [-1, 1]: the expert's action for the target plus noise (DART) |
+| `action.npy` | (N, O, S, A) float32 | the labels: from this step on, the expert's next S actions towards object o |
+| `boxes.npy` | (N, V, O, 4) float32 | the objects' visible boxes (cx, cy, w, h) in [0, 1] |
+| `visible.npy` | (N, V, O) bool | whether the object is visible |
 | `offsets.npy` | (E + 1,) int64 | first step of every episode, then N |
 | `seeds.npy` | (E,) int64 | environment seed |
-| `events.npy` | (E, 2) int64 | first and one-past-last step in which the instruction's event holds |
+| `targets.npy` | (E,) int64 | the object that the demonstration went to |
+| `events.npy` | (E, O, 2) int64 | first and one-past-last step in which the instruction's event holds |
 
-The header holds the schema version, task, names, instructions, counts, versions, and every file's size and checksum.
+The header holds the schema version, task, names, counts, versions, every file's size and checksum, and `instructions`:
+for every episode one text an object, null for an object that no words single out.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 HEADER = "header.json"
 ARRAYS: dict[str, str] = {
     "pixels": "uint8",
@@ -42,10 +47,24 @@ ARRAYS: dict[str, str] = {
     "visible": "bool",
     "offsets": "int64",
     "seeds": "int64",
+    "targets": "int64",
     "events": "int64",
 }
-_RANKS = {"pixels": 5, "boxes": 3, "offsets": 1, "seeds": 1}  # number of axes, 2 for the others
+_RANKS = {  # number of axes
+    "pixels": 5,
+    "agent_pos": 2,
+    "action": 4,
+    "executed": 2,
+    "boxes": 4,
+    "visible": 3,
+    "offsets": 1,
+    "seeds": 1,
+    "targets": 1,
+    "events": 3,
+}
 _PER_STEP = ("pixels", "agent_pos", "action", "executed", "boxes", "visible")
+_PER_EPISODE = ("seeds", "targets", "events")
+_OBJECT_AXIS = {"action": 1, "boxes": 2, "visible": 2, "events": 1}
 
 # Seeds of the three splits never meet: each is an offset into a range of its own.
 SEED_RANGE = 100_000_000
@@ -70,7 +89,8 @@ class Episode:
     """One recorded episode of K steps; arrays as in the module's table, without the E axis."""
 
     seed: int
-    instruction: str
+    instructions: tuple[str | None, ...]
+    target: int
     success: bool
     pixels: np.ndarray
     agent_pos: np.ndarray
@@ -78,7 +98,7 @@ class Episode:
     executed: np.ndarray
     boxes: np.ndarray
     visible: np.ndarray
-    event: tuple[int, int]
+    events: np.ndarray
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -93,8 +113,14 @@ class Dataset:
     arrays: dict[str, np.ndarray]
 
     @property
-    def instructions(self) -> list[str]:
-        return list(self.header["instructions"])
+    def instructions(self) -> list[list[str | None]]:
+        """By episode and object; None where no words single the object out."""
+        return [list(texts) for texts in self.header["instructions"]]
+
+    @property
+    def texts(self) -> list[str]:
+        """All instructions, one after the other."""
+        return [text for texts in self.header["instructions"] for text in texts if text is not None]
 
     @property
     def episodes(self) -> int:
@@ -115,8 +141,9 @@ def write_dataset(path: Path, episodes: Sequence[Episode], header: dict[str, Any
         np.save(partial / f"{name}.npy", array)
     np.save(partial / "offsets.npy", np.cumsum([0, *map(len, episodes)]).astype(np.int64))
     np.save(partial / "seeds.npy", np.array([e.seed for e in episodes], dtype=np.int64))
-    np.save(partial / "events.npy", np.array([e.event for e in episodes], dtype=np.int64))
-    _finish(partial, path, header, [e.instruction for e in episodes])
+    np.save(partial / "targets.npy", np.array([e.target for e in episodes], dtype=np.int64))
+    np.save(partial / "events.npy", np.array([e.events for e in episodes], dtype=np.int64))
+    _finish(partial, path, header, [list(e.instructions) for e in episodes])
 
 
 def merge_datasets(path: Path, parts: Sequence[Dataset], header: dict[str, Any]) -> None:
@@ -134,9 +161,9 @@ def merge_datasets(path: Path, parts: Sequence[Dataset], header: dict[str, Any])
         del joined
     lengths = np.concatenate([np.diff(part.arrays["offsets"]) for part in parts])
     np.save(partial / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    for name in ("seeds", "events"):
+    for name in _PER_EPISODE:
         np.save(partial / f"{name}.npy", np.concatenate([part.arrays[name] for part in parts]))
-    _finish(partial, path, header, [text for part in parts for text in part.instructions])
+    _finish(partial, path, header, [texts for part in parts for texts in part.instructions])
 
 
 def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
@@ -184,21 +211,31 @@ def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise DatasetError(f"{file}: not a NumPy array file ({error})") from None
-        if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != _RANKS.get(name, 2):
+        if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != _RANKS[name]:
             got = f"{arrays[name].dtype} with {arrays[name].ndim} axes"
-            raise DatasetError(f"{file}: {got}, expected {dtype} with {_RANKS.get(name, 2)}")
+            raise DatasetError(f"{file}: {got}, expected {dtype} with {_RANKS[name]}")
     offsets = arrays["offsets"]
     if len(offsets) < 2 or offsets[0] != 0 or np.any(np.diff(offsets) < 1):
         raise DatasetError(f"{path / 'offsets.npy'}: not an ascending list of first steps; collect the dataset again")
     for name in _PER_STEP:
         if len(arrays[name]) != offsets[-1]:
             raise DatasetError(f"{path / name}.npy: {len(arrays[name])} steps, offsets.npy says {offsets[-1]}")
-    for name in ("seeds", "events"):
+    for name in _PER_EPISODE:
         if len(arrays[name]) != len(offsets) - 1:
             raise DatasetError(f"{path / name}.npy: {len(arrays[name])} episodes, offsets.npy says {len(offsets) - 1}")
     if len(header["instructions"]) != len(offsets) - 1:
         got = f"{len(header['instructions'])} instructions"
         raise DatasetError(f"{header_path}: {got}, offsets.npy says {len(offsets) - 1} episodes")
+    objects = arrays["boxes"].shape[2]
+    for name, axis in _OBJECT_AXIS.items():
+        if arrays[name].shape[axis] != objects:
+            raise DatasetError(f"{path / name}.npy: {arrays[name].shape[axis]} objects, boxes.npy has {objects}")
+    for episode, texts in enumerate(header["instructions"]):
+        if not isinstance(texts, list) or len(texts) != objects or not all(isinstance(t, str | None) for t in texts):
+            raise DatasetError(f"{header_path}: instructions of episode {episode} are no {objects} texts or nulls")
+        target = int(arrays["targets"][episode])
+        if not 0 <= target < objects or texts[target] is None:
+            raise DatasetError(f"{path / 'targets.npy'}: episode {episode} has target {target}, which no text names")
     return Dataset(path=path, header=header, arrays=arrays)
 
 
@@ -209,7 +246,7 @@ def _fresh_partial(path: Path) -> Path:
     return partial
 
 
-def _finish(partial: Path, path: Path, header: dict[str, Any], instructions: list[str]) -> None:
+def _finish(partial: Path, path: Path, header: dict[str, Any], instructions: list[list[str | None]]) -> None:
     files = {
         f"{name}.npy": {
             "bytes": (partial / f"{name}.npy").stat().st_size,

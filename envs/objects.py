@@ -21,6 +21,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }
 SHAPES = ("ball", "cube", "cross", "wedge")
 SIZES = ("small", "large")
+SLOTS = 4  # objects that a scene can hold
 
 # Every word an instruction may use for a shape; the first is the canonical name.
 SHAPE_WORDS: dict[str, tuple[str, ...]] = {

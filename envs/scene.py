@@ -10,9 +10,8 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from envs.objects import HALF_HEIGHT, RADIUS, SIZES, TableObject
+from envs.objects import HALF_HEIGHT, RADIUS, SIZES, SLOTS, TableObject
 
-SLOTS = 4
 CONTROL_HZ = 20
 TIMESTEP = 0.005
 SUBSTEPS = round(1 / (CONTROL_HZ * TIMESTEP))

@@ -17,10 +17,10 @@ from gymnasium import spaces
 
 from envs.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
 from envs.instructions import Phrasing, Referent
-from envs.objects import COMBINATIONS, Combinations, TableObject
+from envs.objects import COMBINATIONS, SLOTS, Combinations, TableObject
 from envs.randomisation import SceneLook
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
-from envs.scene import CAMERAS, CONTROL_HZ, PARKED, SLOTS, load_scene, show_objects
+from envs.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, show_objects
 from envs.text import InstructionSpace
 
 DEFAULT_SIZE = 64

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SIZE = 32  # pixels a side of the small datasets
 PROPRIOCEPTION = 3
+OBJECTS = 3  # of which the last has no words
+PLAN_STEPS = 8
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 TEXTS = [
     f"{verb} the {size} {colour} {shape}"
@@ -27,7 +29,7 @@ TEXTS = [
 
 @pytest.fixture
 def write_small(tmp_path: Path) -> Callable[..., Dataset]:
-    """Writes a dataset in which the named square drifts over a grey picture, and the action points at it."""
+    """Writes a dataset in which two squares drift over a grey picture, and actions point at the one that is meant."""
 
     def write(
         name: str = "small",
@@ -61,31 +63,37 @@ def _episode(
     from envs.episode import Episode
 
     side = size // 4
-    text = TEXTS[int(rng.integers(len(TEXTS)))]
-    channel = next(i for colour, i in COLOURS.items() if colour in text)
-    start, speed = rng.integers(0, size - side, 2), rng.integers(-1, 2, 2)
-    corner = np.clip(start + speed * np.arange(n)[:, None], 0, size - side)  # (n, 2), x and y
+    colours = rng.permutation(list(COLOURS))[: OBJECTS - 1]
+    texts: list[str | None] = [str(rng.choice([text for text in TEXTS if colour in text])) for colour in colours]
     pixels = np.full((n, len(cameras), size, size, 3), 90, dtype=np.uint8)
-    for step, (x, y) in enumerate(corner):
-        pixels[step, :, y : y + side, x : x + side, channel] = 250
+    boxes = np.zeros((n, len(cameras), OBJECTS, 4), dtype=np.float32)
+    action = np.zeros((n, OBJECTS, PLAN_STEPS, len(actions)), dtype=np.float32)
+    for i, colour in enumerate(colours):
+        start, speed = rng.integers(0, size - side, 2), rng.integers(-1, 2, 2)
+        corner = np.clip(start + speed * np.arange(n)[:, None], 0, size - side)  # (n, 2), x and y
+        for step, (x, y) in enumerate(corner):
+            pixels[step, :, y : y + side, x : x + side, COLOURS[colour]] = 250
+        centre = (corner + side / 2) / size
+        boxes[:, :, i] = np.concatenate([centre, np.full((n, 2), side / size)], axis=1)[:, None]
+        later = np.minimum(np.arange(n)[:, None] + np.arange(PLAN_STEPS), n - 1)
+        action[:, i, :, :2] = (centre * 2 - 1)[later]
     pixels += np.arange(len(cameras), dtype=np.uint8)[:, None, None, None]  # so that cameras can be told apart
-    centre = (corner + side / 2) / size
-    boxes = np.concatenate([centre, np.full((n, 2), side / size)], axis=1).astype(np.float32)
-    action = np.zeros((n, len(actions)), dtype=np.float32)
-    action[:, :2] = centre * 2 - 1
-    visible = np.ones((n, len(cameras)), dtype=bool)
-    visible[n // 2] = False
+    visible = np.ones((n, len(cameras), OBJECTS), dtype=bool)
+    visible[n // 2, :, 0] = False
+    visible[:, :, len(colours) :] = False
+    target = int(rng.integers(len(colours)))
     return Episode(
         seed=index,
-        instruction=text,
+        instructions=(*texts, None),
+        target=target,
         success=True,
         pixels=pixels,
         agent_pos=(rng.normal(size=(n, PROPRIOCEPTION)) * [1, 10, 0] + [0, 5, 2]).astype(np.float32),
         action=action,
-        executed=action,
-        boxes=np.repeat(boxes[:, None], len(cameras), axis=1),
+        executed=action[:, target, 0],
+        boxes=boxes,
         visible=visible,
-        event=(n // 3, n - 1),
+        events=np.array([(n // 3 + i, n - 1) for i in range(OBJECTS)]),
     )
 
 

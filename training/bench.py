@@ -30,6 +30,7 @@ WARM_UP = 3  # steps of each side that do not count: the first are slower
 EPISODE_STEPS = 100
 PICTURE = 64  # pixels a side
 ACTIONS = ("dx", "dy", "dz")
+PLAN_STEPS = 8
 PROPRIOCEPTION = 8
 INSTRUCTIONS = ("follow the red ball", "stay above the small blue cube", "track the large green cylinder")
 
@@ -62,8 +63,8 @@ def pipeline_ratio(
     )
     with tempfile.TemporaryDirectory() as folder:
         data = synthetic_dataset(Path(folder) / "data", megabytes, policy_config.cameras)
-        tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, data.instructions)
-        sampler = Sampler([data], samples, tokenizer, list(ACTIONS))
+        tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, data.texts)
+        sampler = Sampler([data], samples, tokenizer, list(ACTIONS), relabel=config.relabel)
         torch.manual_seed(config.seed)
         policy = VLAPolicy(policy_config, sampler.shapes(len(ACTIONS), tokenizer.size)).train()
         policy.normaliser.set_statistics(*sampler.statistics())
@@ -118,17 +119,17 @@ def synthetic_dataset(path: Path, megabytes: float, cameras: tuple[str, ...] = (
 
 
 def _episode(rng: np.random.Generator, index: int, cameras: int) -> Episode:
-    n = EPISODE_STEPS
-    action = rng.uniform(-1, 1, (n, len(ACTIONS))).astype(np.float32)
+    n, objects = EPISODE_STEPS, len(INSTRUCTIONS)
     return Episode(
         seed=index,
-        instruction=INSTRUCTIONS[index % len(INSTRUCTIONS)],
+        instructions=INSTRUCTIONS,
+        target=index % objects,
         success=True,
         pixels=rng.integers(0, 256, (n, cameras, PICTURE, PICTURE, 3), dtype=np.uint8),
         agent_pos=rng.normal(size=(n, PROPRIOCEPTION)).astype(np.float32),
-        action=action,
-        executed=action,
-        boxes=rng.uniform(0.2, 0.4, (n, cameras, 4)).astype(np.float32),
-        visible=np.ones((n, cameras), dtype=bool),
-        event=(0, n),
+        action=rng.uniform(-1, 1, (n, objects, PLAN_STEPS, len(ACTIONS))).astype(np.float32),
+        executed=rng.uniform(-1, 1, (n, len(ACTIONS))).astype(np.float32),
+        boxes=rng.uniform(0.2, 0.4, (n, cameras, objects, 4)).astype(np.float32),
+        visible=np.ones((n, cameras, objects), dtype=bool),
+        events=np.tile((0, n), (objects, 1)),
     )

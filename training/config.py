@@ -28,6 +28,9 @@ class TrainConfig:
         ema: decay of the moving average of the weights, which is what is saved; 0 turns it off.
         seed: of the initial weights, the batches and the augmentation.
         holdout: share of the episodes kept out of training, for the validation loss.
+        relabel: share of the samples that read an instruction drawn from all those of the scene, with that one's boxes
+            and actions as labels; the others read what the demonstration followed. At 1 the gripper's place says
+            nothing about what is read, at 0 this is plain behaviour cloning.
         precision: "auto" takes bfloat16 where the hardware multiplies it natively, else float32.
         threads: CPU threads; 0 takes one a core.
         device: "auto" takes a GPU if there is one.
@@ -47,6 +50,7 @@ class TrainConfig:
     ema: float = 0.995
     seed: int = 0
     holdout: float = 0.02
+    relabel: float = 1.0
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     threads: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -64,6 +68,8 @@ class TrainConfig:
                 raise ValueError(f"{name} {getattr(self, name)} must be above 0")
         if not 0 <= self.ema < 1 or not 0 <= self.holdout < 0.5:
             raise ValueError(f"ema {self.ema} must lie in [0, 1) and holdout {self.holdout} in [0, 0.5)")
+        if not 0 <= self.relabel <= 1:
+            raise ValueError(f"relabel {self.relabel} must lie in [0, 1]")
         if min(self.warmup, self.threads, self.weight_decay, self.seed) < 0:
             raise ValueError("warmup, threads, weight_decay and seed must be 0 or more")
 

@@ -41,6 +41,11 @@ class _Part:
         missing = [name for name in config.cameras if name not in names]
         if missing:
             raise ValueError(f"{data.path}: camera {missing[0]!r} was not recorded, only {', '.join(names)}")
+        planned = data.arrays["action"].shape[2]
+        if config.chunk > planned:
+            raise ValueError(
+                f"{data.path}: labels look {planned} steps ahead; policy.head.chunk {config.chunk} exceeds it"
+            )
         offsets = data.arrays["offsets"]
         lengths = np.diff(offsets)
         self.pixels = data.arrays["pixels"]
@@ -48,18 +53,20 @@ class _Part:
         self.first_camera = names.index(config.cameras[0])
         self.agent_pos = np.array(data.arrays["agent_pos"])
         recorded = list(data.header["action_names"])
-        self.action = np.zeros((data.steps, len(action_names)), dtype=np.float32)
-        self.action[:, [action_names.index(name) for name in recorded]] = data.arrays["action"]
+        label = data.arrays["action"][:, :, : config.chunk]
+        self.action = np.zeros((*label.shape[:3], len(action_names)), dtype=np.float32)
+        self.action[..., [action_names.index(name) for name in recorded]] = label
         self.boxes = np.array(data.arrays["boxes"][:, self.first_camera])
         self.visible = np.array(data.arrays["visible"][:, self.first_camera])
-        episode = np.repeat(np.arange(data.episodes), lengths)
-        self.start, self.end = offsets[:-1][episode], offsets[1:][episode]
-        clock = np.arange(data.steps) - self.start
-        events = data.arrays["events"][episode]
-        self.event = (clock >= events[:, 0]) & (clock < events[:, 1])
-        ids, mask = tokenizer.encode(data.instructions)
+        self.episode = np.repeat(np.arange(data.episodes), lengths)
+        self.start, self.end = offsets[:-1][self.episode], offsets[1:][self.episode]
+        self.events, self.targets = np.array(data.arrays["events"]), np.array(data.arrays["targets"])
+        self.named = np.array([[text is not None for text in texts] for texts in data.instructions])
+        ids, mask = tokenizer.encode(data.texts)
         self.longest = int(mask.sum(1).max())
-        self.tokens, self.token_mask = ids[episode], mask[episode]
+        self.tokens = np.zeros((*self.named.shape, ids.shape[1]), dtype=ids.dtype)
+        self.token_mask = np.zeros(self.tokens.shape, dtype=np.bool_)
+        self.tokens[self.named], self.token_mask[self.named] = ids, mask
         # The last episodes are held out; at least one stays for training.
         kept = data.episodes - min(round(data.episodes * holdout), data.episodes - 1)
         self.trained = int(offsets[kept])
@@ -72,7 +79,11 @@ class Sampler:
     """Random batches from one or several datasets; datasets count alike, however many steps each holds.
 
     Actions of several tasks share one space: the union of their names, with zeros where a task has no such action.
-    `holdout` is the share of each dataset's episodes that `batch` leaves to `held_out=True`.
+
+    Args:
+        holdout: share of each dataset's episodes that `batch` leaves to `held_out=True`.
+        relabel: share of the samples whose instruction is drawn from all those of the scene, with the labels that
+            belong to it; the others read what the demonstration followed.
     """
 
     def __init__(
@@ -83,10 +94,11 @@ class Sampler:
         action_names: list[str],
         *,
         holdout: float = 0.0,
+        relabel: float = 0.0,
     ) -> None:
         if not datasets:
             raise ValueError("no dataset given; collect one with `vla collect`")
-        self.config = config
+        self.config, self.relabel = config, relabel
         self.parts = [_Part(d, config, action_names, tokenizer, holdout) for d in datasets]
         shapes = {(p.pixels.shape[2], p.agent_pos.shape[1]) for p in self.parts}
         if len(shapes) > 1:
@@ -95,7 +107,7 @@ class Sampler:
         # Attention costs what the padding costs: keep as many words as the longest instruction has.
         longest = max(part.longest for part in self.parts)
         for part in self.parts:
-            part.tokens, part.token_mask = part.tokens[:, :longest], part.token_mask[:, :longest]
+            part.tokens, part.token_mask = part.tokens[..., :longest], part.token_mask[..., :longest]
         self._back = (np.arange(config.frames) - (config.frames - 1)) * config.frame_stride
         self._ahead = np.arange(config.chunk)
 
@@ -125,12 +137,28 @@ class Sampler:
         """A random batch of `size` samples from the training or the held-out episodes."""
         counts = np.bincount(rng.integers(len(self.parts), size=size), minlength=len(self.parts))
         ranges = [(p.trained, len(p)) if held_out else (0, p.trained) for p in self.parts]
-        picked = [rng.integers(low, high, size=int(n)) for (low, high), n in zip(ranges, counts, strict=True)]
-        return self.gather(picked)
+        steps = [rng.integers(low, high, size=int(n)) for (low, high), n in zip(ranges, counts, strict=True)]
+        objects = [self._draw_objects(rng, p, s) for p, s in zip(self.parts, steps, strict=True)]
+        return self.gather(steps, objects)
 
-    def gather(self, steps: list[np.ndarray]) -> Batch:
-        """The batch of these steps, one array of step indices a dataset."""
-        pieces = [self._gather_part(p, s) for p, s in zip(self.parts, steps, strict=True) if len(s)]
+    def _draw_objects(self, rng: np.random.Generator, part: _Part, steps: np.ndarray) -> np.ndarray:
+        """The object that each sample's instruction names."""
+        episode = part.episode[steps]
+        chances = rng.random((len(steps), part.named.shape[1]))
+        any_named = np.where(part.named[episode], chances, -1.0).argmax(axis=1)
+        objects: np.ndarray = np.where(rng.random(len(steps)) < self.relabel, any_named, part.targets[episode])
+        return objects
+
+    def gather(self, steps: list[np.ndarray], objects: list[np.ndarray] | None = None) -> Batch:
+        """The batch of these steps, one array of step indices a dataset.
+
+        Args:
+            objects: which object each sample's instruction names, in the same form; the demonstrated one if left out.
+        """
+        objects = objects or [p.targets[p.episode[s]] for p, s in zip(self.parts, steps, strict=True)]
+        pieces = [
+            self._gather_part(*chosen) for chosen in zip(self.parts, steps, objects, strict=True) if len(chosen[1])
+        ]
         joined = {k: torch.from_numpy(np.concatenate([piece[k] for piece in pieces])) for k in pieces[0]}
         observation = Observation(
             frames=joined.pop("frames").movedim(-1, 3),
@@ -140,23 +168,23 @@ class Sampler:
         )
         return Batch(observation=observation, **joined)
 
-    def _gather_part(self, part: _Part, steps: np.ndarray) -> dict[str, np.ndarray]:
+    def _gather_part(self, part: _Part, steps: np.ndarray, objects: np.ndarray) -> dict[str, np.ndarray]:
         # Before an episode's start its first frame is repeated, as the rollout's controller does.
         rows = np.maximum(steps[:, None] + self._back, part.start[steps, None])
-        ahead = steps[:, None] + self._ahead
-        action_mask = ahead < part.end[steps, None]
-        ahead = np.minimum(ahead, part.end[steps, None] - 1)
+        episode = part.episode[steps]
+        clock = rows - part.start[steps, None]
+        event = part.events[episode, objects]
         pixels = part.pixels[rows]
         return {
             "frames": pixels if part.cameras is None else pixels[:, :, part.cameras],
             "agent_pos": part.agent_pos[rows],
-            "tokens": part.tokens[steps],
-            "token_mask": part.token_mask[steps],
-            "action": part.action[ahead],
-            "action_mask": action_mask,
-            "boxes": part.boxes[rows],
-            "visible": part.visible[rows],
-            "event": part.event[rows],
+            "tokens": part.tokens[episode, objects],
+            "token_mask": part.token_mask[episode, objects],
+            "action": part.action[steps, objects],
+            "action_mask": steps[:, None] + self._ahead < part.end[steps, None],
+            "boxes": part.boxes[rows, objects[:, None]],
+            "visible": part.visible[rows, objects[:, None]],
+            "event": (clock >= event[:, :1]) & (clock < event[:, 1:]),
         }
 
 

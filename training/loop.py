@@ -26,7 +26,7 @@ from envs.episode import Dataset
 from training.config import TrainConfig, TrainingError
 from training.dataset import SampleConfig, Sampler, augment
 from training.device import anywhere, make_accelerator, share_of_cores
-from training.provenance import provenance
+from training.provenance import fingerprint, provenance
 from training.state import has_state, load_state, save_state
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
@@ -116,9 +116,10 @@ def train(
     if config.batch % processes:
         raise TrainingError(f"batch {config.batch} must be a multiple of the {processes} processes")
     described = {"policy": asdict(policy_config), "train": asdict(config)}
-    _check_folder(out, resume, described)
+    data = {f"dataset {i} ({d.header['task']})": fingerprint(d) for i, d in enumerate(datasets)}
+    _check_folder(out, resume, {**described, "data": data})
 
-    texts = (text for d in datasets for text in d.instructions)
+    texts = (text for d in datasets for text in d.texts)
     tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
     names = [n for n in ACTION_ORDER if any(n in d.header["action_names"] for d in datasets)]
     samples = SampleConfig(
@@ -127,7 +128,7 @@ def train(
         chunk=policy_config.head.chunk,
         cameras=policy_config.cameras,
     )
-    sampler = Sampler(datasets, samples, tokenizer, names, holdout=config.holdout)
+    sampler = Sampler(datasets, samples, tokenizer, names, holdout=config.holdout, relabel=config.relabel)
     torch.manual_seed(config.seed)
     policy = VLAPolicy(policy_config, sampler.shapes(len(names), tokenizer.size))
     policy.normaliser.set_statistics(*sampler.statistics())
@@ -142,7 +143,7 @@ def train(
     first = load_state(out / STATE, policy, average, optimizer) if resume else 0
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+        (out / "config.json").write_text(json.dumps({**described, "data": data}, indent=2) + "\n")
     purpose = Purpose(
         tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
         action_names=tuple(names),
@@ -269,13 +270,14 @@ def _check_folder(out: Path, resume: bool, described: dict[str, Any]) -> None:
         except (OSError, ValueError) as error:
             raise TrainingError(f"{out / 'config.json'}: not readable ({error}); train anew elsewhere") from None
         now = json.loads(json.dumps(described))
-        for section in ("policy", "train"):
-            changed = [k for k in now[section] if now[section][k] != before[section].get(k)]
+        for section, values in now.items():
+            old = before.get(section, {})
+            changed = [k for k in {**old, **values} if values.get(k) != old.get(k)]
             if changed:
                 key = changed[0]
                 raise TrainingError(
-                    f"{out}: {section}.{key} was {before[section].get(key)!r} and is now {now[section][key]!r}; "
-                    "resume with the same settings"
+                    f"{out}: {section}.{key} was {old.get(key)!r} and is now {values.get(key)!r}; "
+                    f"resume with the same {'data' if section == 'data' else 'settings'}"
                 )
 
 

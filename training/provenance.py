@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -35,6 +37,12 @@ def provenance(settings: dict[str, Any], datasets: Sequence[Dataset]) -> dict[st
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
         "processor": platform.processor() or platform.machine(),
     }
+
+
+def fingerprint(data: Dataset) -> str:
+    """Twelve hexadecimal digits that change with any byte of the dataset's arrays, and with its instructions."""
+    described = {name: data.header[name] for name in ("task", "instructions", "files")}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _commit() -> str:

@@ -1,4 +1,4 @@
-"""Scripted experts, by task. An expert maps `info["privileged"]` and the environment to a clean action."""
+"""Scripted experts, by task. An expert maps a situation to a clean action towards every object in it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,52 @@ from typing import Any
 
 import numpy as np
 
+from envs.arm import ACTION_NAMES, MAX_SPEED, WORKSPACE
 from envs.experts.reach import reach
+from envs.experts.situation import Situation
 from envs.experts.track import track
+from envs.scene import CONTROL_HZ
 
-Expert = Callable[[dict[str, Any]], np.ndarray]
+Expert = Callable[[Situation], np.ndarray]
 
 EXPERTS: dict[str, Expert] = {"reach": reach, "track": track, "track_motion": track}
+
+
+def expert_action(task: str, privileged: dict[str, Any]) -> np.ndarray:
+    """What the task's expert does now, (A,) in [-1, 1], given `info["privileged"]`."""
+    action: np.ndarray = EXPERTS[task](Situation.of(privileged))[privileged["target"]]
+    return action
+
+
+def plan(
+    expert: Expert,
+    action_names: tuple[str, ...],
+    *,
+    positions: np.ndarray,
+    velocities: np.ndarray,
+    half_heights: np.ndarray,
+    hands: np.ndarray,
+    steps: int,
+) -> np.ndarray:
+    """From each of K successive moments on, the expert's next S actions towards each of O objects, `(K, O, S, A)`.
+
+    The objects move as they will have moved; the hand moves as the actions tell it to, at once and exactly. So these
+    are the labels of a chunk of actions that is carried out as planned, whatever was really done at those moments.
+
+    Args:
+        positions: (K, O, 3); velocities: (K, O, 2); half_heights: (O,); hands: (K, 3). Past the last moment the
+            objects are taken to stay where they are; actions planned for then are of no use.
+        steps: S.
+    """
+    moments, objects = positions.shape[:2]
+    axes = [ACTION_NAMES.index(name) for name in action_names]
+    actions = np.empty((moments, objects, steps, len(axes)), np.float32)
+    hand = np.repeat(hands[:, None], objects, axis=1)
+    for step in range(steps):
+        later = np.minimum(np.arange(moments) + step, moments - 1)
+        now = Situation(positions=positions[later], velocities=velocities[later], half_heights=half_heights, hand=hand)
+        actions[:, :, step] = expert(now)
+        moved = np.zeros((moments, objects, len(ACTION_NAMES)))
+        moved[..., axes] = actions[:, :, step] * MAX_SPEED[axes] / CONTROL_HZ
+        hand = np.clip(hand + moved[..., :3], *WORKSPACE)
+    return actions

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from envs.arm import MAX_SPEED
 from envs.experts.reach import limited
+from envs.experts.situation import Situation
 from envs.scene import CONTROL_HZ
 
 GAIN = 4.0  # 1/s
 
 
-def track(privileged: dict[str, Any]) -> np.ndarray:
-    """The action (dx, dy) in [-1, 1]."""
-    target = privileged["target"]
-    velocity = privileged["velocities"][target]
-    ahead = privileged["positions"][target, :2] + velocity / CONTROL_HZ
-    return limited((velocity + GAIN * (ahead - privileged["hand"][:2])) / MAX_SPEED[:2])
+def track(now: Situation) -> np.ndarray:
+    """The action (dx, dy) in [-1, 1] towards each object, (..., O, 2)."""
+    ahead = now.positions[..., :2] + now.velocities / CONTROL_HZ
+    return limited((now.velocities + GAIN * (ahead - now.hand[..., :2])) / MAX_SPEED[:2])

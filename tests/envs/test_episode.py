@@ -41,15 +41,16 @@ def episode(seed: int, length: int) -> Episode:
     rng = np.random.default_rng(seed)
     return Episode(
         seed=seed,
-        instruction=f"track the ball number {seed}",
+        instructions=(f"track the ball number {seed}", None, "track the cube"),
+        target=seed % 3 and 2,
         success=True,
         pixels=rng.integers(0, 256, (length, 2, 16, 16, 3), dtype=np.uint8),
         agent_pos=rng.normal(size=(length, 3)).astype(np.float32),
-        action=rng.uniform(-1, 1, (length, 2)).astype(np.float32),
+        action=rng.uniform(-1, 1, (length, 3, 4, 2)).astype(np.float32),
         executed=rng.uniform(-1, 1, (length, 2)).astype(np.float32),
-        boxes=rng.uniform(size=(length, 2, 4)).astype(np.float32),
-        visible=rng.uniform(size=(length, 2)) > 0.3,
-        event=(1, length),
+        boxes=rng.uniform(size=(length, 2, 3, 4)).astype(np.float32),
+        visible=rng.uniform(size=(length, 2, 3)) > 0.3,
+        events=np.array([(0, length), (0, 1), (1, length)]),
     )
 
 
@@ -66,9 +67,11 @@ def folder(tmp_path: Path) -> Path:
 def check(dataset: Dataset, episodes: list[Episode]) -> None:
     assert dataset.episodes == len(episodes)
     assert dataset.steps == sum(map(len, episodes))
-    assert dataset.instructions == [e.instruction for e in episodes]
+    assert dataset.instructions == [list(e.instructions) for e in episodes]
+    assert dataset.texts == [text for e in episodes for text in e.instructions if text is not None]
     np.testing.assert_array_equal(dataset.arrays["seeds"], [e.seed for e in episodes])
-    np.testing.assert_array_equal(dataset.arrays["events"], [e.event for e in episodes])
+    np.testing.assert_array_equal(dataset.arrays["targets"], [e.target for e in episodes])
+    np.testing.assert_array_equal(dataset.arrays["events"], [e.events for e in episodes])
     offsets = dataset.arrays["offsets"]
     for index, one in enumerate(episodes):
         for name in PER_STEP:
@@ -223,17 +226,17 @@ def flipped_byte(folder: Path) -> str:
 
 
 def foreign_array(folder: Path) -> str:
-    np.save(folder / "action.npy", np.zeros((14, 2), dtype=np.float32))
+    np.save(folder / "action.npy", np.zeros((14, 3, 4, 2), dtype=np.float32))
     return "action.npy"
 
 
 def other_dtype(folder: Path) -> str:
-    np.save(folder / "action.npy", np.zeros((14, 2), dtype=np.float64))
+    np.save(folder / "action.npy", np.zeros((14, 3, 4, 2), dtype=np.float64))
     return listed_anew(folder, "action.npy")
 
 
 def other_length(folder: Path) -> str:
-    np.save(folder / "action.npy", np.zeros((13, 2), dtype=np.float32))
+    np.save(folder / "action.npy", np.zeros((13, 3, 4, 2), dtype=np.float32))
     return listed_anew(folder, "action.npy")
 
 
@@ -280,8 +283,23 @@ def too_few_seeds(folder: Path) -> str:
 
 
 def too_few_events(folder: Path) -> str:
-    np.save(folder / "events.npy", np.zeros((2, 2), dtype=np.int64))
+    np.save(folder / "events.npy", np.zeros((2, 3, 2), dtype=np.int64))
     return listed_anew(folder, "events.npy")
+
+
+def too_few_objects(folder: Path) -> str:
+    np.save(folder / "visible.npy", np.zeros((14, 2, 2), dtype=bool))
+    return listed_anew(folder, "visible.npy")
+
+
+def target_without_words(folder: Path) -> str:
+    np.save(folder / "targets.npy", np.array([0, 1, 2], dtype=np.int64))
+    return listed_anew(folder, "targets.npy")
+
+
+def target_out_of_range(folder: Path) -> str:
+    np.save(folder / "targets.npy", np.array([0, 3, 2], dtype=np.int64))
+    return listed_anew(folder, "targets.npy")
 
 
 DAMAGES = {
@@ -299,6 +317,9 @@ DAMAGES = {
     "a file entry is a number": edit_header(lambda header: header["files"].update({"boxes.npy": 3})),
     "too few instructions": edit_header(lambda header: header["instructions"].pop()),
     "instructions are a number": edit_header(lambda header: header.update(instructions=3)),
+    "an episode's instructions are a text": edit_header(lambda header: header["instructions"].__setitem__(1, "abc")),
+    "an instruction is a number": edit_header(lambda header: header["instructions"][1].__setitem__(1, 3)),
+    "too few texts in an episode": edit_header(lambda header: header["instructions"][1].pop()),
     "missing array": missing_array,
     "truncated array": truncated,
     "appended byte": appended,
@@ -315,6 +336,9 @@ DAMAGES = {
     "wrong offsets": wrong_offsets,
     "too few seeds": too_few_seeds,
     "too few events": too_few_events,
+    "too few objects": too_few_objects,
+    "target without words": target_without_words,
+    "target out of range": target_out_of_range,
 }
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from envs.arm import MAX_YAW, WORKSPACE
+from envs.objects import SLOTS
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
-from envs.scene import BACKDROP_GROUP, CAMERAS, HIDDEN_GROUP, SLOTS, slot_geoms
+from envs.scene import BACKDROP_GROUP, CAMERAS, HIDDEN_GROUP, slot_geoms
 from envs.tabletop import TabletopEnv
 
 MakeEnv = Callable[..., TabletopEnv]

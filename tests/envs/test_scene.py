@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from envs.motion import CLEARANCE
-from envs.objects import COLOURS, SHAPES, SIZES, TableObject, crossed_objects, sample_object
-from envs.scene import HIDDEN_GROUP, SLOTS, load_scene, show_objects, slot_geoms
+from envs.objects import COLOURS, SHAPES, SIZES, SLOTS, TableObject, crossed_objects, sample_object
+from envs.scene import HIDDEN_GROUP, load_scene, show_objects, slot_geoms
 
 
 def shown(model: mujoco.MjModel, slot: int) -> list[int]:

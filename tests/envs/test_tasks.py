@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.experts import EXPERTS
+from envs.experts import expert_action
 from envs.gl import choose_gl_backend
 from envs.instructions import Referent, read_object
-from envs.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPES, SIZES, TableObject
+from envs.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPES, SIZES, SLOTS, TableObject
 from envs.registration import TASK_IDS, make_task
 from envs.rendering import Renderer
-from envs.scene import PARKED, SLOTS, load_scene, show_objects
+from envs.scene import PARKED, load_scene, show_objects
 from envs.tabletop import TabletopEnv
 from envs.tasks.track_motion import GROUPS, read_motion
 
@@ -307,7 +307,7 @@ def test_reach_fails_when_it_settles_on_another_object(make_env: MakeEnv) -> Non
         _, info = env.reset(seed=other)
         over = False
         while not over:
-            *_, terminated, truncated, info = env.step(EXPERTS["reach"]({**info["privileged"], "target": other}))
+            *_, terminated, truncated, info = env.step(expert_action("reach", {**info["privileged"], "target": other}))
             over = terminated or truncated
         assert terminated
         assert not info["is_success"]

@@ -24,37 +24,43 @@ def sampler_of(
     cameras: tuple[str, ...] = ("front",),
     actions: tuple[str, ...] = ("dx", "dy"),
     holdout: float = 0.0,
+    relabel: float = 0.0,
 ) -> tuple[Sampler, WordTokenizer]:
-    tokenizer = WordTokenizer.train([text for d in datasets for text in d.instructions], WORDS)
+    tokenizer = WordTokenizer.train([text for d in datasets for text in d.texts], WORDS)
     samples = SampleConfig(frames=frames, frame_stride=stride, chunk=chunk, cameras=cameras)
-    return Sampler(datasets, samples, tokenizer, list(actions), holdout=holdout), tokenizer
+    return Sampler(datasets, samples, tokenizer, list(actions), holdout=holdout, relabel=relabel), tokenizer
 
 
 def one_by_one(
-    data: Dataset, tokenizer: WordTokenizer, config: SampleConfig, actions: tuple[str, ...], step: int
+    data: Dataset,
+    tokenizer: WordTokenizer,
+    config: SampleConfig,
+    actions: tuple[str, ...],
+    step: int,
+    named: int | None = None,
 ) -> dict[str, np.ndarray]:
     """One sample, put together in the plainest way."""
     arrays, header = data.arrays, data.header
     offsets = arrays["offsets"].tolist()
     episode = max(e for e in range(len(offsets) - 1) if offsets[e] <= step)
     start, end = offsets[episode], offsets[episode + 1]
+    named = arrays["targets"][episode] if named is None else named
     cameras = [header["cameras"].index(name) for name in config.cameras]
     seen: dict[str, list[Any]] = {name: [] for name in ("frames", "agent_pos", "boxes", "visible", "event")}
     for t in range(config.frames):
         row = max(step - (config.frames - 1 - t) * config.frame_stride, start)
         seen["frames"].append([arrays["pixels"][row, c].transpose(2, 0, 1) for c in cameras])
         seen["agent_pos"].append(arrays["agent_pos"][row])
-        seen["boxes"].append(arrays["boxes"][row, cameras[0]])
-        seen["visible"].append(arrays["visible"][row, cameras[0]])
-        first, last = arrays["events"][episode]
+        seen["boxes"].append(arrays["boxes"][row, cameras[0], named])
+        seen["visible"].append(arrays["visible"][row, cameras[0], named])
+        first, last = arrays["events"][episode, named]
         seen["event"].append(first <= row - start < last)
     action, mask = [], []
     for s in range(config.chunk):
-        row = min(step + s, end - 1)
-        recorded = dict(zip(header["action_names"], arrays["action"][row], strict=True))
+        recorded = dict(zip(header["action_names"], arrays["action"][step, named, s], strict=True))
         action.append([recorded.get(name, 0.0) for name in actions])
         mask.append(step + s < end)
-    ids, token_mask = tokenizer.encode([data.instructions[episode]])
+    ids, token_mask = tokenizer.encode([data.header["instructions"][episode][named]])
     return {
         **{name: np.array(values) for name, values in seen.items()},
         "action": np.array(action, dtype=np.float32),
@@ -80,7 +86,7 @@ def flat(batch: Batch) -> dict[str, Tensor]:
 
 
 class TestGather:
-    @pytest.mark.parametrize(("frames", "stride", "chunk"), [(1, 1, 1), (3, 2, 4), (4, 5, 20)])
+    @pytest.mark.parametrize(("frames", "stride", "chunk"), [(1, 1, 1), (3, 2, 4), (4, 5, 8)])
     @pytest.mark.parametrize("cameras", [("front",), ("wrist",), ("wrist", "front")])
     def test_every_sample_is_what_a_plain_loop_gives(
         self, write_small: WriteSmall, frames: int, stride: int, chunk: int, cameras: tuple[str, ...]
@@ -97,6 +103,22 @@ class TestGather:
                     assert not value[len(got) :].any()
                     value = value[: len(got)]
                 np.testing.assert_array_equal(got, value, err_msg=f"{name} of step {step}")
+
+    def test_any_object_of_the_scene_can_be_named(self, write_small: WriteSmall) -> None:
+        data = write_small()
+        sampler, tokenizer = sampler_of([data])
+        steps = np.arange(data.steps)
+        for named in (0, 1):
+            batch = flat(sampler.gather([steps], [np.full(data.steps, named)]))
+            for step in steps:
+                expected = one_by_one(data, tokenizer, sampler.config, ("dx", "dy"), int(step), named)
+                for name, value in expected.items():
+                    got = batch[name][int(step)].numpy()
+                    np.testing.assert_array_equal(got, value[: len(got)], err_msg=f"{name} of step {step}")
+
+    def test_a_chunk_longer_than_the_labels_is_refused(self, write_small: WriteSmall) -> None:
+        with pytest.raises(ValueError, match=r"labels look 8 steps ahead; policy\.head\.chunk 9 exceeds it"):
+            sampler_of([write_small()], chunk=9)
 
     def test_types_are_those_of_the_contract(self, write_small: WriteSmall) -> None:
         sampler, _ = sampler_of([write_small()])
@@ -210,6 +232,24 @@ class TestHoldout:
         sampler, _ = sampler_of([write_small(lengths=(5,) * episodes)], holdout=holdout)
         assert sampler.held_out is some
         sampler.batch(np.random.default_rng(0), 4)
+
+
+class TestRelabel:
+    @pytest.mark.parametrize(("relabel", "share"), [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5)])
+    def test_so_many_samples_read_what_the_demonstration_followed(
+        self, write_small: WriteSmall, relabel: float, share: float
+    ) -> None:
+        data = write_small(lengths=(9,) * 6)
+        sampler, _ = sampler_of([data], relabel=relabel)
+        part = sampler.parts[0]
+        steps = np.random.default_rng(0).integers(data.steps, size=4000)
+        drawn = sampler._draw_objects(np.random.default_rng(1), part, steps)
+        assert np.mean(drawn == data.arrays["targets"][part.episode[steps]]) == pytest.approx(share, abs=0.03)
+
+    def test_what_no_words_single_out_is_never_named(self, write_small: WriteSmall) -> None:
+        sampler, _ = sampler_of([write_small()], relabel=1.0)
+        batch = sampler.batch(np.random.default_rng(0), 500)
+        assert batch.observation.token_mask.any(1).all()
 
 
 def test_the_generator_decides_the_batch(write_small: WriteSmall) -> None:

@@ -181,6 +181,19 @@ sys.exit(7 if result.interrupted else 0)
         assert "resume with the same settings" in str(caught.value)
         assert "\n" not in str(caught.value)
 
+    def test_other_data_are_refused(
+        self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path
+    ) -> None:
+        data, other = write_small(), write_small("other", seed=7)
+        train(policy_config, config, [data], tmp_path / "run", on_progress=stop_at(1))
+        for given, words in (
+            ([other], r"data\.dataset 0 \(track\) was '[0-9a-f]{12}' and is now '[0-9a-f]{12}'"),
+            ([data, other], r"data\.dataset 1 \(track\) was None"),
+        ):
+            with pytest.raises(TrainingError, match=words) as caught:
+                train(policy_config, config, given, tmp_path / "run", resume=True)
+            assert "resume with the same data" in str(caught.value)
+
     def test_nothing_to_resume(
         self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path
     ) -> None:
@@ -446,7 +459,7 @@ class TestBatches:
     def sampler(self, write_small: WriteSmall) -> Sampler:
         data = write_small()
         samples = SampleConfig(frames=2, frame_stride=1, chunk=2, cameras=("front",))
-        return Sampler([data], samples, WordTokenizer.train(data.instructions, 8), ["dx", "dy"])
+        return Sampler([data], samples, WordTokenizer.train(data.texts, 8), ["dx", "dy"])
 
     def draw(self, sampler: Sampler, config: TrainConfig, step: int, rank: int = 0, processes: int = 1) -> list[Tensor]:
         batch = draw_batch(sampler, config, step, rank, processes, device=torch.device("cpu"), unknown=UNKNOWN)
@@ -488,4 +501,4 @@ def test_a_pretrained_text_model_trains_and_its_checkpoint_acts_without_it(
     for name, value in source.items():
         if name.startswith("encoder.block"):
             assert torch.equal(saved[f"language.model.{name.removeprefix('encoder.')}"], value), name  # frozen
-    assert load_checkpoint(whole.checkpoint).tokenizer.encode(data.instructions)[1].any(1).all()
+    assert load_checkpoint(whole.checkpoint).tokenizer.encode(data.texts)[1].any(1).all()

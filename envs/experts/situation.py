@@ -1,0 +1,30 @@
+"""What an expert knows: one row an object, so that one call answers for every object that may be meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """positions (..., O, 3) of the objects' centres in metres, velocities (..., O, 2) in m/s, half_heights (O,) in
+    metres, and hand (..., O, 3), the pinch point in metres: when plans are made it differs by the object gone to.
+    """
+
+    positions: np.ndarray
+    velocities: np.ndarray
+    half_heights: np.ndarray
+    hand: np.ndarray
+
+    @classmethod
+    def of(cls, privileged: dict[str, Any]) -> Situation:
+        """From `info["privileged"]`."""
+        return cls(
+            positions=privileged["positions"],
+            velocities=privileged["velocities"],
+            half_heights=privileged["half_heights"],
+            hand=np.broadcast_to(privileged["hand"], privileged["positions"].shape),
+        )
