@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envs.collect import CollectConfig
+from envs.collect import PLAN_STEPS, CollectConfig
 from envs.registration import check_task
 from eval.evaluate import EvalConfig
 from training.config import TrainConfig
@@ -41,6 +41,17 @@ class RunConfig:
         missing = [name for name in self.policy.cameras if name not in self.collect.cameras]
         if missing:
             raise ValueError(f"policy.cameras has {missing[0]!r}, which collect.cameras does not record")
+        chunk, execute = self.policy.head.chunk, self.eval.controller.execute
+        if chunk > PLAN_STEPS:
+            raise ValueError(
+                f"policy.head.chunk {chunk} exceeds the {PLAN_STEPS} steps that a demonstration's label looks ahead; "
+                f"choose {PLAN_STEPS} or fewer"
+            )
+        if execute > chunk:
+            raise ValueError(
+                f"eval.controller.execute {execute} exceeds policy.head.chunk {chunk}: no more steps can be executed "
+                f"than are predicted"
+            )
 
 
 def named_runs() -> list[str]:

@@ -1,4 +1,4 @@
-"""How much of the simulator's own speed the collection of demonstrations keeps.
+"""How much of the simulator's own speed the collection of demonstrations keeps, and how often the experts succeed.
 
 The yardstick is what one control step of a labelled episode costs MuJoCo alone: physics, scene update, a colour and a
 segmentation picture of every camera, and reading both back, in a bare loop. The other side is all that a worker does:
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from envs.collect import CollectConfig, run_expert
 from envs.episode import Episode, split_seed, write_dataset
-from envs.registration import make_task
+from envs.registration import TASK_IDS, make_task
 
 if TYPE_CHECKING:
     from envs.tabletop import TabletopEnv
 
 WRITE_EVERY = 5  # episodes
+SMALL_PICTURE = 16  # pixels a side, where nobody looks at the pictures
 
 
 def collection_ratio(seconds: float, task: str = "track", config: CollectConfig | None = None) -> dict[str, Any]:
@@ -71,6 +72,54 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
         "ratio": raw_seconds / collection_seconds,
         "gl_renderer": gl_renderer,
     }
+
+
+def expert_success(episodes: int = 200, tasks: tuple[str, ...] = tuple(TASK_IDS)) -> dict[str, dict[str, Any]]:
+    """How often each task's expert succeeds without noise on the first test seeds, and on which it does not.
+
+    Returns, by task: `episodes`, `successes`, and `failed_seeds` as one gives them to `--seed`.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes {episodes} must be at least 1")
+    found = {}
+    for task in tasks:
+        env = make_task(task, cameras=("front",), size=SMALL_PICTURE, labels="none")
+        try:
+            failed = [seed for seed in range(episodes) if not _expert_succeeds(env, split_seed("test", seed))]
+        finally:
+            env.close()
+        found[task] = {"episodes": episodes, "successes": episodes - len(failed), "failed_seeds": failed}
+    return found
+
+
+def _expert_succeeds(env: TabletopEnv, seed: int) -> bool:
+    from envs.experts import expert_action
+
+    _, info = env.reset(seed=seed)
+    done = False
+    while not done:
+        _, _, terminated, truncated, info = env.step(expert_action(env.task, info["privileged"]))
+        done = terminated or truncated
+    return bool(info["is_success"])
+
+
+def raw_frames_per_second(env: TabletopEnv, seconds: float) -> float:
+    """Pictures of the first camera drawn one after another, with nothing in between: no physics, no labels.
+
+    The environment must have an episode. At least one picture is drawn, after one that does not count.
+    """
+    from envs.rendering import Renderer
+
+    renderer = Renderer(env._model, env.size)
+    try:
+        renderer.draw(env._data, env.cameras[0])
+        frames, started = 0, time.perf_counter()
+        while frames == 0 or time.perf_counter() - started < seconds:
+            renderer.draw(env._data, env.cameras[0])
+            frames += 1
+        return frames / (time.perf_counter() - started)
+    finally:
+        renderer.close()
 
 
 def _bare_step(env: TabletopEnv) -> tuple[Callable[[], None], Callable[[], None]]:

@@ -9,10 +9,7 @@ the scene, as if it had been the one to go to.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from envs.cores import usable_cores
 from envs.episode import (
     SEED_RANGE,
     Dataset,
@@ -36,6 +34,7 @@ from envs.episode import (
 )
 from envs.objects import SLOTS
 from envs.registration import check_task, make_task
+from envs.worker import start_worker
 
 if TYPE_CHECKING:
     from envs.tabletop import TabletopEnv
@@ -219,7 +218,7 @@ def collect(
             on_progress(sum(p.episodes for p in parts.values()), failures, rate)
 
     report()
-    with _pool(min(config.workers or os.cpu_count() or 1, max(len(todo), 1))) as pool:
+    with _pool(min(config.workers or usable_cores(), max(len(todo), 1))) as pool:
         waiting: set[Future[int]] = {pool.submit(_collect_shard, task, config, parts_folder, shard) for shard in todo}
         try:
             while waiting:
@@ -249,24 +248,11 @@ def collect(
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that start clean (no GL context or threads inherited) and leave interrupts to the parent."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for the next shard for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _collect_shard(task: str, config: CollectConfig, folder: Path, shard: int) -> int:

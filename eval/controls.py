@@ -3,37 +3,71 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from eval.results import POLICY
+from eval.results import POLICY, ConditionResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
     """What one condition changes.
 
-    options: for the environment's reset. counterfactual: read an instruction for another object of the scene.
-    pictures: what becomes of the frames. actor: who acts; "previous_action" repeats the policy's first action.
+    sentence: that in words, for reports. options: for the environment's reset. counterfactual: read an instruction for
+    another object of the scene. pictures: what becomes of the frames. actor: who acts.
     """
 
+    sentence: str
     options: dict[str, Any] = field(default_factory=dict)
     counterfactual: bool = False
     pictures: Literal["as_seen", "blank", "frozen"] = "as_seen"
     actor: Literal["policy", "previous_action", "expert"] = "policy"
 
 
+# In the order of the reports.
 CONTROLS: dict[str, Condition] = {
-    POLICY: Condition(),
-    "shuffled_instruction": Condition(counterfactual=True),
-    "held_out_phrasing": Condition(options={"phrasing": "held_out"}),
-    "unseen_combination": Condition(options={"combinations": "held_out"}),
-    "frozen_frames": Condition(pictures="frozen"),
-    "blank_image": Condition(pictures="blank"),
-    "previous_action": Condition(actor="previous_action"),
-    "expert": Condition(actor="expert"),
+    POLICY: Condition(sentence="the policy as it is meant to be used"),
+    "held_out_phrasing": Condition(
+        sentence="phrasings that were never trained on",
+        options={"phrasing": "held_out"},
+    ),
+    "unseen_combination": Condition(
+        sentence="a colour and shape that were never trained on together",
+        options={"combinations": "held_out"},
+    ),
+    "shuffled_instruction": Condition(
+        sentence="told to go to another object of the same scene, judged against the original one",
+        counterfactual=True,
+    ),
+    "frozen_frames": Condition(
+        sentence="the newest frame repeated in place of the history",
+        pictures="frozen",
+    ),
+    "blank_image": Condition(
+        sentence="every picture replaced by a blank one",
+        pictures="blank",
+    ),
+    "previous_action": Condition(
+        sentence="the policy is asked once, and its first action repeated to the end",
+        actor="previous_action",
+    ),
+    "expert": Condition(
+        sentence="the scripted expert, which knows where everything is",
+        actor="expert",
+    ),
 }
+
+
+def in_order(conditions: Mapping[str, ConditionResult]) -> dict[str, ConditionResult]:
+    """Those of `CONTROLS` in their order, then others as they come."""
+    known = [name for name in CONTROLS if name in conditions]
+    return {name: conditions[name] for name in dict.fromkeys([*known, *conditions])}
+
+
+def describe(name: str) -> str:
+    """A condition in words, "" for one that is not ours."""
+    return CONTROLS[name].sentence if name in CONTROLS else ""
 
 
 def choose_controls(names: str | Sequence[str]) -> list[str]:

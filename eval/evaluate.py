@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import platform
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from envs.cores import usable_cores
 from envs.episode import split_seed
 from envs.registration import check_task, make_task
 from eval.controller import Controller, ControllerConfig
-from eval.controls import CONTROLS
+from eval.controls import CONTROLS, choose_controls
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
-from eval.rollout import GROUP, GroupOutcome, run_group
-from eval.workers import NOTHING, Lost, run_jobs, serve
-from vla_policy.checkpoint import Checkpoint, load_checkpoint
+from eval.rollout import GROUP, action_index, control_rate, run_group
+from eval.workers import Lost, Pulse, run_jobs
+from vla_policy.checkpoint import DEFAULT_POLICY, Checkpoint, load_checkpoint
+
+if TYPE_CHECKING:
+    from envs.tabletop import TabletopEnv
 
 VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "transformers")
+GIVE_UP = 3  # groups lost before any was finished: then it is not the episodes
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot run at all; the message says what stopped its workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,7 @@ class EvalConfig:
         episodes: episodes a condition; 200 or more for a figure worth quoting.
         seed: first seed within the test range, which training can never reach.
         workers: processes; 0 takes one a core. Outcomes do not depend on it.
-        controls: conditions beside the plain policy.
+        controls: conditions beside the plain policy, or just "all" or "none".
         timeout: seconds without any progress after which a worker counts as hung.
         controller: how predicted chunks are executed.
     """
@@ -57,6 +64,7 @@ class EvalConfig:
             raise ValueError(f"workers {self.workers} must be 0 (one a core) or more")
         if self.timeout <= 0:
             raise ValueError(f"timeout {self.timeout} must be above 0 seconds")
+        choose_controls(self.controls)
         split_seed("test", self.seed + self.episodes - 1)
         split_seed("test", self.seed)
 
@@ -69,54 +77,68 @@ class _Job:
 
 
 OnProgress = Callable[[str, str, int, int], None]  # task, condition, finished episodes, all episodes
+OnCondition = Callable[[Results], None]
 
 
-def evaluate(checkpoint_path: Path, config: EvalConfig, *, on_progress: OnProgress | None = None) -> Results:
+def evaluate(
+    checkpoint_path: Path,
+    config: EvalConfig,
+    *,
+    on_progress: OnProgress | None = None,
+    on_condition: OnCondition | None = None,
+) -> Results:
     """Evaluate a checkpoint.
+
+    Args:
+        on_progress: called after every group of episodes.
+        on_condition: called after every condition with the results of those that are finished, so that they can be
+            saved: an interruption then costs the unfinished ones only.
 
     Raises:
         ValueError: the checkpoint cannot be loaded or cannot do a task.
+        EvaluationError: no episode could be finished.
     """
     checkpoint = load_checkpoint(checkpoint_path)
     tasks = config.tasks or checkpoint.purpose.tasks
-    conditions = (POLICY, *(name for name in config.controls if name != POLICY))
-    renderer = _check_tasks(checkpoint, tasks)
-    jobs = [
-        _Job(task=task, condition=name, seeds=seeds)
-        for task in tasks
-        for name in conditions
-        for seeds in _groups(config)
-    ]
+    conditions = choose_controls(config.controls)
+    renderer, rates = _try_tasks(checkpoint, tasks, config.seed)
     found: dict[tuple[str, str], list[EpisodeResult]] = {(t, c): [] for t in tasks for c in conditions}
-    deciding: dict[tuple[str, str], list[float]] = {key: [0.0, 0.0] for key in found}
-    for job, outcome in _finish_all(jobs, checkpoint_path, config):
-        key = (job.task, job.condition)
-        found[key] += outcome.episodes
-        deciding[key][0] += outcome.decisions
-        deciding[key][1] += outcome.seconds
+
+    def finished() -> Results:
+        done = {key: episodes for key, episodes in found.items() if len(episodes) == config.episodes}
+        results = {}
+        for task in tasks:
+            policy = done.get((task, POLICY))
+            summaries = {
+                name: summarise_condition(name, episodes, policy=policy)
+                for (of, name), episodes in done.items()
+                if of == task
+            }
+            results[task] = TaskResult(control_rate_hz=rates[task], conditions=summaries)
+        return Results(
+            checkpoint=CheckpointInfo(path=_given_name(checkpoint_path), provenance=checkpoint.provenance),
+            seed=config.seed,
+            tasks=results,
+            settings=_settings(config, tasks),
+            versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+            gl_renderer=renderer,
+            complete=len(done) == len(found),
+        )
+
+    jobs = [_Job(task=task, condition=name, seeds=seeds) for task, name in found for seeds in _groups(config)]
+    for job, episodes in _finish_all(jobs, checkpoint_path, config):
+        of_condition = found[job.task, job.condition]
+        of_condition += episodes
         if on_progress:
-            on_progress(*key, sum(map(len, found.values())), len(found) * config.episodes)
-    results = {}
-    for task in tasks:
-        policy = found[task, POLICY]
-        summaries = {}
-        for name in conditions:
-            decisions, seconds = deciding[task, name]
-            summaries[name] = summarise_condition(
-                name,
-                found[task, name],
-                policy=None if name == POLICY else policy,
-                control_rate_hz=decisions / seconds if seconds and name != "expert" else None,
-            )
-        results[task] = TaskResult(conditions=summaries)
-    return Results(
-        checkpoint=CheckpointInfo(path=str(checkpoint_path), provenance=checkpoint.provenance),
-        seed=config.seed,
-        tasks=results,
-        settings=_settings(config, tasks),
-        versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
-        gl_renderer=renderer,
-    )
+            on_progress(job.task, job.condition, sum(map(len, found.values())), len(found) * config.episodes)
+        if on_condition and len(of_condition) == config.episodes:
+            on_condition(finished())
+    return finished()
+
+
+def _given_name(path: Path) -> str:
+    """What the user called the checkpoint: results are compared and published, and should name nobody's folders."""
+    return "default" if path == DEFAULT_POLICY else str(path)
 
 
 def _groups(config: EvalConfig) -> Iterator[tuple[int | None, ...]]:
@@ -126,76 +148,81 @@ def _groups(config: EvalConfig) -> Iterator[tuple[int | None, ...]]:
         yield tuple(seeds[start : start + GROUP])
 
 
-def _finish_all(jobs: list[_Job], path: Path, config: EvalConfig) -> Iterator[tuple[_Job, GroupOutcome]]:
-    """Run all jobs; a seed whose worker hung or died is reported as invalid, and its group runs again without it."""
-    workers = min(config.workers or os.cpu_count() or 1, len(jobs))
-    work = partial(run_jobs, work=_work, setup=(path, config.controller), workers=workers, timeout=config.timeout)
-    while jobs:
-        again: list[_Job] = []
-        for answer in work(jobs):
-            if not isinstance(answer, Lost):
-                yield answer
-                continue
-            guilty = [s for s in answer.job.seeds if s is not None]
-            if answer.mark != NOTHING:
-                guilty = [answer.mark]
-            lost = [EpisodeResult(seed=seed, success=False, valid=False, failure=answer.reason) for seed in guilty]
-            yield answer.job, GroupOutcome(episodes=lost, decisions=0, seconds=0.0)
-            rest = tuple(None if seed in guilty else seed for seed in answer.job.seeds)
-            if any(seed is not None for seed in rest):
-                again.append(_Job(task=answer.job.task, condition=answer.job.condition, seeds=rest))
-        jobs = again
+def _finish_all(jobs: list[_Job], path: Path, config: EvalConfig) -> Iterator[tuple[_Job, list[EpisodeResult]]]:
+    """Run all jobs. A seed whose worker hung, died or failed is reported as invalid, and its group runs again without
+    it; where no single seed is to blame, all of the group's are.
+    """
+    waiting = deque(jobs)
+    workers = min(config.workers or usable_cores(), len(jobs))
+    finished, lost, reason = 0, 0, ""
+    for answer in run_jobs(waiting, _prepare, (path, config.controller), workers=workers, timeout=config.timeout):
+        if not isinstance(answer, Lost):
+            finished += 1
+            yield answer
+            continue
+        lost, reason = lost + 1, answer.reason
+        if not finished and lost == GIVE_UP:
+            break
+        job = answer.job
+        guilty = [answer.item] if answer.item in job.seeds else [seed for seed in job.seeds if seed is not None]
+        yield job, [EpisodeResult(seed=seed, success=False, valid=False, failure=reason) for seed in guilty]
+        rest = tuple(None if seed in guilty else seed for seed in job.seeds)
+        if any(seed is not None for seed in rest):
+            waiting.appendleft(replace(job, seeds=rest))
+    if not finished:
+        raise EvaluationError(f"no episode could be finished: {reason}; `vla doctor` looks for what is missing")
 
 
-def _work(pipe: Connection, mark: Any, setup: tuple[Path, ControllerConfig]) -> None:
-    """A worker: loads the policy once and keeps the environments of the task it works on."""
+def _prepare(pulse: Pulse, setup: tuple[Path, ControllerConfig]) -> Callable[[_Job], list[EpisodeResult]]:
+    """In a worker: loads the policy once; what it returns keeps the environments of the task it works on."""
     # One thread a worker: the same arithmetic for any number of workers, and no fight for cores.
     torch.set_num_threads(1)
     path, config = setup
-    state: dict[str, Any] = {}
+    checkpoint = load_checkpoint(path)
+    controller = Controller(checkpoint, GROUP, config)
+    policy = checkpoint.policy
+    kept: dict[tuple[str, bool], list[TabletopEnv]] = {}
 
-    def note(seed: int) -> None:
-        mark.value = seed
+    def forget() -> None:
+        for env in [env for envs in kept.values() for env in envs]:
+            env.close()
+        kept.clear()
 
-    def handle(job: _Job) -> GroupOutcome:
-        if not state:
-            state["checkpoint"] = load_checkpoint(path)
-            state["controller"] = Controller(state["checkpoint"], GROUP, config)
+    def handle(job: _Job) -> list[EpisodeResult]:
         wants_boxes = job.condition in (POLICY, "shuffled_instruction")
         key = (job.task, wants_boxes)
-        if state.get("key") != key:
-            for env in state.get("envs", []):
-                env.close()
-            policy = state["checkpoint"].policy
-            state["envs"] = [
-                make_task(
-                    job.task,
-                    cameras=policy.config.cameras,
-                    size=policy.shapes.size,
-                    labels="boxes" if wants_boxes else "none",
-                )
-                for _ in range(GROUP)
-            ]
-            state["key"] = key
-        condition = CONTROLS[job.condition]
-        return run_group(state["checkpoint"], state["controller"], state["envs"], job.seeds, condition, on_seed=note)
+        try:
+            if key not in kept:
+                forget()
+                kept[key] = []
+                for _ in range(GROUP):
+                    labels = "boxes" if wants_boxes else "none"
+                    env = make_task(job.task, cameras=policy.config.cameras, size=policy.shapes.size, labels=labels)
+                    kept[key].append(env)
+                    pulse.beat()
+            return run_group(checkpoint, controller, kept[key], job.seeds, CONTROLS[job.condition], beat=pulse.beat)
+        except Exception:
+            forget()  # whatever state they are in
+            raise
 
-    serve(pipe, handle)
+    return handle
 
 
-def _check_tasks(checkpoint: Checkpoint, tasks: tuple[str, ...]) -> str:
-    """Fail early and in this process if a task cannot be made or done; returns the GL renderer's name."""
-    from eval.rollout import action_index
+def _try_tasks(checkpoint: Checkpoint, tasks: tuple[str, ...], seed: int) -> tuple[str, dict[str, float]]:
+    """Make every task in this process, which fails early if one cannot be made or done.
 
-    name = ""
+    Returns the GL renderer's name and every task's control rate, measured while no worker needs the cores.
+    """
+    renderer, rates = "", {}
     for task in tasks:
         env = make_task(task, cameras=checkpoint.policy.config.cameras, size=checkpoint.policy.shapes.size)
         try:
             action_index(checkpoint, env)
-            name = env.gl_renderer
+            renderer = env.gl_renderer
+            rates[task] = control_rate(checkpoint, env, split_seed("test", seed))
         finally:
             env.close()
-    return name
+    return renderer, rates
 
 
 def _settings(config: EvalConfig, tasks: tuple[str, ...]) -> dict[str, Any]:

@@ -1,17 +1,12 @@
 """The report's plots as inline SVG. Pure functions from results to text; None where there is nothing to draw.
 
-Text stays text and takes the page's font. Colours are CSS variables of the page (`--ink`, ...), so one
-picture serves light and dark mode: matplotlib draws with stand-ins that `_to_svg` replaces.
+How they get the page's font and colours is in `eval.svg`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import matplotlib
@@ -22,37 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from eval.results import POLICY, ConditionResult
-
-_VARIABLES = ("ink", "muted", "grid", "policy", "variant", "control", "expert", "extra")
-_STAND_IN = {name: f"#0102{index + 16:02x}" for index, name in enumerate(_VARIABLES)}
-# Any: matplotlib types the keys as one closed set of literals, which differs between its versions.
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.edgecolor": _STAND_IN["grid"],
-    "axes.labelcolor": _STAND_IN["muted"],
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": _STAND_IN["grid"],
-    "grid.linewidth": 0.7,
-    "xtick.color": _STAND_IN["grid"],
-    "ytick.color": _STAND_IN["grid"],
-    "xtick.labelcolor": _STAND_IN["muted"],
-    "ytick.labelcolor": _STAND_IN["muted"],
-    "text.color": _STAND_IN["ink"],
-    "legend.frameon": False,
-    "legend.labelcolor": _STAND_IN["ink"],
-    "legend.fontsize": 10.5,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "axes.unicode_minus": False,
-}
-_WIDTH = 5.8  # inches at 72 to the inch: about 418 CSS pixels before the page scales it
+from eval.svg import STAND_IN, STYLE, new_figure, to_svg
 
 # Conditions that the policy should pass as well; all others but the expert take away something it needs.
 VARIANTS = ("held_out_phrasing", "unseen_combination")
@@ -70,14 +35,14 @@ def success_bars(conditions: Mapping[str, ConditionResult], titles: Mapping[str,
     shown = [(name, c, c.success_rate) for name, c in conditions.items() if c.success_rate is not None]
     if not shown:
         return None
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(0.36 * len(shown) + 0.75)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(0.36 * len(shown) + 0.75)
         for row, (name, condition, rate) in enumerate(shown):
-            colour = _STAND_IN[condition_role(name)]
+            colour = STAND_IN[condition_role(name)]
             axes.barh(row, rate, height=0.58, color=colour, linewidth=0)
-            axes.plot([condition.low, condition.high], [row, row], color=_STAND_IN["ink"], linewidth=1.4)
+            axes.plot([condition.low, condition.high], [row, row], color=STAND_IN["ink"], linewidth=1.4)
             for end in (condition.low, condition.high):
-                axes.plot([end, end], [row - 0.14, row + 0.14], color=_STAND_IN["ink"], linewidth=1.4)
+                axes.plot([end, end], [row - 0.14, row + 0.14], color=STAND_IN["ink"], linewidth=1.4)
             weight = "bold" if name == POLICY else "normal"
             axes.text(
                 1.04,
@@ -88,13 +53,13 @@ def success_bars(conditions: Mapping[str, ConditionResult], titles: Mapping[str,
                 transform=axes.get_yaxis_transform(),
             )
         axes.set_yticks(range(len(shown)), [titles[name] for name, _, _ in shown])
-        axes.tick_params(axis="y", length=0, labelcolor=_STAND_IN["ink"])
+        axes.tick_params(axis="y", length=0, labelcolor=STAND_IN["ink"])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlim(0.0, 1.0)
         axes.set_xticks(np.linspace(0.0, 1.0, 6), [f"{share} %" for share in range(0, 101, 20)])
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        return _to_svg(figure, "Success rate of each condition with its 95 % interval")
+        return to_svg(figure, "Success rate of each condition with its 95 % interval")
 
 
 def error_over_time(
@@ -113,8 +78,8 @@ def error_over_time(
         "frozen_frames": ("extra", (0, (1, 1.5))),
         "expert": ("expert", (0, (6, 2, 1, 2))),
     }
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(3.4)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(3.4)
         empty = True
         for name in drawn:
             errors = error_matrix(conditions[name]) if name in conditions else None
@@ -123,7 +88,7 @@ def error_over_time(
             time = np.arange(1, errors.shape[1] + 1) / (control_hz or 1.0)
             low, median, high = np.quantile(100.0 * errors, [0.25, 0.5, 0.75], axis=0)
             if empty:  # the condition that the plot is about
-                colour = _STAND_IN[condition_role(name)]
+                colour = STAND_IN[condition_role(name)]
                 axes.fill_between(time, low, high, color=colour, alpha=0.22, linewidth=0)
                 axes.plot(time, median, color=colour, linewidth=2.2, label=titles[name])
                 empty = False
@@ -132,7 +97,7 @@ def error_over_time(
                 axes.plot(
                     time,
                     median,
-                    color=_STAND_IN[variable],
+                    color=STAND_IN[variable],
                     linewidth=1.8,
                     linestyle=dashes,
                     label=titles[name],
@@ -140,7 +105,7 @@ def error_over_time(
         if empty:
             return None
         if tolerance_m is not None:
-            axes.axhline(100.0 * tolerance_m, color=_STAND_IN["ink"], linewidth=0.9)
+            axes.axhline(100.0 * tolerance_m, color=STAND_IN["ink"], linewidth=0.9)
             axes.annotate(
                 "tolerance",
                 (1.0, 100.0 * tolerance_m),
@@ -149,7 +114,7 @@ def error_over_time(
                 textcoords="offset points",
                 ha="right",
                 fontsize=10,
-                color=_STAND_IN["muted"],
+                color=STAND_IN["muted"],
             )
         axes.set_xlabel("time (s)" if control_hz else "control step")
         axes.set_ylabel("distance to target (cm)")
@@ -157,7 +122,7 @@ def error_over_time(
         axes.margins(x=0.0)
         axes.set_xlim(left=0.0)
         _legend_above(axes, columns=2)
-        return _to_svg(figure, "Distance between gripper and target over the episode, median and quartiles")
+        return to_svg(figure, "Distance between gripper and target over the episode, median and quartiles")
 
 
 def error_matrix(condition: ConditionResult) -> NDArray[np.float64] | None:
@@ -185,10 +150,10 @@ def learning_curve_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
     if not curves:
         return None
     variables = ("policy", "control", "expert", "extra", "variant")
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(3.2)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(3.2)
         for variable, (name, curve) in zip(variables, curves.items(), strict=False):
-            colour = _STAND_IN[variable]
+            colour = STAND_IN[variable]
             width = 2.2 if name == "loss" else 1.5
             window = max(1, len(curve) // 50)
             if window > 1:
@@ -206,7 +171,7 @@ def learning_curve_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
         if len(seconds) > 1 and (np.diff(seconds[:, 0]) > 0).all() and (np.diff(seconds[:, 1]) > 0).all():
             _minutes_above(axes, seconds)
         _legend_above(axes, columns=3)
-        return _to_svg(figure, "Training loss over training steps")
+        return to_svg(figure, "Training loss over training steps")
 
 
 def _curve(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
@@ -236,34 +201,7 @@ def _minutes_above(axes: Axes, seconds: NDArray[np.float64]) -> None:
     upper.spines["top"].set_visible(False)
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height), dpi=72, layout="constrained")
-    return figure, figure.add_subplot()
-
-
 def _legend_above(axes: Axes, columns: int) -> None:
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     figure.legend(loc="outside upper left", ncols=columns, handlelength=2.4, columnspacing=1.4, borderaxespad=0.2)
-
-
-def _to_svg(figure: Figure, title: str) -> str:
-    """The figure as an <svg> element for an HTML page: scalable, titled, in the page's font and colours."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    head, body = text.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head)
-    assert box is not None
-    for name, stand_in in _STAND_IN.items():
-        body = body.replace(stand_in, f"var(--{name})")
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    # Several figures share one page: groups need no ids, what is referred to gets a prefix of its own.
-    body = re.sub(r'<g id="[^"]*"', "<g", body)
-    prefix = "f" + hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest()[:8]
-    for attribute in (r'(\bid=")', r"(url\(#)", r'(href="#)'):
-        body = re.sub(attribute, rf"\g<1>{prefix}-", body)
-    body = body.replace("xlink:href", "href")
-    return f'<svg class="plot" {box.group()} role="img" aria-label="{escape(title)}">{body}'.strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,14 +15,18 @@ from eval.controller import Controller, ControllerConfig
 from eval.controls import CONTROLS
 from eval.overlay import draw_overlay
 from eval.results import EpisodeResult
-from eval.rollout import GROUP, run_group
+from eval.rollout import GROUP, one_thread, run_group
 from vla_policy.checkpoint import Checkpoint
+from vla_policy.contract import Aux
 
 if TYPE_CHECKING:
     from envs.tabletop import TabletopEnv
 
-SCALE = 2  # of the environment's rendered picture
-HOLD = 15  # frames that show the verdict at the end
+PICTURE = 256  # pixels a side, drawn anew: what the policy sees is small
+SCALE = 2  # of that picture
+HOLD = 15  # frames that show the end and the verdict
+
+Scene = Callable[[str | None], np.ndarray]  # a moment of the film, drawn with or without a verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,34 +59,46 @@ def record(
         ValueError: the instruction names nothing the task knows.
     """
     referent = None if instruction is None else read_instruction(task, instruction)
-    shapes = checkpoint.policy.shapes
-    cameras = checkpoint.policy.config.cameras
-    env = make_task(task, cameras=cameras, size=shapes.size, render_mode="rgb_array")
-    scenes: list[Callable[[str | None], np.ndarray]] = []
+    shown = CONTROLS[condition]
+    policy = checkpoint.policy
+    env = make_task(task, cameras=policy.config.cameras, size=policy.shapes.size)
+    view = _View(env)
+    # The episode's own controller looks only when a chunk is used up. This one looks at every step, so that box and
+    # heat map belong to the picture that they are drawn on.
+    onlooker = Controller(checkpoint, 1, ControllerConfig(execute=1))
+    scenes: list[Scene] = []
 
-    def keep(env: TabletopEnv, controller: Controller | None, action: np.ndarray) -> None:
-        scenes.append(_scene(env, controller, action, row))
+    def keep(env: TabletopEnv, seen: dict[str, Any], read: str, action: np.ndarray) -> None:
+        believed = None
+        if shown.actor == "policy":
+            if env.step_count == 0:
+                onlooker.reset([read], frozen=shown.pictures == "frozen")
+            onlooker.act([seen])
+            assert onlooker.chunk is not None
+            believed = onlooker.chunk.aux
+        scenes.append(view.scene(read, believed, action))
 
     try:
         rows: list[int | None] = [None] * GROUP
         rows[row] = seed
-        outcome = run_group(
-            checkpoint,
-            Controller(checkpoint, GROUP, controller or ControllerConfig()),
-            [env] * GROUP,
-            rows,
-            CONTROLS[condition],
-            on_step=keep,
-            referent=referent,
-            instruction=instruction,
-        )
+        with one_thread():  # as the evaluation's workers
+            [episode] = run_group(
+                checkpoint,
+                Controller(checkpoint, GROUP, controller or ControllerConfig()),
+                [env] * GROUP,
+                rows,
+                shown,
+                on_step=keep,
+                referent=referent,
+                instruction=instruction,
+            )
+        end = view.scene(episode.instruction)
         fps = int(env.metadata["render_fps"])
     finally:
+        view.close()
         env.close()
-    episode = outcome.episodes[0]
     verdict = "success" if episode.success else f"failure: {episode.failure}"
-    frames = [scene(None) for scene in scenes]
-    return Recording(episode=episode, frames=frames + [scenes[-1](verdict)] * HOLD, fps=fps)
+    return Recording(episode=episode, frames=[scene(None) for scene in scenes] + [end(verdict)] * HOLD, fps=fps)
 
 
 def read_instruction(task: str, text: str) -> Referent:
@@ -125,37 +141,64 @@ def film(recording: Recording, path: Path) -> Path:
     return write_mp4(path, recording.frames, recording.fps)
 
 
-def _scene(
-    env: TabletopEnv, controller: Controller | None, action: np.ndarray, row: int
-) -> Callable[[str | None], np.ndarray]:
-    """Everything about this moment, ready to be drawn with or without a verdict."""
-    picture, step = env.render(), env.step_count
-    secret = env.privileged()
-    target, camera = secret["target"], env.cameras[0]
-    true_box = secret["boxes"][camera][target].tolist() if secret["visible"][camera][target] else None
-    predicted = attention = None
-    aux = controller.chunk.aux if controller is not None and controller.chunk is not None else None
-    if aux is not None and aux.boxes is not None:
-        predicted = aux.boxes[row, -1].tolist()
-    if aux is not None and aux.location is not None:
-        attention = aux.location[row, -1].float().cpu().numpy()
-    # The robot's x axis points at the front camera, so it is down in the picture, and y is to the right.
-    arrow = (float(action[1]), float(action[0]))
-    gripper = env.project(secret["hand"])
-    text = env.instruction if controller is None else controller.read[row]
+class _View:
+    """What the film shows: the camera that the policy's boxes and heat map belong to, drawn larger."""
 
-    def draw(verdict: str | None) -> np.ndarray:
-        return draw_overlay(
-            picture,
-            instruction=text or env.instruction,
-            true_box=true_box,
-            predicted_box=predicted,
-            attention=attention,
-            action=arrow,
-            step=step,
-            verdict=verdict,
-            scale=SCALE,
-            gripper=gripper,
-        )
+    def __init__(self, env: TabletopEnv) -> None:
+        from envs.rendering import Renderer
 
-    return draw
+        self._env, self._camera = env, env.cameras[0]
+        self._renderer = Renderer(env._model, PICTURE)
+
+    def close(self) -> None:
+        self._renderer.close()
+
+    def scene(self, text: str, believed: Aux | None = None, action: np.ndarray | None = None) -> Scene:
+        """Everything about this moment: the state, what the policy believes of it, and the action it takes there."""
+        env, secret = self._env, self._env.privileged()
+        picture = self._renderer.draw(env._data, self._camera)
+        target, camera, step = secret["target"], self._camera, env.step_count
+        true_box = secret["boxes"][camera][target].tolist() if secret["visible"][camera][target] else None
+        predicted = attention = None
+        if believed is not None and believed.boxes is not None:
+            predicted = believed.boxes[0, -1].tolist()
+        if believed is not None and believed.location is not None:
+            attention = believed.location[0, -1].float().cpu().numpy()
+        arrow = None if action is None else self._arrow(action)
+        gripper = self._place(secret["hand"])
+
+        def draw(verdict: str | None) -> np.ndarray:
+            return draw_overlay(
+                picture,
+                instruction=text,
+                true_box=true_box,
+                predicted_box=predicted,
+                attention=attention,
+                action=arrow,
+                step=step,
+                verdict=verdict,
+                scale=SCALE,
+                gripper=gripper,
+            )
+
+        return draw
+
+    def _turned(self, vector: np.ndarray) -> np.ndarray:
+        """A direction (3,) of the scene in the camera's axes: right, up, towards the camera."""
+        turned: np.ndarray = self._env._data.cam(self._camera).xmat.reshape(3, 3).T @ vector
+        return turned
+
+    def _arrow(self, action: np.ndarray) -> tuple[float, float]:
+        """Where the action moves the gripper in the picture: right and down, 1 being full speed across the view."""
+        commands = dict(zip(self._env.action_names, action.tolist(), strict=True))
+        right, up, _ = self._turned(np.array([commands.get(name, 0.0) for name in ("dx", "dy", "dz")]))
+        return float(right), float(-up)
+
+    def _place(self, point: np.ndarray) -> tuple[float, float] | None:
+        """Where a point (3,) in metres lies, [0, 1] being the picture; None if it is behind the camera."""
+        env = self._env
+        right, up, back = self._turned(point - env._data.cam(self._camera).xpos)
+        if back >= 0:
+            return None
+        half = -back * np.tan(np.deg2rad(env._model.cam(self._camera).fovy[0]) / 2)
+        return float(0.5 + right / half / 2), float(0.5 - up / half / 2)

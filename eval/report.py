@@ -12,9 +12,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from eval.controls import describe, in_order
 from eval.plots import condition_role, error_over_time, learning_curve_plot, success_bars
 from eval.results import (
-    CONDITIONS,
     POLICY,
     ConditionResult,
     EpisodeResult,
@@ -48,7 +48,10 @@ def condition_title(name: str) -> str:
 
 
 def markdown_table(results: Results) -> str:
-    """One row for each condition of each task; differences in points, a dash where there is no number."""
+    """One row for each condition of each task; differences in points, a dash where there is no number.
+
+    The control rate is the policy's, measured apart: decisions a second that one robot would get on one CPU thread.
+    """
     header = [
         "task",
         "condition",
@@ -60,9 +63,9 @@ def markdown_table(results: Results) -> str:
     header += ["control rate", "episodes", "invalid"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * 7]
     for task_name, task in results.tasks.items():
-        for name, c in task.ordered().items():
+        for name, c in in_order(task.conditions).items():
             cells = [task_name, condition_title(name), _rate(c.success_rate, c.low, c.high), _difference(c)]
-            cells += [_centimetres(c.mean_error_m), _number(c.box_iou, 2), _hertz(c.control_rate_hz)]
+            cells += [_centimetres(c.mean_error_m), _number(c.box_iou, 2), _control_rate(name, task)]
             cells += [str(c.episodes), str(c.invalid)]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -96,7 +99,6 @@ def write_report(
         videos=[_video_view(key, Path(path), results) for key, path in (videos or {}).items()],
         learning_curve=Markup(curve) if curve else None,
         training=list(_flatten(learning_curve[-1])) if learning_curve else [],
-        conditions=CONDITIONS,
         facts={
             "Checkpoint": [("path", results.checkpoint.path), *_flatten(results.checkpoint.provenance)],
             "Settings": [("seed", str(results.seed)), *_flatten(results.settings)],
@@ -113,9 +115,8 @@ def write_report(
 _CONTROLS = {
     "shuffled_instruction": ("Does it listen?", "it listens to the words"),
     "frozen_frames": ("Does it need motion?", "it needs motion"),
-    "single_frame": ("Does it need several frames?", "it needs more than one frame"),
     "blank_image": ("Does it need the picture?", "it needs the picture"),
-    "previous_action": ("Does it beat repetition?", "it does better than repeating the last action"),
+    "previous_action": ("Does it beat repetition?", "it does better than repeating its first action"),
 }
 _VARIANTS = {
     "held_out_phrasing": ("Does it know new phrasings?", "phrasings it was never trained on"),
@@ -123,6 +124,9 @@ _VARIANTS = {
 }
 RARE = 0.2
 """Below this success rate a control cannot show what the policy relies on."""
+UNTOLD = "Cannot be told, too many episodes are invalid"
+TROUBLE = 0.05
+"""Above this share of invalid episodes a condition says more about the machine than about the policy."""
 
 
 def answers(task: TaskResult) -> list[Answer]:
@@ -140,7 +144,9 @@ def answers(task: TaskResult) -> list[Answer]:
         if control is None:
             continue
         verdict, said = "No sign of it", f"there is no sign that {clause}"
-        if _success(policy) < RARE:
+        if _troubled(control, policy):
+            verdict, said = UNTOLD, ""
+        elif _success(policy) < RARE:
             verdict, said = "Cannot be told, the policy rarely succeeds", ""
         elif _change(control, policy) < 0:
             full = _success(control) <= 0.5 * _success(policy)
@@ -152,23 +158,28 @@ def answers(task: TaskResult) -> list[Answer]:
             continue
         change = _change(variant, policy)
         verdict = ("Less well", "As far as can be told", "Even better")[change + 1]
-        said = ("it does worse on", "no difference was found on", "it does better on")[change + 1]
-        found.append(_answer(variant, question, verdict, f"{said} {noun}"))
+        said = ("it does worse on", "no difference was found on", "it does better on")[change + 1] + f" {noun}"
+        if _troubled(variant, policy):
+            verdict, said = UNTOLD, ""
+        found.append(_answer(variant, question, verdict, said))
     expert = _measured(task, "expert")
     if expert is not None:
         verdict = ("The policy is better", "No difference found", "The expert is better")[_change(expert, policy) + 1]
+        if _troubled(expert, policy):
+            verdict = UNTOLD
         found.append(_answer(expert, "How far is the expert?", verdict, ""))
     return found
 
 
 def summary(task_name: str, task: TaskResult) -> str:
-    """Two or three sentences: how often it succeeds, and what the controls say about why."""
+    """A few sentences: how often it succeeds, what is wrong with that figure, and what the controls say about why."""
     policy = _measured(task, POLICY)
     if policy is None:
-        return f"The plain policy was not measured on {task_name}."
+        return ". ".join([f"The plain policy was not measured on {task_name}", *_invalid(task)]) + "."
     sentences = [
         f"The policy succeeds in {_percent(_success(policy))} of {policy.episodes} unseen {task_name} "
-        f"episodes (95 % interval {_interval(policy.low, policy.high)})"
+        f"episodes (95 % interval {_interval(policy.low, policy.high)})",
+        *_invalid(task),
     ]
     clauses = [answer.clause for answer in answers(task) if answer.clause]
     plain = [clause.removeprefix("it ") for clause in clauses if clause.startswith("it ")]
@@ -177,11 +188,24 @@ def summary(task_name: str, task: TaskResult) -> str:
     sentences += [clause[0].upper() + clause[1:] for clause in clauses if not clause.startswith("it ")]
     if _success(policy) < RARE and any(name in task.conditions for name in _CONTROLS):
         sentences.append("It succeeds too rarely for the controls to show what it relies on")
+    if task.control_rate_hz is not None:
+        sentences.append(f"One robot would get {task.control_rate_hz:.0f} decisions a second on one CPU thread")
     return ". ".join(sentences) + "."
 
 
+def _invalid(task: TaskResult) -> list[str]:
+    """A sentence on the invalid episodes, if there are any, with the reasons."""
+    parts = []
+    for name, condition in in_order(task.conditions).items():
+        if condition.invalid:
+            reasons = failure_counts(condition, invalid=True)
+            why = ", ".join(f"{count} \u00d7 {reason}" for reason, count in reasons.items())
+            parts.append(f"{condition.invalid} of {condition.episodes} under {condition_title(name)} ({why})")
+    return [f"Invalid episodes, which count as failures: {'; '.join(parts)}"] if parts else []
+
+
 def _answer(condition: ConditionResult, question: str, verdict: str, clause: str) -> Answer:
-    numbers = f"{_percent(_success(condition))} succeed ({CONDITIONS[condition.name]})"
+    numbers = f"{_percent(_success(condition))} succeed ({describe(condition.name)})"
     if condition.followed_rate is not None:
         numbers += f"; {_percent(condition.followed_rate)} did as they were told"
     d = condition.difference_to_policy
@@ -192,6 +216,11 @@ def _answer(condition: ConditionResult, question: str, verdict: str, clause: str
 def _measured(task: TaskResult, name: str) -> ConditionResult | None:
     condition = task.conditions.get(name)
     return condition if condition is not None and condition.episodes else None
+
+
+def _troubled(*conditions: ConditionResult) -> bool:
+    """Whether so many episodes are invalid that a comparison would take trouble for failure."""
+    return any(condition.invalid > TROUBLE * condition.episodes for condition in conditions)
 
 
 def _success(condition: ConditionResult) -> float:
@@ -215,7 +244,7 @@ def _change(condition: ConditionResult, policy: ConditionResult) -> int:
 
 
 def _task_view(name: str, task: TaskResult, settings: Mapping[str, Any]) -> dict[str, Any]:
-    conditions = task.ordered()
+    conditions = in_order(task.conditions)
     titles = {key: condition_title(key) for key in conditions}
     failures = {key: failure_counts(condition) for key, condition in conditions.items()}
     reasons = Counter[str]()
@@ -238,7 +267,7 @@ def _task_view(name: str, task: TaskResult, settings: Mapping[str, Any]) -> dict
         "answers": answers(task),
         "bars": Markup(bars) if bars else None,
         "errors": Markup(errors) if errors else None,
-        "rows": [_row(key, condition) for key, condition in conditions.items()],
+        "rows": [_row(key, condition, task) for key, condition in conditions.items()],
         "reasons": [reason for reason, _ in reasons.most_common()],
         "failures": [
             {"title": titles[key], "counts": failures[key], "episodes": conditions[key].episodes} for key in conditions
@@ -248,12 +277,12 @@ def _task_view(name: str, task: TaskResult, settings: Mapping[str, Any]) -> dict
     }
 
 
-def _row(name: str, c: ConditionResult) -> dict[str, str]:
+def _row(name: str, c: ConditionResult, task: TaskResult) -> dict[str, str]:
     d = c.difference_to_policy
     followed = c.followed_rate is not None and c.followed_low is not None and c.followed_high is not None
     return {
         "title": condition_title(name),
-        "description": CONDITIONS.get(name, ""),
+        "description": describe(name),
         "role": condition_role(name),
         "rate": NONE if c.success_rate is None else f"{100 * c.success_rate:.1f} %",
         "rate_interval": _interval(c.low, c.high) if c.episodes else "",
@@ -263,7 +292,7 @@ def _row(name: str, c: ConditionResult) -> dict[str, str]:
         "followed_interval": _interval(c.followed_low or 0.0, c.followed_high or 0.0) if followed else "",
         "error": _centimetres(c.mean_error_m),
         "box_iou": _number(c.box_iou, 2),
-        "control_rate": _hertz(c.control_rate_hz),
+        "control_rate": _control_rate(name, task),
         "episodes": str(c.episodes),
         "invalid": str(c.invalid),
     }
@@ -383,5 +412,6 @@ def _centimetres(metres: float | None) -> str:
     return NONE if metres is None else f"{100 * metres:.1f} cm"
 
 
-def _hertz(rate: float | None) -> str:
-    return NONE if rate is None else f"{rate:.0f} Hz"
+def _control_rate(name: str, task: TaskResult) -> str:
+    """It is the network's, whatever the condition: shown once."""
+    return NONE if name != POLICY or task.control_rate_hz is None else f"{task.control_rate_hz:.0f} Hz"

@@ -4,7 +4,8 @@ The file is the dataclasses below, field by field, so each docstring here is the
 
     schema_version   int, SCHEMA_VERSION; a file of another version is refused
     created          str, ISO 8601 with time zone
-    checkpoint       {path: str, provenance: {...}} of the weights that were judged
+    complete         bool; false in what an interrupted evaluation leaves, which lacks the conditions not finished
+    checkpoint       {path: str, provenance: {...}} of the weights that were judged; the path as the user gave it
     versions         {python: "3.11.7", torch: ..., mujoco: ..., gymnasium: ..., ...}
     gl_renderer      str, what OpenGL says it is; pictures differ between renderers
     seed             int, the seed that the episodes' seeds derive from
@@ -12,12 +13,15 @@ The file is the dataclasses below, field by field, so each docstring here is the
                        control_hz   control steps per second of simulated time (time axis in seconds)
                        tolerance_m  {task: metres}, drawn as a line under the tracking errors
                        criteria     {task: sentence}, what counts as success
+    tasks.<task>.control_rate_hz
+                     float, decisions a second that one robot would get: 1 / the median time of one decision for a
+                     batch of one on one CPU thread, from the pictures to the action, measured before the episodes
     tasks.<task>.conditions.<condition>
                      one ConditionResult: {success_rate, low, high, episodes, invalid, ..., results: [...]}
       .results       one EpisodeResult per seed, in order of the seeds
 
 Rates lie in [0, 1], distances are in metres, `null` stands for "no such number here", NaN is not allowed.
-An episode that ended invalid (simulator unstable, worker dead or hung) counts as a failure in the rate and once
+An episode that ended invalid (simulator unstable; worker failed, dead or hung) counts as a failure in the rate and once
 more in `invalid`, so that trouble can never raise a success rate.
 """
 
@@ -36,21 +40,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from eval.statistics import PairedDifference, paired_difference, wilson_interval
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-POLICY = "policy"
-CONDITIONS: dict[str, str] = {
-    POLICY: "the policy as it is meant to be used",
-    "held_out_phrasing": "phrasings that were never trained on",
-    "unseen_combination": "a colour and shape that were never trained on together",
-    "shuffled_instruction": "told to go to another object of the same scene, judged against the original one",
-    "frozen_frames": "the newest frame repeated in place of the history",
-    "single_frame": "a policy that was given one frame only",
-    "blank_image": "every picture replaced by a blank one",
-    "previous_action": "no policy: the last action is repeated",
-    "expert": "the scripted expert, which knows where everything is",
-}
-"""What each condition changes, in the order of the reports; other names may be used and come last."""
+POLICY = "policy"  # the condition that the others are compared with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +94,8 @@ class ConditionResult:
     """All episodes of one condition and what follows from them; built by `summarise_condition`.
 
     `success_rate` with its Wilson interval `low`, `high`; None without episodes. `mean_error_m` and `box_iou`
-    average the episodes that have such a number, failures included. `control_rate_hz` counts policy decisions
-    per second of wall-clock time. `followed_rate` is the share that did what the instruction they read asks.
-    `difference_to_policy` compares with the `policy` condition on the same seeds.
+    average the episodes that have such a number, failures included. `followed_rate` is the share that did what the
+    instruction they read asks. `difference_to_policy` compares with the `policy` condition on the same seeds.
     """
 
     name: str
@@ -115,7 +106,6 @@ class ConditionResult:
     invalid: int
     mean_error_m: float | None = None
     box_iou: float | None = None
-    control_rate_hz: float | None = None
     followed_rate: float | None = None
     followed_low: float | None = None
     followed_high: float | None = None
@@ -138,7 +128,6 @@ class ConditionResult:
         _check_number("low", self.low, 0.0, 1.0 if rate is None else rate)
         _check_number("high", self.high, 0.0 if rate is None else rate, 1.0)
         _check_number("followed_rate", self.followed_rate, 0.0, 1.0)
-        _check_number("control_rate_hz", self.control_rate_hz, 0.0, math.inf)
 
     @property
     def successes(self) -> int:
@@ -147,19 +136,16 @@ class ConditionResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """One task under every condition that was asked for."""
+    """One task under every condition that was asked for; `control_rate_hz` where it was measured."""
 
+    control_rate_hz: float | None = None
     conditions: dict[str, ConditionResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check_number("control_rate_hz", self.control_rate_hz, 0.0, math.inf)
         for key, condition in self.conditions.items():
             if key != condition.name:
                 raise ValueError(f"conditions.{key}.name: got {condition.name!r}, expected {key!r}")
-
-    def ordered(self) -> dict[str, ConditionResult]:
-        """Those of `CONDITIONS` in their order, then the others as they come."""
-        known = [name for name in CONDITIONS if name in self.conditions]
-        return {name: self.conditions[name] for name in dict.fromkeys([*known, *self.conditions])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,15 +171,12 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
     gl_renderer: str = ""
     created: str = field(default_factory=_now)
+    complete: bool = True
     schema_version: int = SCHEMA_VERSION
 
 
 def summarise_condition(
-    name: str,
-    results: Iterable[EpisodeResult],
-    *,
-    policy: Sequence[EpisodeResult] | None = None,
-    control_rate_hz: float | None = None,
+    name: str, results: Iterable[EpisodeResult], *, policy: Sequence[EpisodeResult] | None = None
 ) -> ConditionResult:
     """Counts, rates and intervals of one condition.
 
@@ -201,7 +184,6 @@ def summarise_condition(
         results: its episodes in any order; they are kept in the order of their seeds, so the outcome does not
             depend on which worker finished first.
         policy: the episodes of the `policy` condition; the seeds in common are compared in pairs.
-        control_rate_hz: policy decisions per second, where that was measured.
     """
     ordered = sorted(results, key=lambda episode: episode.seed)
     successes = sum(episode.success for episode in ordered)
@@ -217,7 +199,6 @@ def summarise_condition(
         invalid=sum(not episode.valid for episode in ordered),
         mean_error_m=_mean([episode.mean_error_m for episode in ordered]),
         box_iou=_mean([episode.box_iou for episode in ordered]),
-        control_rate_hz=control_rate_hz,
         followed_rate=_share(followed),
         followed_low=followed_low,
         followed_high=followed_high,
@@ -226,11 +207,14 @@ def summarise_condition(
     )
 
 
-def failure_counts(condition: ConditionResult) -> dict[str, int]:
-    """How often each failure occurred, most frequent first; failures without a name count as "not named"."""
+def failure_counts(condition: ConditionResult, *, invalid: bool = False) -> dict[str, int]:
+    """How often each failure occurred, most frequent first; failures without a name count as "not named".
+
+    `invalid` counts the invalid episodes only, whose failures are not the policy's.
+    """
     counts: dict[str, int] = {}
     for episode in condition.results:
-        if not episode.success:
+        if not episode.success and not (invalid and episode.valid):
             reason = episode.failure or "not named"
             counts[reason] = counts.get(reason, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -6,34 +6,59 @@ episode's outcome is a function of its seed and the checkpoint alone.
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from eval.controller import Controller
+from eval.controller import Controller, ControllerConfig
 from eval.controls import Condition
 from eval.results import EpisodeResult
 from vla_policy.checkpoint import Checkpoint
+from vla_policy.grounding.boxes import iou_and_giou
 
 if TYPE_CHECKING:
     from envs.tabletop import TabletopEnv
 
 GROUP = 10  # episodes side by side
 ERROR_DIGITS = 3  # of the tracking errors kept for plots: millimetres
+NEAR = 0.10  # metres from the target; a failure that never got there is called so
+TIMED, WARM_UP = 20, 3  # decisions
 
-OnStep = Callable[["TabletopEnv", Controller | None, np.ndarray], None]
+# Environment, its observation, the words the policy reads, and the action that is about to be executed.
+OnStep = Callable[["TabletopEnv", dict[str, Any], str, np.ndarray], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GroupOutcome:
-    """Episode results in the order of the seeds, and the time spent deciding."""
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums come out differently for another number of threads: whoever wants the same episode again takes one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    episodes: list[EpisodeResult]
-    decisions: int
-    seconds: float
+
+def control_rate(checkpoint: Checkpoint, env: TabletopEnv, seed: int) -> float:
+    """Decisions a second that one robot would get: the inverse of the median time from its pictures to its action.
+
+    A group's batch would say little about that: ten rows cost less than ten times one.
+    """
+    seen, _ = env.reset(seed=seed)
+    controller = Controller(checkpoint, 1, ControllerConfig(execute=1))
+    controller.reset([env.instruction])
+    times = []
+    with one_thread():
+        for _ in range(WARM_UP + TIMED):
+            started = time.perf_counter()
+            controller.act([seen])
+            times.append(time.perf_counter() - started)
+    return 1 / statistics.median(times[WARM_UP:])
 
 
 def action_index(checkpoint: Checkpoint, env: TabletopEnv) -> np.ndarray:
@@ -59,68 +84,66 @@ def run_group(
     seeds: Sequence[int | None],
     condition: Condition,
     *,
-    on_seed: Callable[[int], None] | None = None,
+    beat: Callable[..., None] | None = None,
     on_step: OnStep | None = None,
     referent: Any = None,
     instruction: str | None = None,
-) -> GroupOutcome:
-    """Run one episode a seed, in lockstep.
+) -> list[EpisodeResult]:
+    """Run one episode a seed, in lockstep; results come in the order of the seeds.
 
     Args:
         seeds: environment seeds, as many as environments; None leaves a row idle.
-        on_seed: told which seed is about to be stepped, so that a watcher can name the one that hung.
-        on_step: called after every step of every episode, for videos.
+        beat: called before every piece of work, with its seed, or without for what all seeds share; see
+            `eval.workers.Pulse`.
+        on_step: called before every step of every episode, for videos.
         referent: forces what the instruction names; see `envs.tabletop.TabletopEnv.reset`.
         instruction: what the policy reads in place of the task's own words.
     """
-    runs = [
-        None if seed is None else _Run(env, seed, condition, referent, instruction)
-        for env, seed in zip(envs, seeds, strict=True)
+    beat = beat or (lambda *_: None)
+    rows = [
+        None if seed is None else _Run(env, seed, row, condition, referent, instruction)
+        for row, (env, seed) in enumerate(zip(envs, seeds, strict=True))
     ]
+    runs = [run for run in rows if run is not None]
     index = action_index(checkpoint, envs[0])
     for run in runs:
-        if run is not None:
-            if on_seed:
-                on_seed(run.seed)
-            run.reset()
-    frozen = condition.pictures == "frozen"
-    controller.reset([None if run is None else run.read for run in runs], frozen=frozen)
+        beat(run.seed)
+        run.reset()
+    beat()
+    controller.reset([None if run is None else run.read for run in rows], frozen=condition.pictures == "frozen")
     first: np.ndarray | None = None
-    seconds, before = 0.0, controller.decisions
-    while any(run is not None and not run.done for run in runs):
-        observations = [None if run is None or run.done else run.observation for run in runs]
+    while not all(run.done for run in runs):
         if condition.actor == "expert":
             actions = None
         elif condition.actor == "previous_action" and first is not None:
             actions = first
         else:
-            started = time.perf_counter()
+            beat()
+            observations = [None if run is None or run.done else run.observation for run in rows]
             actions = controller.act(observations)[:, index]
-            seconds += time.perf_counter() - started
             first = actions
-        for row, run in enumerate(runs):
-            if run is None or run.done:
+        for run in runs:
+            if run.done:
                 continue
-            if on_seed:
-                on_seed(run.seed)
-            action = run.expert_action() if actions is None else np.clip(actions[row], -1, 1).astype(np.float32)
-            run.step(action, controller, row)
+            beat(run.seed)
+            action = run.expert_action() if actions is None else np.clip(actions[run.row], -1, 1).astype(np.float32)
             if on_step:
-                on_step(run.env, controller, action)
-    return GroupOutcome(
-        episodes=[run.result() for run in runs if run is not None],
-        decisions=(controller.decisions - before) * sum(run is not None for run in runs),
-        seconds=seconds,
-    )
+                on_step(run.env, run.observation, run.read, action)
+            run.step(action, controller)
+    results = []
+    for run in runs:
+        beat(run.seed)
+        results.append(run.result())
+    return results
 
 
 class _Run:
-    """One episode in progress."""
+    """One episode in progress; `row` is its place in the batch."""
 
     def __init__(
-        self, env: TabletopEnv, seed: int, condition: Condition, referent: Any, instruction: str | None
+        self, env: TabletopEnv, seed: int, row: int, condition: Condition, referent: Any, instruction: str | None
     ) -> None:
-        self.env, self.seed, self._condition = env, seed, condition
+        self.env, self.seed, self.row, self._condition = env, seed, row, condition
         self._referent, self._instruction = referent, instruction
         self._named: int | None = None
         self._ious: list[float] = []
@@ -142,8 +165,8 @@ class _Run:
 
         return expert_action(self.env.task, self._info["privileged"])
 
-    def step(self, action: np.ndarray, controller: Controller, row: int) -> None:
-        self._compare_boxes(controller, row)
+    def step(self, action: np.ndarray, controller: Controller) -> None:
+        self._compare_boxes(controller)
         seen, _, terminated, truncated, self._info = self.env.step(action)
         self.done = terminated or truncated
         self.observation = self._altered(seen)
@@ -179,7 +202,7 @@ class _Run:
         env = self.env
         if any(env.judge(i) for i in range(len(env.layout.objects))):
             return "wrong target"
-        close = judged < 2 * FAR
+        close = judged < NEAR
         if not close.any():
             return "never near the target"
         return "too imprecise" if close.mean() > 0.8 else "lost the target"
@@ -189,7 +212,7 @@ class _Run:
             return {**seen, "pixels": {name: np.full_like(p, 128) for name, p in seen["pixels"].items()}}
         return seen
 
-    def _compare_boxes(self, controller: Controller, row: int) -> None:
+    def _compare_boxes(self, controller: Controller) -> None:
         if not controller.fresh or controller.chunk is None or controller.chunk.aux.boxes is None:
             return
         if self.env.labels != "boxes" or self._condition.actor != "policy":
@@ -198,16 +221,5 @@ class _Run:
         camera = controller.policy.config.cameras[0]
         wanted = self.env.layout.target if self._named is None else self._named
         if camera in secret["boxes"] and secret["visible"][camera][wanted]:
-            predicted = controller.chunk.aux.boxes[row, -1].cpu().numpy()
-            self._ious.append(box_iou(predicted, secret["boxes"][camera][wanted]))
-
-
-FAR = 0.05  # metres; the diagnosis of failures calls twice this "near"
-
-
-def box_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes (cx, cy, w, h)."""
-    low = np.maximum(a[:2] - a[2:] / 2, b[:2] - b[2:] / 2)
-    high = np.minimum(a[:2] + a[2:] / 2, b[:2] + b[2:] / 2)
-    inner = float(np.prod(np.clip(high - low, 0, None)))
-    return inner / max(float(np.prod(a[2:]) + np.prod(b[2:])) - inner, 1e-9)
+            predicted = controller.chunk.aux.boxes[self.row, -1].float().cpu()
+            self._ious.append(iou_and_giou(predicted, torch.from_numpy(secret["boxes"][camera][wanted]))[0].item())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ SMALLER: dict[str, list[str]] = {
     "collect": COLLECT,
     "train": TRAIN,
     "eval": ["--episodes", "2"],
-    "bench": ["--seconds", "0.5"],
+    "compare": ["--episodes", "2", "--jobs", "2"],
+    "bench": ["--seconds", "0.5", "--episodes", "1"],
 }
 
 
@@ -37,6 +39,7 @@ def test_every_command_is_in_the_table() -> None:
 @pytest.mark.timeout(600)
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(README.parent / "configs", tmp_path / "configs")  # which one command names
     for command in readme_commands():
         smaller = SMALLER.get(command[0], [])
         code = main([*command, *smaller])

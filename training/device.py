@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from envs.cores import usable_cores
 from training.config import TrainConfig, TrainingError
 
 
@@ -20,7 +21,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 def share_of_cores() -> int:
     """Cores for this process, of which `torchrun` may have started several on this machine."""
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def anywhere(flag: bool, accelerator: Accelerator) -> bool:

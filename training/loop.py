@@ -29,13 +29,14 @@ from training.device import anywhere, make_accelerator, share_of_cores
 from training.provenance import fingerprint, provenance
 from training.state import has_state, load_state, save_state
 from vla_policy.allocator import keep_freed_memory
-from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
+from vla_policy.checkpoint import COMPLETE, Checkpoint, Purpose, save_checkpoint
 from vla_policy.config import PolicyConfig
 from vla_policy.contract import Batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS
 
 CHECKPOINT = "checkpoint"
+CONFIG = "config.json"
 STATE = "state"
 LOG = "log.jsonl"
 VALIDATION_SAMPLES = 512
@@ -115,9 +116,8 @@ def train(
     rank, processes = accelerator.process_index, accelerator.num_processes
     if config.batch % processes:
         raise TrainingError(f"batch {config.batch} must be a multiple of the {processes} processes")
-    described = {"policy": asdict(policy_config), "train": asdict(config)}
-    data = {f"dataset {i} ({d.header['task']})": fingerprint(d) for i, d in enumerate(datasets)}
-    _check_folder(out, resume, {**described, "data": data})
+    described = describe(policy_config, config, datasets)
+    _check_folder(out, resume, described)
 
     texts = (text for d in datasets for text in d.texts)
     tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
@@ -143,19 +143,25 @@ def train(
     first = load_state(out / STATE, policy, average, optimizer) if resume else 0
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(json.dumps({**described, "data": data}, indent=2) + "\n")
+        (out / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     purpose = Purpose(
         tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
         action_names=tuple(names),
         agent_pos_names=tuple(datasets[0].header["agent_pos_names"]),
     )
-    origin = provenance(described, datasets)
+    origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
     log = _Log(out, first, enabled=accelerator.is_main_process)
 
     def save(step: int) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            save_state(out / STATE, step, policy, average, optimizer)
+            try:
+                save_state(out / STATE, step, policy, average, optimizer)
+            except RuntimeError as error:  # what torch makes of a full disk
+                reason = str(error).splitlines()[0]
+                raise TrainingError(
+                    f"{out / STATE}: step {step} not written ({reason}); free some space. A state saved before is kept"
+                ) from None
 
     policy.train()
     done, started, interrupted = first, time.monotonic(), False
@@ -258,27 +264,48 @@ def _average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
+def describe(policy_config: PolicyConfig, config: TrainConfig, datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """What decides a run's weights, as its `config.json` holds it: settings, and the fingerprint of each dataset."""
+    data = {f"dataset {i} ({d.header['task']})": fingerprint(d) for i, d in enumerate(datasets)}
+    return {"policy": asdict(policy_config), "train": asdict(config), "data": data}
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the run in this folder has come to its end; its state is gone then, so that it cannot be resumed."""
+    return (out / CHECKPOINT / COMPLETE).is_file() and not has_state(out / STATE)
+
+
+def check_same(out: Path, described: dict[str, Any]) -> None:
+    """Refuse the run in this folder unless it was made with these settings and data; see `describe`.
+
+    Raises:
+        TrainingError: what differs first, as it was and as it is now.
+    """
+    try:
+        before = json.loads((out / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{out / CONFIG}: not readable ({error}); train anew elsewhere") from None
+    now = json.loads(json.dumps(described))
+    for section, values in now.items():
+        old = before.get(section, {})
+        changed = [k for k in {**old, **values} if values.get(k) != old.get(k)]
+        if changed:
+            key = changed[0]
+            raise TrainingError(
+                f"{out}: {section}.{key} was {old.get(key)!r} and is now {values.get(key)!r}; "
+                f"give the same {'data' if section == 'data' else 'settings'} again, or choose another --out"
+            )
+
+
 def _check_folder(out: Path, resume: bool, described: dict[str, Any]) -> None:
-    saved = has_state(out / STATE)
-    if resume and not saved:
+    if has_state(out / STATE):
+        if not resume:
+            raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
+        check_same(out, described)
+    elif (out / CHECKPOINT).exists():
+        raise TrainingError(f"{out}: holds a finished run, which cannot be gone on with; choose another --out")
+    elif resume:
         raise TrainingError(f"{out}: no saved state to resume; train without --resume")
-    if not resume and (saved or (out / CHECKPOINT).exists()):
-        raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
-    if resume:
-        try:
-            before = json.loads((out / "config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{out / 'config.json'}: not readable ({error}); train anew elsewhere") from None
-        now = json.loads(json.dumps(described))
-        for section, values in now.items():
-            old = before.get(section, {})
-            changed = [k for k in {**old, **values} if values.get(k) != old.get(k)]
-            if changed:
-                key = changed[0]
-                raise TrainingError(
-                    f"{out}: {section}.{key} was {old.get(key)!r} and is now {values.get(key)!r}; "
-                    f"resume with the same {'data' if section == 'data' else 'settings'}"
-                )
 
 
 @contextmanager

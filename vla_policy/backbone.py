@@ -1,12 +1,20 @@
-"""The built-in spatial backbone: a small convolutional network, trained from scratch.
+"""The spatial backbone, which looks at every frame on its own: a stem, trained from scratch or from timm, and layers.
 
-B' any batch, C H W image, c channels, h = H/4, w = W/4.
+B' pictures, C H W image, c channels, h w grid.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vla_policy.config import EncoderConfig
+
+AfterStage = Callable[[int, Tensor], Tensor]  # a stage's number and its maps (B', c, h, w) → what to go on with
 
 
 class ResidualConv(nn.Module):
@@ -23,22 +31,61 @@ class ResidualConv(nn.Module):
         return F.relu(x + y)
 
 
-class SmallBackbone(nn.Module):
-    """Pictures `(B', 3, H, W)` float in [0, 1] → features `(B', c, H/4, W/4)`.
+class SmallStem(nn.Sequential):
+    """Pictures `(B', 3, H, W)` float in [0, 1] → `(B', c, H/4, W/4)`.
 
-    The stem halves the resolution twice at once, narrow at first: on a CPU the cost of a stem is the memory that its
-    large maps move. Expects channels_last input, on which convolutions are about three times faster there.
+    Halves the resolution twice at once, narrow at first: on a CPU the cost of a stem is the memory that its large maps
+    move. Expects channels_last input, on which convolutions are about three times faster there.
     """
 
-    def __init__(self, channels: int = 32, layers: int = 1) -> None:
-        super().__init__()
-        self.channels = channels
-        self.stem = nn.Sequential(
+    def __init__(self, channels: int) -> None:
+        super().__init__(
             nn.Conv2d(3, channels // 2, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
         )
-        self.body = nn.Sequential(*(ResidualConv(channels) for _ in range(layers)))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.body(F.relu(self.stem(pictures)))
+
+class Backbone(nn.Module):
+    """Pictures `(B', 3, H, W)` float in [0, 1] → features `(B', c, h, w)`.
+
+    It has a stage after the stem and one after every layer, `stages` in all; `after_stage` sees and may change each.
+    """
+
+    def __init__(self, config: EncoderConfig, size: int, saved: Path | None = None) -> None:
+        super().__init__()
+        self.channels, self.stages = config.channels, config.layers + 1
+        self.stem: nn.Module
+        if config.backbone == "small":
+            self.stem = SmallStem(config.channels)
+        else:
+            from vla_policy.timm_stem import TimmStem
+
+            self.stem = TimmStem(config, size, saved)
+        self.body = nn.ModuleList(ResidualConv(config.channels) for _ in range(config.layers))
+
+    def forward(self, pictures: Tensor, after_stage: AfterStage | None = None) -> Tensor:
+        features = F.relu(self.stem(pictures))
+        if after_stage is not None:
+            features = after_stage(0, features)
+        for number, layer in enumerate(self.body, start=1):
+            features = layer(features)
+            if after_stage is not None:
+                features = after_stage(number, features)
+        return features
+
+
+def to_tokens(maps: Tensor) -> Tensor:
+    """`(B', c, h, w)` → `(B', h·w, c)`; free of copies for channels_last maps."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def to_maps(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`(B', h·w, c)` → `(B', c, h, w)`, channels_last without a copy."""
+    return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+
+
+def as_pictures(frames: Tensor) -> Tensor:
+    """`(B, T, V, C, H, W)` uint8 → `(B·V·T, C, H, W)` float in [0, 1], channels_last."""
+    pictures = frames.permute(0, 2, 1, 3, 4, 5).flatten(0, 2).float().div_(255.0)
+    return pictures.contiguous(memory_format=torch.channels_last)

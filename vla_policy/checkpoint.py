@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
         self.policy, self.tokenizer, self.purpose, self.provenance = policy, tokenizer, purpose, provenance
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_checkpoint(self, Path(save_directory))
+        # This folder may be a clone of a repository: what else is in it must stay.
+        _write_among_others(self, Path(save_directory))
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> Checkpoint:
@@ -68,30 +70,55 @@ class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint folder; an existing one under this name is replaced only once the new one is whole."""
+    """Write a checkpoint folder; an existing checkpoint is replaced as a whole, once the new one is whole.
+
+    Into a folder that holds anything else, only a checkpoint's own files are written.
+    """
+    if path.is_dir() and any(path.iterdir()) and not (path / COMPLETE).is_file():
+        _write_among_others(checkpoint, path)
+        return
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    policy = checkpoint.policy
-    weights = {name: value.detach().contiguous().cpu() for name, value in policy.state_dict().items()}
-    save_file(weights, partial / "model.safetensors")
-    described = {
-        "schema_version": SCHEMA_VERSION,
-        "policy": asdict(policy.config),
-        "shapes": asdict(policy.shapes),
-        "purpose": asdict(checkpoint.purpose),
-    }
-    (partial / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    checkpoint.tokenizer.save(partial)
-    policy.describe(partial)
-    (partial / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
-    (partial / COMPLETE).write_text("")
+    _write(checkpoint, partial)
     previous = path.with_name(f".{path.name}.previous")
     shutil.rmtree(previous, ignore_errors=True)
     if path.exists():
         os.replace(path, previous)
     os.replace(partial, path)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _write_among_others(checkpoint: Checkpoint, path: Path) -> None:
+    """Put a checkpoint's files into a folder and leave all others alone; while they change, `COMPLETE` is missing."""
+    with tempfile.TemporaryDirectory(dir=path, prefix=".partial-") as made:
+        partial = Path(made)
+        _write(checkpoint, partial)
+        (path / COMPLETE).unlink(missing_ok=True)
+        files = [file.relative_to(partial) for file in partial.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file == Path(COMPLETE)):
+            (path / file).parent.mkdir(exist_ok=True)
+            os.replace(partial / file, path / file)
+
+
+def _write(checkpoint: Checkpoint, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    policy = checkpoint.policy
+    weights = {name: value.detach().contiguous().cpu() for name, value in policy.state_dict().items()}
+    try:
+        save_file(weights, folder / "model.safetensors")
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(f"{folder / 'model.safetensors'}: not written ({error}); free some space") from None
+    described = {
+        "schema_version": SCHEMA_VERSION,
+        "policy": asdict(policy.config),
+        "shapes": asdict(policy.shapes),
+        "purpose": asdict(checkpoint.purpose),
+    }
+    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    checkpoint.tokenizer.save(folder)
+    policy.describe(folder)
+    (folder / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
+    (folder / COMPLETE).write_text("")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

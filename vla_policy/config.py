@@ -5,27 +5,53 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-EncoderName = Literal["two_stream"]
-LanguageName = Literal["transformer", "pretrained"]
-FusionName = Literal["bidirectional"]
-HeadName = Literal["chunk_l1"]
+EncoderName = Literal["single_frame", "frame_lstm", "frame_transformer", "conv3d", "space_time_attention", "two_stream"]
+LanguageName = Literal["transformer", "bag_of_words", "pretrained"]
+FusionName = Literal["bidirectional", "cross_attention", "self_attention", "intermediate", "concat", "weighted", "vote"]
+HeadName = Literal["chunk_l1", "gaussian_mixture", "binned", "flow_matching"]
+MAJORITY = 3  # voters: among fewer there is none
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Vision.
+    """Vision: a backbone on every frame, then what makes one moment of them.
 
     Args:
-        name: the encoder.
+        name: the encoder; "single_frame" is a control that sees the newest frame alone.
         channels: width of the spatial backbone.
-        layers: residual convolutions of the spatial backbone.
-        temporal_channels: width to which each frame is reduced for the temporal stream.
+        layers: residual convolutions that the backbone ends in, behind its stem or behind a timm model.
+        backbone: "small" is trained from scratch; any other name is a timm model, such as resnet18.
+        stride: for timm: pixels a cell of the feature maps should span; the nearest coarser level is taken.
+        weights: for timm: "" starts at random, "hub" asks the hub or its cache, else a safetensors file.
+        frozen: whether the timm model stays as it is.
+        temporal_channels: "two_stream": width to which each frame is reduced for the temporal stream.
+        streams: "two_stream": how the two streams are fused.
+        attention: "space_time_attention": "joint" over space and time at once, or "divided": time, then space.
+        temporal_layers: layers over time of "frame_lstm", "frame_transformer", "conv3d" and "space_time_attention".
+        kernel: "conv3d": extent of the kernel in frames and in cells.
     """
 
     name: EncoderName = "two_stream"
     channels: int = 32
     layers: int = 2
+    backbone: str = "small"
+    stride: int = 4
+    weights: str = ""
+    frozen: bool = False
     temporal_channels: int = 12
+    streams: Literal["concat", "sum", "gated", "cross_attention"] = "concat"
+    attention: Literal["joint", "divided"] = "divided"
+    temporal_layers: int = 2
+    kernel: tuple[int, int] = (3, 3)
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "layers", "stride", "temporal_channels", "temporal_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"encoder.{name} {getattr(self, name)} must be at least 1")
+        if min(self.kernel) < 1 or self.kernel[1] % 2 == 0:
+            raise ValueError(f"encoder.kernel {self.kernel} must be positive, the second number odd")
+        if self.backbone == "small" and (self.weights or self.frozen):
+            raise ValueError("encoder.weights and encoder.frozen are for timm models; encoder.backbone is 'small'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +59,8 @@ class LanguageConfig:
     """Words.
 
     Args:
-        name: "transformer" is trained from scratch; "pretrained" loads a `transformers` text model.
+        name: "transformer" is trained from scratch; "bag_of_words" is a control that knows no word order; "pretrained"
+            loads a `transformers` text model.
         layers: layers of the in-process transformer.
         pretrained: local folder or hub name of the text model, for "pretrained".
         frozen: whether the pretrained model stays as it is; its output is then cached per instruction.
@@ -56,12 +83,39 @@ class FusionConfig:
     """Exchange between vision and language.
 
     Args:
-        name: the fusion.
-        layers: stacked exchanges.
+        name: the fusion. "bidirectional", "cross_attention" and "self_attention" come after both encoders and join them
+            by attention; "intermediate" exchanges features between the encoders' layers; "concat", "weighted" and
+            "vote" join what the encoders end in.
+        layers: stacked exchanges of the attention fusions.
+        output: attention fusions: how the two pooled sides are joined.
+        direction: "cross_attention": who reads whom.
+        interaction: "intermediate": what is exchanged.
+        position: "intermediate": after which layers of the backbone.
+        weights: "weighted": 0.5 each, a learned number a side, a learned vector a side, or a softmax over the input.
+        rule: "vote": the most voters, the most trusted voters, or the mean.
+        voters: "vote": what each voter looks at.
     """
 
     name: FusionName = "bidirectional"
     layers: int = 2
+    output: Literal["concat", "sum"] = "concat"
+    direction: Literal["language_reads_vision", "vision_reads_language"] = "language_reads_vision"
+    interaction: Literal["hadamard", "matrix", "attention", "concat_mlp", "bidirectional"] = "bidirectional"
+    position: Literal["early", "middle", "multi"] = "multi"
+    weights: Literal["fixed", "scalar", "vector", "attention"] = "scalar"
+    rule: Literal["majority", "weighted", "soft"] = "soft"
+    voters: tuple[Literal["spatial", "temporal", "language"], ...] = ("spatial", "temporal", "language")
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise ValueError(f"fusion.layers {self.layers} must be at least 1")
+        if len(set(self.voters)) != len(self.voters) or not self.voters:
+            raise ValueError(f"fusion.voters {list(self.voters)} must name one or more different voters")
+        if self.name == "vote" and self.rule == "majority" and len(self.voters) < MAJORITY:
+            raise ValueError(
+                f"fusion.voters {list(self.voters)}: a majority needs at least {MAJORITY} voters; "
+                "choose fusion.rule soft or weighted"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +141,22 @@ class HeadConfig:
         name: the head.
         chunk: control steps predicted at once.
         hidden: width of its hidden layers.
+        components: "gaussian_mixture": Gaussians.
+        bins: "binned": values an action can take.
+        integration_steps: "flow_matching": steps from noise to action.
     """
 
     name: HeadName = "chunk_l1"
     chunk: int = 4
     hidden: int = 256
+    components: int = 5
+    bins: int = 41
+    integration_steps: int = 5
+
+    def __post_init__(self) -> None:
+        for name, least in (("chunk", 1), ("hidden", 1), ("components", 1), ("bins", 2), ("integration_steps", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"head.{name} {getattr(self, name)} must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)

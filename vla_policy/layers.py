@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -98,6 +100,33 @@ class SelfAttentionBlock(nn.Module):
         return x_BND + self.feed(self.norm_feed(x_BND)), weights
 
 
+class FusedSelfAttentionBlock(nn.Module):
+    """Pre-norm transformer layer like `SelfAttentionBlock`, without weights to look at, so that memory grows linearly
+    with the tokens; optionally causal, optionally without its feed-forward part.
+    """
+
+    def __init__(self, width: int, heads: int, *, causal: bool = False, feed: bool = True) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(nn.LayerNorm(width), FeedForward(width)) if feed else None
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm_attention(x_BND)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=self.causal
+        )
+        x_BND = x_BND + self.out(mixed.transpose(1, 2).flatten(2))
+        return x_BND if self.feed is None else x_BND + self.feed(x_BND)
+
+
+def newest_at_zero(frames: int, like: Tensor) -> Tensor:
+    """Position encodings of T frames in time, the newest one being at zero, `(T, D)` for tokens `(..., D)`."""
+    times = torch.arange(frames, device=like.device) - (frames - 1)
+    return sinusoid(times, like.shape[-1])
+
+
 def sinusoid(positions: Tensor, width: int) -> Tensor:
     """Fixed position encoding `(..., width)` of float positions `(...)` (Vaswani et al. 2017, section 3.5)."""
     half = width // 2
@@ -112,6 +141,23 @@ def masked_mean(x_BND: Tensor, mask_BN: Tensor) -> Tensor:
     return (x_BND * weight_BN1).sum(1) / weight_BN1.sum(1).clamp(min=1)
 
 
+def masked_average(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values whose mask is True; zero if there is none."""
+    weight = mask.to(values.dtype)
+    return (values * weight).sum() / weight.sum().clamp(min=1)
+
+
+class Pool:
+    """Means of both sides, `(B, D)` each, side by side or added: `(B, times · D)`."""
+
+    def __init__(self, output: Literal["concat", "sum"]) -> None:
+        self.times = 2 if output == "concat" else 1
+
+    def __call__(self, vision_BND: Tensor, words_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        vision, words = vision_BND.mean(1), masked_mean(words_BLD, mask_BL)
+        return torch.cat([vision, words], dim=-1) if self.times == 2 else vision + words
+
+
 def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
     """Centres (x, y) in [0, 1] of a grid's h·w cells, row-major, `(h·w, 2)`."""
     h, w = grid
@@ -119,6 +165,12 @@ def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> T
         (torch.arange(h, device=device) + 0.5) / h, (torch.arange(w, device=device) + 0.5) / w, indexing="ij"
     )
     return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def place_encoding(grid: tuple[int, int], width: int, device: torch.device | None = None) -> Tensor:
+    """Position encodings `(h·w, width)` of a grid's cells: half for the column, half for the row."""
+    centres = 100 * cell_centres(grid, device)
+    return torch.cat([sinusoid(centres[:, axis], width // 2) for axis in (0, 1)], dim=-1)
 
 
 def multi_layer(widths: list[int]) -> nn.Sequential:

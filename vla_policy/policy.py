@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vla_policy.config import PolicyConfig
 from vla_policy.contract import ActionChunk, Aux, Batch, Described, Observation, Shapes
+from vla_policy.decision import ActionHead, VotingHead
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
 from vla_policy.grounding.decoder import SpaceTimeDecoder, Tube, grounding_loss
@@ -36,7 +37,7 @@ def path_features(boxes: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What the head reads `(B, F)`, and what the policy looked at on the way."""
+    """What the head reads, `(B, F)` or for R voters `(B, R, F)`, and what the policy looked at on the way."""
 
     action: Tensor
     tube: Tube
@@ -58,34 +59,47 @@ class VLAPolicy(nn.Module):
         self.config, self.shapes = config, shapes
         width, heads = config.width, config.heads
         self.normaliser = Normaliser(shapes.proprioception)
-        self.encoder = ENCODERS[config.encoder.name](config.encoder, shapes, width)
+        self.encoder = ENCODERS[config.encoder.name](config.encoder, shapes, width, heads, saved)
         self.language = LANGUAGES[config.language.name](config.language, shapes, width, heads, saved)
-        self.fusion = FUSIONS[config.fusion.name](config.fusion, width, heads)
+        backbone = self.encoder.backbone
+        self.fusion = FUSIONS[config.fusion.name](config.fusion, width, heads, backbone.channels, backbone.stages)
+        pooled = self.fusion.pooled_width
         self.grounding = SpaceTimeDecoder(
-            config.grounding, width, heads, self.encoder.frame_width, self.fusion.pooled_width
+            config.grounding, width, heads, self.encoder.frame_width, pooled, self.encoder.looks
         )
-        seen = width + shapes.frames * 4 + self.fusion.pooled_width + shapes.proprioception
-        self.head = HEADS[config.head.name](config.head, seen, shapes.actions)
+        seen = width + self.encoder.looks * 4 + pooled + shapes.proprioception
+
+        def make_head() -> ActionHead:
+            return HEADS[config.head.name](config.head, seen, shapes.actions)
+
+        voters = self.fusion.voters
+        self.head = make_head() if voters is None else VotingHead(config.fusion.rule, voters, make_head)
 
     def forward(self, observation: Observation) -> Features:
         self._check(observation)
         frames, agent_pos = observation.frames, self.normaliser(observation.agent_pos[:, -1])
         if self.training:
             frames, agent_pos = self._drop(frames, agent_pos)
-        vision = self.encoder(frames)
-        language = self.language(observation.tokens, observation.token_mask)
-        fused = self.fusion(vision, language)
+        dialogue = self.fusion.dialogue(self.language, self.language.embed(observation.tokens, observation.token_mask))
+        vision = self.encoder(frames, dialogue)
+        fused = self.fusion(vision, dialogue.words())
         tube = self.grounding(vision, fused)
-        seen = torch.cat(
-            [tube.queries[:, -1].float(), path_features(tube.boxes), fused.pooled.float(), agent_pos], dim=-1
-        )
-        return Features(action=seen, tube=tube, attention={**fused.attention, **tube.attention})
+        views = [tube.queries[:, -1], path_features(tube.boxes), fused.pooled, agent_pos]
+        if fused.voters is not None:
+            voters = fused.voters.shape[1]
+            views = [view[:, None].expand(-1, voters, -1) for view in views]
+            views[2] = fused.voters
+        seen = torch.cat([view.float() for view in views], dim=-1)
+        attention = {**dialogue.attention, **fused.attention, **tube.attention}
+        return Features(action=seen, tube=tube, attention=attention)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The training loss and, detached, its parts."""
         features = self(batch.observation)
         action = self.head.loss(features.action, batch.action, batch.action_mask)
-        grounding, metrics = grounding_loss(self.config.grounding, features.tube, batch.boxes, batch.visible)
+        looked_at = features.tube.boxes.shape[1]  # the newest ones
+        boxes, visible = batch.boxes[:, -looked_at:], batch.visible[:, -looked_at:]
+        grounding, metrics = grounding_loss(self.config.grounding, features.tube, boxes, visible)
         total = action + grounding
         return total, {"loss": total.detach(), "action": action.detach(), **metrics}
 

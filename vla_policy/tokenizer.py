@@ -119,7 +119,11 @@ class PretrainedTokenizer(TextTokenizer):
         return cls(tokenizer, max_words)
 
 
-TOKENIZERS: dict[str, type[TextTokenizer]] = {"transformer": WordTokenizer, "pretrained": PretrainedTokenizer}
+TOKENIZERS: dict[str, type[TextTokenizer]] = {
+    "transformer": WordTokenizer,
+    "bag_of_words": WordTokenizer,
+    "pretrained": PretrainedTokenizer,
+}
 
 
 def _read_tokenizer(source: str) -> Tokenizer:

@@ -33,11 +33,12 @@ class LanguageTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class FusedTokens:
-    """A fusion's output: text-aware vision `(B, K, N, D)`, vision-aware text `(B, L, D)`, pooled `(B, D_pooled)`, and
-    its attention maps by name, `(B, M, queries, keys)`.
+    """A fusion's output: text-aware vision `(B, K, N, D)`, vision-aware text `(B, L, D)`, pooled `(B, D_pooled)`, its
+    attention maps by name, `(B, M, queries, keys)`, and what each of R voters pools, `(B, R, D_pooled)`, if they vote.
     """
 
     vision: Tensor
     language: Tensor
     pooled: Tensor
     attention: dict[str, Tensor]
+    voters: Tensor | None = None

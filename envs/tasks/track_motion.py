@@ -53,7 +53,7 @@ NOUNS = ("object", "thing", "one")
 
 # For reading a user's own words; the first match counts.
 STEMS: dict[str, tuple[str, ...]] = {
-    "counterclockwise": ("counterclockwise", "counter clockwise", "anticlockwise"),
+    "counterclockwise": ("counterclockwise", "counter clockwise", "anticlockwise", "anti clockwise"),
     "clockwise": ("clockwise",),
     "fastest": ("fastest", "quickest"),
     "slowest": ("slowest",),

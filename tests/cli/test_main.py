@@ -45,8 +45,13 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["train", "--data", "nowhere"], "no dataset here"),
         (["train", "--policy.heads", "7"], "multiple of 4 and of heads 7"),
         (["collect", "--tasks", "[trak]"], "did you mean track?"),
+        (["collect", "--tasks", "reach,trak"], "did you mean track?"),
+        (["demo", "--policy.head.chunk", "9"], "policy.head.chunk 9 exceeds the 8 steps"),
+        (["demo", "--eval.controls", "frozen"], "did you mean frozen_frames?"),
         (["eval", "nowhere"], "no checkpoint folder here"),
         (["eval", "nowhere", "--controls", "frozen"], "did you mean frozen_frames?"),
+        (["eval", "nowhere", "--tasks", "trak"], "did you mean track?"),
+        (["eval", "nowhere", "--tasks"], "expected one argument"),
         (["rollout", "nowhere"], "no checkpoint folder here"),
         (["tasks", "extra"], "takes no arguments"),
     ],
@@ -77,6 +82,6 @@ def test_the_debug_run_goes_the_whole_way(tmp_path: Path, capsys: pytest.Capture
     assert main([*again, "--seed", "3", "--workers", "1", "--out", str(tmp_path / "eval")]) == 0
     assert "step 30 of 30" in text
     capsys.readouterr()
-    assert "holds a run already" in _error(
+    assert "holds a finished run" in _error(
         capsys, "train", "--config", "debug", "--data", str(out / "data"), "--out", str(out / "train")
     )

@@ -274,6 +274,21 @@ def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.05)
 
 
+def test_as_many_workers_as_there_are_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def start(workers: int) -> None:
+        asked.append(workers)
+        raise InterruptedError
+
+    monkeypatch.setattr(envs.collect, "usable_cores", lambda: 3)
+    monkeypatch.setattr(envs.collect, "_pool", start)
+    for shards, workers in ((9, 0), (2, 0), (9, 5)):
+        with pytest.raises(InterruptedError):
+            collect(TASK, CollectConfig(episodes=shards * SHARD_EPISODES, workers=workers), tmp_path / "data")
+    assert asked == [3, 2, 5]
+
+
 def test_a_finished_collection_is_only_opened(collected: Dataset, tmp_path: Path) -> None:
     shutil.copytree(collected.path, tmp_path / "data")
     (tmp_path / "data.shards").mkdir()  # as a call leaves it that is killed while it tidies up

@@ -116,10 +116,15 @@ def test_motions_that_cannot_be_read(text: str, message: str) -> None:
 
 def test_every_motion_can_be_read_in_a_users_words() -> None:
     assert set(STEMS) == set(MOTIONS)
-    assert read_motion("Follow the one going anticlockwise.").motion == "counterclockwise"
-    assert read_motion("the counter-clockwise ball, please").motion == "counterclockwise"
     assert read_motion("track whatever moves sideways").motion == "left_right"
     assert read_motion("the one that never stops").motion == "steady"
+
+
+@pytest.mark.parametrize("start", ["anti", "counter"])
+@pytest.mark.parametrize("joint", ["", "-", " "])
+def test_against_the_clock_is_read_in_any_spelling(start: str, joint: str) -> None:
+    assert read_motion(f"Follow the one going {start}{joint}clockwise.").motion == "counterclockwise"
+    assert read_motion(f"the {start.capitalize()}{joint}clockwise ball, please").motion == "counterclockwise"
 
 
 def test_a_referent_without_colour_and_shape_is_refused_where_both_are_needed() -> None:

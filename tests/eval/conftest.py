@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,24 @@ CONFIG = PolicyConfig(
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("policy") / "checkpoint", CONFIG)
+
+
+@pytest.fixture(scope="session")
+def wrist_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, looking through the camera at the wrist."""
+    return save_tiny(tmp_path_factory.mktemp("wrist") / "checkpoint", replace(CONFIG, cameras=("wrist",)))
+
+
+def save_tiny(path: Path, config: PolicyConfig) -> Path:
     torch.manual_seed(0)
-    tokenizer = WordTokenizer.train(["follow the red ball", "track the blue cube"], CONFIG.language.max_words)
+    tokenizer = WordTokenizer.train(["follow the red ball", "track the blue cube"], config.language.max_words)
     shapes = Shapes(
         frames=3, cameras=1, size=64, proprioception=len(AGENT_POS_NAMES), actions=2, vocabulary=tokenizer.size
     )
-    policy = VLAPolicy(CONFIG, shapes)
+    policy = VLAPolicy(config, shapes)
     width = shapes.proprioception
     policy.normaliser.set_statistics(torch.zeros(width), torch.ones(width))
     purpose = Purpose(tasks=("track",), action_names=("dx", "dy"), agent_pos_names=AGENT_POS_NAMES)
-    path = tmp_path_factory.mktemp("policy") / "checkpoint"
     save_checkpoint(Checkpoint(policy.eval(), tokenizer, purpose, {"seed": 0}), path)
     return path

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from eval.controls import CONTROLS, choose_controls
-from eval.results import CONDITIONS
+from eval.controls import CONTROLS, choose_controls, describe, in_order
+from eval.results import summarise_condition
 
 
-def test_every_control_is_known_to_the_report() -> None:
-    assert set(CONTROLS) <= set(CONDITIONS)
+def test_every_condition_says_something_of_its_own() -> None:
+    sentences = [describe(name) for name in CONTROLS]
+    assert all(sentences)
+    assert len(set(sentences)) == len(sentences)
+    assert "first action" in describe("previous_action")
+    assert describe("mine") == ""
+
+
+def test_conditions_are_ordered_for_reports() -> None:
+    names = ["mine", "expert", "policy", "blank_image"]
+    assert list(in_order({name: summarise_condition(name, []) for name in names})) == [
+        "policy",
+        "blank_image",
+        "expert",
+        "mine",
+    ]
 
 
 def test_the_plain_policy_always_comes_first() -> None:

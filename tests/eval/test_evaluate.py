@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import multiprocessing
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from envs.episode import SEED_STARTS
+from envs.tabletop import TabletopEnv
+from eval import evaluate as module
+from eval.controller import ControllerConfig
 from eval.controls import CONTROLS
 from eval.evaluate import EvalConfig, evaluate
-from eval.results import Results
+from eval.results import EpisodeResult, Results
+from eval.rollout import GROUP, one_thread
+from eval.workers import Pulse
+from vla_policy.checkpoint import resolve_checkpoint
 
 
 def _rows(results: Results, condition: str = "policy") -> list[dict[str, Any]]:
@@ -23,6 +31,10 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(tiny_checkpoint: Path) 
     one = evaluate(tiny_checkpoint, EvalConfig(workers=1, **settings))
     two = evaluate(tiny_checkpoint, EvalConfig(workers=2, **settings))
     assert _rows(one) == _rows(two)
+    assert one.complete
+    rate = one.tasks["track"].control_rate_hz
+    assert rate is not None
+    assert rate > 1
     assert [row["seed"] for row in _rows(one)] == [SEED_STARTS["test"] + i for i in range(12)]
 
 
@@ -45,6 +57,136 @@ def test_the_seed_moves_the_scenes(tiny_checkpoint: Path) -> None:
     assert _rows(first)[1]["task_instruction"] == _rows(second)[0]["task_instruction"]
 
 
+def test_finished_conditions_are_handed_over_as_they_come(tiny_checkpoint: Path) -> None:
+    parts: list[Results] = []
+    config = EvalConfig(episodes=2, workers=1, controls=("expert", "frozen_frames"))
+    whole = evaluate(tiny_checkpoint, config, on_condition=parts.append)
+    names = ["policy", "frozen_frames", "expert"]  # in the order of the reports
+    assert [list(part.tasks["track"].conditions) for part in parts] == [names[:1], names[:2], names]
+    assert [part.complete for part in parts] == [False, False, True]
+    assert replace(parts[-1], created="") == replace(whole, created="")
+    assert parts[0].tasks["track"].conditions["policy"] == whole.tasks["track"].conditions["policy"]
+    assert parts[1].tasks["track"].conditions["frozen_frames"].difference_to_policy is not None
+
+
+def _prepare_trouble(pulse: Pulse, setup: tuple[Path, ControllerConfig]) -> Callable[[Any], list[EpisodeResult]]:
+    """In place of episodes: what goes wrong is named by the checkpoint's folder."""
+    trouble = setup[0].name
+    if trouble == "start":
+        raise ImportError("no such library")
+
+    def handle(job: Any) -> list[EpisodeResult]:
+        seeds = [seed for seed in job.seeds if seed is not None]
+        for seed in seeds:
+            pulse.beat(seed)
+            if trouble == "one" and seed == SEED_STARTS["test"] + 3:
+                raise KeyError("bad scene")
+            if trouble == "mistake":
+                raise ValueError("cannot be done")
+        if trouble == "network" and job.condition == "expert":
+            pulse.beat()
+            raise RuntimeError("no memory")
+        if trouble == "always":
+            raise RuntimeError("always")
+        return [EpisodeResult(seed=seed, success=True) for seed in seeds]
+
+    return handle
+
+
+def _outcomes(trouble: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[EpisodeResult]]]:
+    monkeypatch.setattr(module, "_prepare", _prepare_trouble)
+    config = EvalConfig(episodes=12, workers=2)
+    jobs = [
+        module._Job(task="track", condition=name, seeds=seeds)
+        for name in ("policy", "expert")
+        for seeds in module._groups(config)
+    ]
+    return module._finish_all(jobs, Path(trouble), config)
+
+
+def _finish_with(trouble: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[EpisodeResult]]:
+    found: dict[str, list[EpisodeResult]] = {"policy": [], "expert": []}
+    for job, episodes in _outcomes(trouble, monkeypatch):
+        found[job.condition] += episodes
+    assert all(sorted(e.seed for e in got) == [SEED_STARTS["test"] + i for i in range(12)] for got in found.values())
+    return found
+
+
+def test_a_seed_that_fails_is_lost_and_its_group_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for episodes in _finish_with("one", monkeypatch).values():
+        [bad] = [e for e in episodes if not e.success]
+        assert (bad.seed, bad.valid) == (SEED_STARTS["test"] + 3, False)
+        assert bad.failure.startswith("KeyError: 'bad scene' (test_evaluate.py, line ")
+
+
+def test_a_group_that_fails_as_a_whole_is_lost_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _finish_with("network", monkeypatch)
+    assert all(e.success for e in found["policy"])
+    assert all(not e.valid and e.failure.startswith("RuntimeError: no memory") for e in found["expert"])
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        ("start", r"no episode could be finished: ImportError: no such library \(test_evaluate.py, line \d+\); `vla d"),
+        ("always", r"no episode could be finished: RuntimeError: always"),
+        ("mistake", r"cannot be done$"),
+    ],
+    ids=["start", "always", "mistake"],
+)
+def test_what_cannot_work_at_all_soon_stops_with_one_line(
+    trouble: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: list[Any] = []
+    with pytest.raises(ValueError, match=f"^{message}"):
+        outcomes.extend(_outcomes(trouble, monkeypatch))
+    assert len(outcomes) == (0 if trouble == "mistake" else module.GIVE_UP - 1)
+
+
+def test_after_a_failure_the_environments_are_made_anew(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[list[TabletopEnv]] = []
+
+    def fail_once(_checkpoint: Any, _controller: Any, envs: list[TabletopEnv], *_: Any, **__: Any) -> list[Any]:
+        used.append(list(envs))
+        if len(used) == 2:
+            raise RuntimeError
+        return []
+
+    monkeypatch.setattr(module, "run_group", fail_once)
+    with one_thread():  # a worker sets its own number
+        handle = module._prepare(Pulse(multiprocessing), (tiny_checkpoint, ControllerConfig()))
+    job = module._Job(task="track", condition="policy", seeds=(None,) * GROUP)
+    handle(job)
+    with pytest.raises(RuntimeError):
+        handle(job)
+    handle(job)
+    assert used[0] == used[1]
+    assert not set(map(id, used[1])) & set(map(id, used[2]))
+    for env in used[2]:
+        env.close()
+
+
+def test_results_name_the_checkpoint_as_the_user_did() -> None:
+    assert module._given_name(resolve_checkpoint("default")) == "default"
+    assert module._given_name(resolve_checkpoint("runs/track/checkpoint")) == "runs/track/checkpoint"
+
+
+def test_as_many_workers_as_there_are_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module, "usable_cores", lambda: 3)
+    monkeypatch.setattr(module, "run_jobs", lambda *_, workers, **__: asked.append(workers) or [])
+    for jobs, workers in ((9, 0), (2, 0), (9, 5)):
+        given = [module._Job(task="track", condition="policy", seeds=(i,)) for i in range(jobs)]
+        with pytest.raises(module.EvaluationError):
+            list(module._finish_all(given, Path(), EvalConfig(workers=workers)))
+    assert asked == [3, 2, 5]
+
+
+@pytest.mark.parametrize("controls", [("all",), ("none",), (), ("policy", "expert")])
+def test_controls_are_named_as_on_the_command_line(controls: tuple[str, ...]) -> None:
+    assert EvalConfig(controls=controls).controls == controls
+
+
 def test_a_task_that_the_policy_cannot_do_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="task 'reach' needs action 'dz', the policy gives dx, dy"):
         evaluate(tiny_checkpoint, EvalConfig(tasks=("reach",), episodes=1))
@@ -58,6 +200,8 @@ def test_a_task_that_the_policy_cannot_do_is_refused(tiny_checkpoint: Path) -> N
         ({"workers": -1}, "workers -1"),
         ({"seed": -1}, "seed -1"),
         ({"timeout": 0.0}, "timeout"),
+        ({"controls": ("expert", "frozen_frame")}, "did you mean frozen_frames"),
+        ({"controls": ("all", "expert")}, "control 'all' is unknown"),
     ],
 )
 def test_bad_settings_are_refused(bad: dict[str, Any], message: str) -> None:

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from eval.record import film, guess_task, record
+from envs.episode import split_seed
+from envs.registration import make_task
+from eval import record as module
+from eval.controller import Controller, ControllerConfig
+from eval.evaluate import EvalConfig, evaluate
+from eval.record import HOLD, film, guess_task, record
 from vla_policy.checkpoint import load_checkpoint
+
+SEED = 5
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is drawn, frame by frame; the frames themselves are the bare pictures."""
+    frames: list[dict[str, Any]] = []
+
+    def note(frame: np.ndarray, **marks: Any) -> np.ndarray:
+        frames.append({"picture": frame, **marks})
+        return frame
+
+    monkeypatch.setattr(module, "draw_overlay", note)
+    return frames
 
 
 def test_a_film_of_an_instruction_of_ones_own(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -19,6 +41,86 @@ def test_a_film_of_an_instruction_of_ones_own(tiny_checkpoint: Path, tmp_path: P
     assert len(shapes) == 1
     assert not np.array_equal(recording.frames[0], recording.frames[60])
     assert film(recording, tmp_path / "out.mp4").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("camera", ["front", "wrist"])
+def test_picture_boxes_and_arrow_belong_to_one_moment_and_camera(
+    camera: str, drawn: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue("tiny_checkpoint" if camera == "front" else "wrist_checkpoint")
+    checkpoint = load_checkpoint(path)
+    recording = record(checkpoint, "track", SEED, controller=ControllerConfig(execute=4))
+    steps = recording.episode.steps
+    assert [frame["step"] for frame in drawn] == [*range(steps), steps]
+    assert len(recording.frames) == steps + HOLD
+
+    # The same episode again, by the chunks' own actions, with a policy that looks at every step.
+    env = make_task("track", cameras=(camera,))
+    acting, looking = (Controller(checkpoint, 1, ControllerConfig(execute=n)) for n in (4, 1))
+    seen, info = env.reset(seed=SEED)
+    for controller in (acting, looking):
+        controller.reset([env.instruction])
+    for frame in drawn[:30]:
+        secret = info["privileged"]
+        small = frame["picture"].reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+        assert np.abs(small - seen["pixels"][camera]).mean() < 4
+        if secret["visible"][camera][secret["target"]]:
+            assert frame["true_box"] == pytest.approx(secret["boxes"][camera][secret["target"]])
+        else:
+            assert frame["true_box"] is None
+        looking.act([seen])
+        assert looking.chunk is not None
+        assert frame["predicted_box"] == pytest.approx(looking.chunk.aux.boxes[0, -1].tolist(), abs=1e-4)
+        np.testing.assert_allclose(frame["attention"], looking.chunk.aux.location[0, -1], atol=1e-4)
+        action = np.clip(acting.act([seen])[0], -1, 1).astype(np.float32)
+        right, down = frame["action"]
+        # The front camera faces the robot from above: its x is down, and foreshortened. The wrist's looks down.
+        if camera == "front":
+            assert (right, down) == pytest.approx((action[1], action[0] * np.sin(np.deg2rad(55))), abs=1e-3)
+            assert frame["gripper"] == pytest.approx(env.project(secret["hand"]))
+        else:
+            assert np.hypot(right, down) == pytest.approx(np.hypot(*action), rel=0.1, abs=0.01)
+        seen, _, _, _, info = env.step(action)
+    env.close()
+
+
+def test_the_end_shows_the_last_moment_and_the_verdict(tiny_checkpoint: Path, drawn: list[dict[str, Any]]) -> None:
+    recording = record(load_checkpoint(tiny_checkpoint), "track", SEED)
+    last = drawn[-1]
+    assert last["verdict"] == f"failure: {recording.episode.failure}"
+    assert (last["action"], last["predicted_box"], last["attention"]) == (None, None, None)
+    assert not np.array_equal(last["picture"], drawn[-2]["picture"])
+    assert all(frame["verdict"] is None for frame in drawn[:-1])
+
+
+def test_where_the_policy_does_not_act_it_shows_no_belief(tiny_checkpoint: Path, drawn: list[dict[str, Any]]) -> None:
+    recording = record(load_checkpoint(tiny_checkpoint), "track", SEED, condition="expert")
+    assert recording.episode.success
+    assert all(frame["predicted_box"] is None and frame["attention"] is None for frame in drawn)
+    assert drawn[0]["action"] is not None
+
+
+def test_the_film_shows_the_episode_that_was_judged(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = evaluate(tiny_checkpoint, EvalConfig(episodes=3, workers=1, controls=()))
+    [*_, judged] = found.tasks["track"].conditions["policy"].results
+    threads: set[int] = set()
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    act = checkpoint.policy.act
+
+    def spy(observation: Any) -> Any:
+        threads.add(torch.get_num_threads())
+        return act(observation)
+
+    monkeypatch.setattr(checkpoint.policy, "act", spy)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        recording = record(checkpoint, "track", split_seed("test", 2), row=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {1}
+    assert recording.episode == judged
 
 
 @pytest.mark.parametrize("text", ["follow the pink ball", "follow the ball", "follow the red ball and the blue cube"])

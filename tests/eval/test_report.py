@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -34,13 +35,24 @@ def condition(
         )
         for seed in range(episodes)
     ]
-    return summarise_condition(name, rows, policy=policy.results if policy else None, control_rate_hz=99.6)
+    return summarise_condition(name, rows, policy=policy.results if policy else None)
+
+
+def spoilt(result: ConditionResult, invalid: int) -> ConditionResult:
+    """The same with so many of its last episodes lost."""
+    kept = result.results[: result.episodes - invalid]
+    reasons = ["worker died"] * (invalid // 2) + ["worker hung for 120 s"] * (invalid - invalid // 2)
+    lost = [
+        EpisodeResult(seed=len(kept) + i, success=False, valid=False, failure=reason)
+        for i, reason in enumerate(reasons)
+    ]
+    return summarise_condition(result.name, kept + lost)
 
 
 def task(**successes: int) -> TaskResult:
     policy = condition("policy", successes.pop("policy"))
     others = {name: condition(name, count, policy) for name, count in successes.items()}
-    return TaskResult(conditions={"policy": policy, **others})
+    return TaskResult(control_rate_hz=99.6, conditions={"policy": policy, **others})
 
 
 def make_results(**tasks: TaskResult) -> Results:
@@ -75,6 +87,7 @@ def test_markdown_table() -> None:
     assert len(table) == 2 + len(CLEAR)
     assert len({line.count("|") for line in table}) == 1
     assert table[2].startswith("| track | policy | 95.0 % (86.3 to 98.3) | \u2013 | 2.0 cm | 0.60 | 100 Hz | 60 | 0 |")
+    assert sum("Hz" in line for line in table) == 1  # the policy's, whatever it is shown
     assert "shuffled instruction | 6.7 % (" in "\n".join(table)
     assert "\u221288.3 (" in "\n".join(table)
 
@@ -90,6 +103,9 @@ def test_clear_controls_get_clear_answers() -> None:
     text = summary("track", task(**CLEAR))
     assert text.startswith("The policy succeeds in 95 % of 60 unseen track episodes (95 % interval 86.3 to 98.3 %).")
     assert "It listens to the words, needs motion, needs the picture" in text
+    assert "does better than repeating its first action" in text
+    assert text.endswith("One robot would get 100 decisions a second on one CPU thread.")
+    assert "nvalid" not in text
 
 
 def test_controls_without_effect_are_not_called_a_success() -> None:
@@ -103,6 +119,34 @@ def test_a_policy_that_fails_shows_nothing() -> None:
     assert said["Does it listen?"].startswith("Cannot be told")
     assert "too rarely" in summary("track", task(policy=4, shuffled_instruction=0))
     assert summary("track", TaskResult()) == "The plain policy was not measured on track."
+
+
+def test_invalid_episodes_are_told_with_their_reasons() -> None:
+    clear = task(**CLEAR).conditions
+    few = TaskResult(conditions={**clear, "expert": spoilt(clear["expert"], 3)})
+    assert (
+        "Invalid episodes, which count as failures: "
+        "3 of 60 under expert (2 \u00d7 worker hung for 120 s, 1 \u00d7 worker died)."
+    ) in summary("track", few)
+    assert verdicts(answers(few)) == verdicts(answers(task(**CLEAR)))
+    alone = TaskResult(conditions={"expert": spoilt(clear["expert"], 1)})
+    assert "1 of 60 under expert (1 \u00d7 worker hung for 120 s)" in summary("track", alone)
+
+
+@pytest.mark.parametrize("name", ["shuffled_instruction", "held_out_phrasing", "expert"])
+def test_trouble_is_not_taken_for_an_answer(name: str) -> None:
+    whole = task(policy=57, **{name: 56})
+    for lost in (name, "policy"):
+        conditions = {**whole.conditions, lost: spoilt(whole.conditions[lost], 40)}
+        [answer] = answers(TaskResult(conditions=conditions))
+        assert answer.verdict == "Cannot be told, too many episodes are invalid"
+        assert not answer.clause
+
+
+def test_an_unfinished_evaluation_is_called_so(tmp_path: Path) -> None:
+    results = make_results(track=task(policy=50))
+    assert "was not finished" not in write_report(results, tmp_path).read_text()
+    assert "was not finished" in write_report(replace(results, complete=False), tmp_path).read_text()
 
 
 class Page(HTMLParser):

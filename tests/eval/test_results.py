@@ -42,13 +42,13 @@ def results() -> Results:
     policy[3] = episode(103, False, valid=False, mean_error_m=None, errors_m=[], box_iou=None, failure="worker died")
     shuffled = [episode(seed, seed % 10 == 0, followed_instruction=seed % 4 != 0) for seed in range(100, 120)]
     conditions = [
-        summarise_condition("policy", policy, control_rate_hz=150.0),
+        summarise_condition("policy", policy),
         summarise_condition("shuffled_instruction", shuffled, policy=policy),
     ]
     return Results(
         checkpoint=CheckpointInfo(path="runs/a/checkpoint", provenance={"commit": "abc", "data": {"episodes": 7}}),
         seed=0,
-        tasks={"track": TaskResult(conditions={condition.name: condition for condition in conditions})},
+        tasks={"track": TaskResult(control_rate_hz=150.0, conditions={each.name: each for each in conditions})},
         settings={"episodes": 20, "control_hz": 20},
         versions={"python": "3.11"},
         gl_renderer="llvmpipe",
@@ -68,12 +68,13 @@ def test_a_condition_is_summed_up(results: Results) -> None:
     outcomes = [[row.success for row in condition.results] for condition in (shuffled, policy)]
     assert shuffled.difference_to_policy == paired_difference(*outcomes)
     assert failure_counts(policy) == {"wrong target": 2, "worker died": 1}
+    assert failure_counts(policy, invalid=True) == {"worker died": 1}
 
 
 def test_the_order_of_episodes_does_not_matter(results: Results) -> None:
     policy = results.tasks["track"].conditions["policy"]
     mixed = random.Random(0).sample(policy.results, len(policy.results))
-    assert summarise_condition("policy", mixed, control_rate_hz=150.0) == policy
+    assert summarise_condition("policy", mixed) == policy
 
 
 def test_only_common_seeds_are_paired() -> None:
@@ -89,12 +90,6 @@ def test_no_episodes_give_no_rate() -> None:
     condition = summarise_condition("policy", [])
     assert condition.success_rate is None
     assert (condition.low, condition.high, condition.episodes) == (0.0, 1.0, 0)
-
-
-def test_conditions_are_ordered_for_reports() -> None:
-    names = ["mine", "expert", "policy", "blank_image"]
-    task = TaskResult(conditions={name: summarise_condition(name, []) for name in names})
-    assert list(task.ordered()) == ["policy", "blank_image", "expert", "mine"]
 
 
 def test_round_trip_and_layout(results: Results, tmp_path: Path) -> None:
@@ -122,7 +117,9 @@ POLICY_AT = "tasks.track.conditions.policy"
 @pytest.mark.parametrize(
     ("where", "value", "complaint"),
     [
-        ("schema_version", 99, "schema_version: got 99, expected 1"),
+        ("schema_version", 1, "schema_version: got 1, expected 2"),
+        ("complete", "no", 'complete: got "no", expected true or false'),
+        ("tasks.track.control_rate_hz", -1, "tasks.track.control_rate_hz: got -1, expected at least 0"),
         ("seed", "0", 'seed: got "0", expected an integer'),
         ("seed", True, "seed: got true, expected an integer"),
         ("checkpoint.path", None, "checkpoint.path: got null, expected a text"),
@@ -166,7 +163,7 @@ def test_missing_truncated_and_foreign_files_are_refused(results: Results, tmp_p
         (text[: len(text) // 2], "not valid JSON, is the file complete?"),
         (json.dumps(plain), f"{POLICY_AT}.low: missing"),
         ("[]", r"got \[\], expected an object"),
-        ("{}", "schema_version: got nothing, expected 1"),
+        ("{}", "schema_version: got nothing, expected 2"),
         (text.replace("150.0", "NaN"), "got NaN, expected a finite number or null"),
     ):
         path.write_text(content)

@@ -26,7 +26,8 @@ def test_precision_follows_the_hardware_unless_it_is_asked_for(
 
 
 def test_the_processes_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(device, "usable_cores", lambda: 8)
     assert share_of_cores() == 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert share_of_cores() == 2

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,17 @@ from envs.episode import Dataset
 from training import loop
 from training.config import TrainConfig, TrainingError
 from training.dataset import AugmentConfig, SampleConfig, Sampler
-from training.loop import LOG, TrainResult, draw_batch, make_optimizer, read_log, train
+from training.loop import (
+    LOG,
+    TrainResult,
+    check_same,
+    describe,
+    draw_batch,
+    is_finished,
+    make_optimizer,
+    read_log,
+    train,
+)
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.config import LanguageConfig, PolicyConfig
 from vla_policy.policy import VLAPolicy
@@ -178,7 +189,7 @@ sys.exit(7 if result.interrupted else 0)
         changed = replace(config, **change) if section == "train" else config
         with pytest.raises(TrainingError, match=words) as caught:
             train(changed_policy, changed, [data], tmp_path / "run", resume=True)
-        assert "resume with the same settings" in str(caught.value)
+        assert "give the same settings again, or choose another --out" in str(caught.value)
         assert "\n" not in str(caught.value)
 
     def test_other_data_are_refused(
@@ -192,7 +203,7 @@ sys.exit(7 if result.interrupted else 0)
         ):
             with pytest.raises(TrainingError, match=words) as caught:
                 train(policy_config, config, given, tmp_path / "run", resume=True)
-            assert "resume with the same data" in str(caught.value)
+            assert "give the same data again, or choose another --out" in str(caught.value)
 
     def test_nothing_to_resume(
         self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path
@@ -200,6 +211,57 @@ sys.exit(7 if result.interrupted else 0)
         with pytest.raises(TrainingError, match="no saved state to resume; train without --resume"):
             train(policy_config, config, [write_small()], tmp_path / "run", resume=True)
         assert not (tmp_path / "run").exists()
+
+    def test_a_state_that_does_not_fit_on_the_disk_is_one_line_and_costs_nothing(
+        self,
+        write_small: WriteSmall,
+        policy_config: PolicyConfig,
+        config: TrainConfig,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        data, run, original = write_small(), tmp_path / "run", torch.save
+
+        def fill_the_disk(values: dict[str, Any], path: Path) -> None:
+            if values["step"] > 5:
+                raise RuntimeError("unexpected pos 576 vs 534\nframe #0")
+            original(values, path)
+
+        monkeypatch.setattr(torch, "save", fill_the_disk)
+        with pytest.raises(TrainingError, match=r"step 10 not written \(unexpected pos 576 vs 534\); free some space"):
+            train(policy_config, config, [data], run)
+        monkeypatch.undo()
+        assert train(policy_config, config, [data], run, resume=True).step == config.steps
+
+    @pytest.mark.parametrize("resume", [False, True])
+    def test_a_finished_run_says_so_whatever_is_asked(
+        self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path, resume: bool
+    ) -> None:
+        data, run, short = [write_small()], tmp_path / "run", replace(config, steps=1)
+        train(policy_config, short, data, run)
+        assert not is_finished(run)
+        shutil.rmtree(run / "state")  # as the command line does once all is done
+        assert is_finished(run)
+        with pytest.raises(TrainingError, match=f"^{run}: holds a finished run.*choose another --out$"):
+            train(policy_config, short, data, run, resume=resume)
+
+    def test_a_finished_run_is_compared_with_what_is_wanted(
+        self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path
+    ) -> None:
+        data, other, run, short = (
+            write_small(),
+            write_small("other", seed=7),
+            tmp_path / "run",
+            replace(config, steps=1),
+        )
+        train(policy_config, short, [data], run)
+        check_same(run, describe(policy_config, short, [data]))
+        for changed, given, words in (
+            (replace(short, relabel=0.0), data, "train.relabel was 1.0 and is now 0.0; give the same settings"),
+            (short, other, r"data\.dataset 0 \(track\) was '[0-9a-f]{12}' and is now .*; give the same data"),
+        ):
+            with pytest.raises(TrainingError, match=f"^{run}: {words} again, or choose another --out$"):
+                check_same(run, describe(policy_config, changed, [given]))
 
     def test_damaged_files_of_the_run_are_named(
         self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path

@@ -48,6 +48,7 @@ def make_policy(small: PolicyConfig, shapes: Shapes, text_models: dict[str, Path
         head: str = "chunk_l1",
         language: str = "transformer",
         frozen: bool = True,
+        options: dict[str, dict[str, Any]] | None = None,
         seed: int = 0,
         shapes: Shapes = shapes,
         **changes: Any,
@@ -55,11 +56,12 @@ def make_policy(small: PolicyConfig, shapes: Shapes, text_models: dict[str, Path
         text: dict[str, Any] = {"name": language, "max_words": small.language.max_words}
         if language == "pretrained":
             text |= {"pretrained": str(text_models["bert"]), "frozen": frozen}
+        options = options or {}
         config = replace(
             small,
-            encoder=replace(small.encoder, name=encoder),
-            fusion=replace(small.fusion, name=fusion),
-            head=replace(small.head, name=head),
+            encoder=replace(small.encoder, name=encoder, **options.get("encoder", {})),
+            fusion=replace(small.fusion, name=fusion, **options.get("fusion", {})),
+            head=replace(small.head, name=head, **options.get("head", {})),
             language=LanguageConfig(**text),
             **changes,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vla_policy import checkpoint as module
@@ -105,6 +106,23 @@ class TestRoundTrip:
         with pytest.raises(OSError, match="No space left"):
             save_checkpoint(made, folder)
         load_checkpoint(folder)
+
+    def test_saving_into_a_folder_of_something_else_leaves_that_alone(self, made: Checkpoint, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").write_text("years of work")
+        save_checkpoint(made, tmp_path)
+        assert_same(made, load_checkpoint(tmp_path))
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*FILES, "thesis.tex"])
+
+    def test_weights_that_do_not_fit_on_the_disk_are_an_os_error(
+        self, made: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fill_the_disk(*_: object) -> None:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr(module, "save_file", fill_the_disk)
+        with pytest.raises(OSError, match=r"model\.safetensors: not written .*No space left"):
+            save_checkpoint(made, tmp_path / "checkpoint")
+        assert not (tmp_path / "checkpoint").exists()
 
     def test_a_copy_of_the_folder_loads_from_anywhere(
         self, made: Checkpoint, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +225,53 @@ class TestHub:
         assert_same(made, Checkpoint.from_pretrained(str(tmp_path / "hub")))
         assert_same(made, Checkpoint.from_pretrained(tmp_path / "hub"))
         assert_same(made, load_checkpoint(tmp_path / "hub"))
+
+    def test_a_cloned_repository_keeps_what_is_not_the_checkpoints(self, made: Checkpoint, tmp_path: Path) -> None:
+        clone = tmp_path / "clone"
+        others = {
+            ".git/HEAD": "ref: main",
+            ".gitattributes": "*.safetensors lfs",
+            "README.md": "ours",
+            "docs/a.md": "a",
+        }
+        for name, text in others.items():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            (clone / name).write_text(text)
+        for bias in (0.0, 1.0):  # the second time it is a checkpoint folder as well
+            with torch.no_grad():
+                made.policy.head.layers[0].bias.fill_(bias)  # type: ignore[operator, union-attr]
+            made.save_pretrained(clone)
+            assert_same(made, load_checkpoint(clone))
+            assert {name: (clone / name).read_text() for name in others} == others
+            assert sorted(p.name for p in clone.iterdir()) == sorted([*FILES, *(n.split("/")[0] for n in others)])
+
+    def test_links_into_the_hubs_cache_are_replaced_not_followed(
+        self, made: Checkpoint, folder: Path, tmp_path: Path
+    ) -> None:
+        shutil.move(folder / "model.safetensors", tmp_path / "blob")
+        (folder / "model.safetensors").symlink_to(tmp_path / "blob")
+        before = (tmp_path / "blob").read_bytes()
+        with torch.no_grad():
+            made.policy.head.layers[0].bias.add_(1)  # type: ignore[operator, union-attr]
+        made.save_pretrained(folder)
+        assert (tmp_path / "blob").read_bytes() == before
+        assert_same(made, load_checkpoint(folder))
+
+    def test_a_folder_is_no_checkpoint_while_its_files_change(
+        self, made: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stop(source: Path, target: Path) -> None:
+            if target.name == "tokenizer.json":
+                raise KeyboardInterrupt
+            original(source, target)
+
+        original = os.replace
+        monkeypatch.setattr(module.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            made.save_pretrained(folder)
+        with pytest.raises(CheckpointError, match="COMPLETE: missing, so the checkpoint was not finished"):
+            load_checkpoint(folder)
+        assert not list(folder.glob(".partial-*"))
 
     def test_a_downloaded_snapshot_is_read_from_the_cache_offline(self, made: Checkpoint, tmp_path: Path) -> None:
         commit = "0" * 40

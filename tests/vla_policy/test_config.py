@@ -42,3 +42,19 @@ def test_configs_do_not_change_and_take_no_positions() -> None:
     with pytest.raises(TypeError):
         PolicyConfig(EncoderConfig())  # type: ignore[misc]
     assert all(item.kw_only for item in fields(PolicyConfig))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "words"),
+    [
+        (EncoderConfig, {"layers": 0}, "encoder.layers 0 must be at least 1"),
+        (EncoderConfig, {"kernel": (3, 4)}, r"encoder.kernel \(3, 4\) must be positive, the second number odd"),
+        (EncoderConfig, {"frozen": True}, "encoder.weights and encoder.frozen are for timm models"),
+        (FusionConfig, {"layers": 0}, "fusion.layers 0 must be at least 1"),
+        (HeadConfig, {"bins": 1}, "head.bins 1 must be at least 2"),
+        (HeadConfig, {"chunk": 0}, "head.chunk 0 must be at least 1"),
+    ],
+)
+def test_impossible_parts_are_refused(kind: Any, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        kind(**wrong)

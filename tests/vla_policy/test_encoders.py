@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -5,17 +7,19 @@ from torch import Tensor, nn
 from vla_policy.config import EncoderConfig
 from vla_policy.contract import Shapes
 from vla_policy.encoders import ENCODERS
-from vla_policy.encoders.two_stream import TwoStreamEncoder
-from vla_policy.layers import cell_centres
+from vla_policy.encoders.conv3d import Conv3dEncoder
+from vla_policy.encoders.two_stream import ConcatStreams, GatedStreams, TwoStreamEncoder
+from vla_policy.layers import FusedSelfAttentionBlock, cell_centres, place_encoding
+from vla_policy.vision import VisionEncoder
 
 B, T, WIDTH, SIZE = 2, 4, 16, 32
 
 
-def built(name: str, cameras: int = 1, size: int = SIZE) -> nn.Module:
+def built(name: str, cameras: int = 1, size: int = SIZE, **options: Any) -> VisionEncoder:
     torch.manual_seed(0)
     shapes = Shapes(frames=T, cameras=cameras, size=size, proprioception=3, actions=2, vocabulary=9)
-    config = EncoderConfig(name=name, channels=8, layers=1, temporal_channels=4)  # type: ignore[arg-type]
-    encoder = ENCODERS[name](config, shapes, WIDTH).eval()
+    config = EncoderConfig(name=name, channels=8, layers=1, temporal_channels=4, **options)
+    encoder = ENCODERS[name](config, shapes, WIDTH, 2).eval()
     with torch.no_grad():
         encoder.camera.add_(torch.randn_like(encoder.camera))
     return encoder
@@ -37,6 +41,11 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=sorted(set(ENCODERS) - {"single_frame"}))
+def temporal(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.mark.parametrize(("cameras", "size"), [(1, 32), (2, 32), (1, 48)])
 def test_shapes(name: str, cameras: int, size: int) -> None:
     encoder = built(name, cameras, size)
@@ -47,25 +56,25 @@ def test_shapes(name: str, cameras: int, size: int) -> None:
     assert tokens.fused.shape[0] == B
     assert tokens.fused.shape[1] in (1, T)
     assert tokens.fused.shape[2:] == (n, WIDTH)
-    assert tokens.frames.shape == (B, T, n, encoder.frame_width)
+    assert tokens.frames.shape == (B, encoder.looks, n, encoder.frame_width)
 
 
 @pytest.mark.parametrize("frame", range(T))
-def test_every_frame_reaches_the_fused_tokens_of_the_newest_moment(name: str, frame: int) -> None:
-    encoder, frames = built(name), pictures()
+def test_every_frame_reaches_the_fused_tokens_of_the_newest_moment(temporal: str, frame: int) -> None:
+    encoder, frames = built(temporal), pictures()
     before, after = encoder(frames).fused, encoder(repainted(frames, frame=frame)).fused
     assert ((after[:, -1] - before[:, -1]).abs().amax((1, 2)) > 1e-4).all()
 
 
-def test_the_order_of_frames_matters(name: str) -> None:
-    encoder, frames = built(name), pictures()
+def test_the_order_of_frames_matters(temporal: str) -> None:
+    encoder, frames = built(temporal), pictures()
     swapped = frames[:, [1, 0, 2, 3]]
     assert (encoder(swapped).fused[:, -1] - encoder(frames).fused[:, -1]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("frame", range(T))
-def test_a_frames_own_tokens_depend_on_that_frame_only(name: str, frame: int) -> None:
-    encoder, frames = built(name), pictures()
+def test_a_frames_own_tokens_depend_on_that_frame_only(temporal: str, frame: int) -> None:
+    encoder, frames = built(temporal), pictures()
     change = (encoder(repainted(frames, frame=frame)).frames - encoder(frames).frames).abs().amax((0, 2, 3))
     assert [c > 1e-4 for c in change.tolist()] == [t == frame for t in range(T)]
 
@@ -105,7 +114,8 @@ class TestTwoStream:
     def test_the_spatial_stream_sees_the_newest_frame_only(self) -> None:
         encoder, frames = built("two_stream"), pictures()
         assert isinstance(encoder, TwoStreamEncoder)
-        nn.init.zeros_(encoder.from_temporal.weight)
+        assert isinstance(encoder.streams, ConcatStreams)
+        nn.init.zeros_(encoder.streams.from_temporal.weight)
         before = encoder(frames).fused
         for frame in range(T - 1):
             torch.testing.assert_close(encoder(repainted(frames, frame=frame)).fused, before)
@@ -115,17 +125,86 @@ class TestTwoStream:
     def test_the_temporal_stream_sees_every_frame(self, frame: int) -> None:
         encoder, frames = built("two_stream"), pictures()
         assert isinstance(encoder, TwoStreamEncoder)
-        nn.init.zeros_(encoder.from_spatial.weight)
+        assert isinstance(encoder.streams, ConcatStreams)
+        nn.init.zeros_(encoder.streams.from_spatial.weight)
         change = encoder(repainted(frames, frame=frame)).fused - encoder(frames).fused
         assert (change.abs().amax((1, 2, 3)) > 1e-4).all()
 
     def test_adding_two_projections_is_projecting_the_concatenation(self) -> None:
         encoder, frames = built("two_stream"), pictures()
         assert isinstance(encoder, TwoStreamEncoder)
+        assert isinstance(encoder.streams, ConcatStreams)
         found: dict[str, Tensor] = {}
-        encoder.from_spatial.register_forward_hook(lambda _m, args, _out: found.update(spatial=args[0]))
-        encoder.from_temporal.register_forward_hook(lambda _m, args, _out: found.update(temporal=args[0]))
+        encoder.streams.from_spatial.register_forward_hook(lambda _m, args, _out: found.update(spatial=args[0]))
+        encoder.streams.from_temporal.register_forward_hook(lambda _m, args, _out: found.update(temporal=args[0]))
         fused = encoder(frames).fused[:, 0]
-        weight = torch.cat([encoder.from_spatial.weight, encoder.from_temporal.weight], dim=1)
+        weight = torch.cat([encoder.streams.from_spatial.weight, encoder.streams.from_temporal.weight], dim=1)
+        place = encoder.place(place_encoding((SIZE // 4, SIZE // 4), WIDTH))
         joined = torch.cat([found["spatial"], found["temporal"]], dim=-1)
-        torch.testing.assert_close(fused, joined @ weight.T + encoder.from_spatial.bias + encoder.camera[0])
+        torch.testing.assert_close(
+            fused, joined @ weight.T + encoder.streams.from_spatial.bias + encoder.camera[0] + place
+        )
+
+    def test_a_gate_mixes_the_two_streams(self) -> None:
+        torch.manual_seed(0)
+        streams, (spatial, temporal) = GatedStreams(WIDTH, 2), torch.randn(2, B, 5, WIDTH)
+        weight = torch.cat([streams.gate.from_spatial.weight, streams.gate.from_temporal.weight], dim=1)
+        gate = torch.sigmoid(torch.cat([spatial, temporal], -1) @ weight.T + streams.gate.from_spatial.bias)
+        torch.testing.assert_close(streams(spatial, temporal), gate * spatial + (1 - gate) * temporal)
+
+
+def test_a_single_frame_encoder_sees_no_history() -> None:
+    encoder, frames = built("single_frame"), pictures()
+    before = encoder(frames)
+    for frame in range(T - 1):
+        after = encoder(repainted(frames, frame=frame))
+        assert torch.equal(after.fused, before.fused)
+        assert torch.equal(after.frames, before.frames)
+
+
+def test_conv3d_is_its_sum() -> None:
+    encoder = built("conv3d", kernel=(2, 3))
+    assert isinstance(encoder, Conv3dEncoder)
+    c, side, where = 8, 4, (1, 2)
+    x = torch.randn(1, c, T, side, side)
+    convolved = encoder._over_time(encoder.first, x)
+    kernel, bias = encoder.first.weight, encoder.first.bias
+    assert bias is not None
+    for t in (0, 2):
+        expected = bias.clone()
+        for i in range(2):  # frames back
+            for j in range(3):
+                for k in range(3):
+                    row, column, frame = where[0] + j - 1, where[1] + k - 1, t - i
+                    if 0 <= row < side and 0 <= column < side and frame >= 0:
+                        expected = expected + kernel[:, :, 1 - i, j, k] @ x[0, :, frame, row, column]
+        torch.testing.assert_close(convolved[0, :, t, *where], expected)
+
+
+def test_attention_without_weights_is_the_equation() -> None:
+    torch.manual_seed(0)
+    for causal in (False, True):
+        block, x = FusedSelfAttentionBlock(WIDTH, 2, causal=causal, feed=False), torch.randn(B, 5, WIDTH)
+        q, k, v = block.qkv(block.norm_attention(x)).chunk(3, dim=-1)
+        heads = []
+        for part in (slice(0, WIDTH // 2), slice(WIDTH // 2, WIDTH)):
+            scores = q[..., part] @ k[..., part].mT / (WIDTH // 2) ** 0.5
+            if causal:
+                scores = scores.masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
+            heads.append(scores.softmax(-1) @ v[..., part])
+        torch.testing.assert_close(block(x), x + block.out(torch.cat(heads, -1)))
+
+
+def test_divided_attention_looks_along_time_and_within_frames() -> None:
+    """One layer: what changes at one place of one frame reaches that frame, and that place in every frame."""
+    from vla_policy.encoders.space_time_attention import DividedBlock, JointBlock
+
+    torch.manual_seed(0)
+    x = torch.randn(1, T, 6, WIDTH)
+    changed = x.clone()
+    changed[0, 1, 2, 0] += 3
+    divided, joint = DividedBlock(WIDTH, 2), JointBlock(WIDTH, 2)
+    time_only = divided.time(changed.transpose(1, 2).flatten(0, 1)) - divided.time(x.transpose(1, 2).flatten(0, 1))
+    assert [i for i, c in enumerate(time_only.abs().amax((1, 2)).tolist()) if c > 1e-6] == [2]
+    for block in (divided, joint):
+        assert ((block(changed) - block(x)).abs().amax(-1) > 1e-7).all()  # both together reach everywhere

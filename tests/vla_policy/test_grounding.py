@@ -89,7 +89,7 @@ def inputs(seed: int = 0, moments: int = 1, cameras: int = 1) -> tuple[VisualTok
 
 def decoder(layers: int = 2, *, through_time: bool = True) -> SpaceTimeDecoder:
     torch.manual_seed(1)
-    made = SpaceTimeDecoder(GroundingConfig(layers=layers), D, 2, C, POOLED)
+    made = SpaceTimeDecoder(GroundingConfig(layers=layers), D, 2, C, POOLED, T)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -121,7 +121,7 @@ class TestDecoder:
 
     def test_before_training_a_box_lies_on_the_centre_with_the_usual_extent(self) -> None:
         torch.manual_seed(0)
-        tube = SpaceTimeDecoder(GroundingConfig(), D, 2, C, POOLED)(*inputs())
+        tube = SpaceTimeDecoder(GroundingConfig(), D, 2, C, POOLED, T)(*inputs())
         torch.testing.assert_close(tube.boxes[..., :2], tube.centre)
         torch.testing.assert_close(tube.boxes[..., 2:], torch.full((B, T, 2), PRIOR_EXTENT))
 

@@ -2,51 +2,63 @@ import pytest
 import torch
 
 from vla_policy.config import HeadConfig
+from vla_policy.decision import ActionHead
 from vla_policy.heads import HEADS
+from vla_policy.heads.binned import BinnedHead
 from vla_policy.heads.chunk_l1 import ChunkL1Head
+from vla_policy.heads.flow_matching import FlowMatchingHead
+from vla_policy.heads.gaussian_mixture import GaussianMixtureHead
 
 B, S, A, F = 4, 3, 2, 10
 
 
 @pytest.fixture(params=sorted(HEADS))
-def head(request: pytest.FixtureRequest) -> ChunkL1Head:
+def head(request: pytest.FixtureRequest) -> ActionHead:
     torch.manual_seed(0)
     return HEADS[request.param](HeadConfig(name=request.param, chunk=S, hidden=8), F, A)
 
 
-def test_actions_have_their_shape_and_stay_in_their_range(head: ChunkL1Head) -> None:
-    actions = head.act(100 * torch.randn(B, F))
+def test_actions_have_their_shape_and_stay_in_their_range(head: ActionHead) -> None:
+    seen = torch.randn(B, F)
+    actions = head.act(100 * seen)
     assert actions.shape == (B, S, A)
     assert actions.dtype == torch.float32
-    assert actions.abs().max() == 1  # features this large push some to the limit
+    assert actions.abs().max() <= 1
+    assert torch.equal(actions, head.act(100 * seen))
 
 
-def test_loss_is_a_finite_number_with_gradients(head: ChunkL1Head) -> None:
+def test_loss_is_a_finite_number_with_gradients(head: ActionHead) -> None:
     loss = head.loss(torch.randn(B, F), torch.rand(B, S, A) * 2 - 1, torch.ones(B, S, dtype=torch.bool))
     assert loss.shape == ()
-    assert loss > 0
+    assert torch.isfinite(loss)
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
 
 
-def test_steps_past_the_end_do_not_count(head: ChunkL1Head) -> None:
+def test_steps_past_the_end_do_not_count(head: ActionHead) -> None:
     features, action = torch.randn(B, F), torch.rand(B, S, A) * 2 - 1
     mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]]).bool()
-    before = head.loss(features, action, mask)
-    torch.testing.assert_close(head.loss(features, torch.where(mask[..., None], action, 50.0), mask), before)
-    assert head.loss(features, torch.where(mask[..., None], action + 1, action), mask) != before
+
+    def loss(labels: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)  # flow matching draws noise
+        return head.loss(features, labels, mask)
+
+    before = loss(action)
+    if not isinstance(head, FlowMatchingHead):  # there the steps of a chunk move together, as they do when it acts
+        torch.testing.assert_close(loss(torch.where(mask[..., None], action, 0.9)), before)
+    assert loss(torch.where(mask[..., None], action - 0.5, action)) != before
 
 
-def test_loss_without_any_step_is_zero(head: ChunkL1Head) -> None:
+def test_loss_without_any_step_is_zero(head: ActionHead) -> None:
     loss = head.loss(torch.randn(B, F), torch.zeros(B, S, A), torch.zeros(B, S, dtype=torch.bool))
     assert loss == 0
 
 
-def test_training_on_one_batch_brings_the_actions_close(head: ChunkL1Head) -> None:
+def test_training_on_one_batch_brings_the_actions_close(head: ActionHead) -> None:
     features, action = torch.randn(B, F), torch.rand(B, S, A) - 0.5
     mask = torch.ones(B, S, dtype=torch.bool)
     optimizer = torch.optim.Adam(head.parameters(), 0.01)
-    for _ in range(400):
+    for _ in range(600):
         optimizer.zero_grad()
         head.loss(features, action, mask).backward()
         optimizer.step()
@@ -59,3 +71,53 @@ def test_chunk_l1_is_the_mean_absolute_error() -> None:
     offset = torch.tensor([0.5, -0.1])
     # Three steps count, each off by the mean of 0.5 and 0.1.
     assert head.loss(features, head(features).detach() + offset, mask).item() == pytest.approx(0.3, abs=1e-6)
+
+
+def test_a_gaussian_mixture_is_its_density() -> None:
+    torch.manual_seed(0)
+    head, features = GaussianMixtureHead(HeadConfig(chunk=S, hidden=8, components=3), F, A), torch.randn(2, F)
+    action, mask = torch.rand(2, S, A) * 2 - 1, torch.ones(2, S, dtype=torch.bool)
+    log_weight, mean, deviation = head(features)
+    components = torch.distributions.Independent(torch.distributions.Normal(mean, deviation), 1)
+    mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(logits=log_weight), components)
+    torch.testing.assert_close(head.loss(features, action, mask), -mixture.log_prob(action).mean() / A)
+
+
+def test_a_gaussian_mixture_keeps_two_good_actions_apart() -> None:
+    torch.manual_seed(0)
+    head = GaussianMixtureHead(HeadConfig(chunk=1, hidden=16), F, 1)
+    features, mask = torch.ones(64, F), torch.ones(64, 1, dtype=torch.bool)
+    action = torch.tensor([-0.6, 0.6]).repeat(32).view(64, 1, 1)
+    optimizer = torch.optim.Adam(head.parameters(), 0.01)
+    for _ in range(300):
+        optimizer.zero_grad()
+        head.loss(features, action, mask).backward()
+        optimizer.step()
+    assert head.act(features[:1]).abs().item() == pytest.approx(0.6, abs=0.05)
+
+
+def test_bins_share_a_label_so_that_its_place_is_kept() -> None:
+    head = BinnedHead(HeadConfig(chunk=S, hidden=8, bins=9), F, A)
+    action = torch.cat([torch.rand(50, S, A) * 2 - 1, torch.tensor([-1.0, 1.0, 0.25]).view(3, 1, 1).expand(3, S, A)])
+    share = head.share(action)
+    torch.testing.assert_close(share.sum(-1), torch.ones_like(action))
+    assert ((share > 0).sum(-1) <= 2).all()
+    torch.testing.assert_close(share @ head.centres, action)
+
+
+def test_binned_loss_is_the_cross_entropy_for_labels_on_a_centre() -> None:
+    torch.manual_seed(0)
+    head, features = BinnedHead(HeadConfig(chunk=S, hidden=8, bins=5), F, A), torch.randn(B, F)
+    chosen = torch.randint(0, 5, (B, S, A))
+    expected = torch.nn.functional.cross_entropy(head(features).flatten(0, 2), chosen.flatten())
+    mask = torch.ones(B, S, dtype=torch.bool)
+    torch.testing.assert_close(head.loss(features, head.centres[chosen], mask), expected)
+
+
+def test_the_flow_is_integrated_by_euler_steps() -> None:
+    torch.manual_seed(0)
+    head, features = FlowMatchingHead(HeadConfig(chunk=S, hidden=8, integration_steps=3), F, A), torch.randn(B, F)
+    context, x = head.context(features), torch.zeros(B, S, A)
+    for time in (0.0, 1 / 3, 2 / 3):
+        x = x + head(context, x, torch.full((B,), time)) / 3
+    torch.testing.assert_close(head.act(features), x.clamp(-1, 1))

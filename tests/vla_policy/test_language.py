@@ -328,9 +328,18 @@ def test_words_that_are_masked_change_nothing(name: str, text_models: dict[str, 
     torch.manual_seed(0)
     model = LANGUAGES[name](config, shapes, WIDTH, 2).eval()
     ids, mask = torch.randint(2, 30, (2, 6)), torch.arange(6) < torch.tensor([[3], [6]])
-    before = model(ids, mask).tokens
-    after = model(torch.where(mask, ids, 7), mask).tokens
-    torch.testing.assert_close(after[mask], before[mask])
+    before, after = model(ids, mask), model(torch.where(mask, ids, 7), mask)
+    assert torch.equal(after.mask, before.mask)
+    torch.testing.assert_close(after.tokens[after.mask], before.tokens[before.mask])
+
+
+def test_a_bag_of_words_knows_no_order() -> None:
+    config, ids = LanguageConfig(name="bag_of_words", max_words=WORDS), torch.tensor([[3, 4, 5], [5, 4, 3], [5, 4, 6]])
+    shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)
+    torch.manual_seed(0)
+    tokens = LANGUAGES["bag_of_words"](config, shapes, WIDTH, 2)(ids, torch.ones_like(ids, dtype=torch.bool)).tokens
+    torch.testing.assert_close(tokens[0], tokens[1])
+    assert (tokens[2] - tokens[1]).abs().max() > 1e-2
 
 
 def test_the_order_of_words_matters_to_the_transformer() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vla_policy.cli.compare import compare
 from vla_policy.cli.main import COMMANDS
-from vla_policy.cli.options import parse, run_config, run_parser
+from vla_policy.cli.options import eval_config, parse, run_config, run_parser
 from vla_policy.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ def collect(arguments: list[str]) -> int:
     parser = run_parser("collect", COMMANDS["collect"] + ". One folder a task is written below --out.", "track")
     parser.add_argument("--out", type=str, default="data", help="folder for the datasets")
     parsed = parse(parser, arguments)
-    for data in _collect_all(run_config(parsed), Path(parsed.out)):
+    for data in collect_all(run_config(parsed), Path(parsed.out)):
         print(
             f"{data.path}: {data.episodes} episodes, {data.steps} steps, {data.header['failures']} failed and left out"
         )
@@ -53,24 +57,20 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, help="episodes a condition; short for --eval.episodes")
     parser.add_argument("--seed", type=int, help="first test seed; short for --eval.seed")
     parser.add_argument("--workers", type=int, help="parallel processes; short for --eval.workers")
-    parser.add_argument("--controls", type=str, help="all, none or names with commas; short for --eval.controls")
+    parser.add_argument(
+        "--controls", type=tuple[str, ...], help="all, none or names with commas; short for --eval.controls"
+    )
     parser.add_argument("--out", type=str, default="runs/eval", help="folder for results.json, table and report")
+    parser.add_argument("--videos", type=int, default=2, help="films a task in the report")
     # Here --tasks are the tasks to evaluate; the run's own list says what was trained.
-    arguments, tasks = _take_option(arguments, "--tasks")
-    parsed = parse(parser, arguments)
-    from eval.controls import choose_controls
+    parsed = parse(parser, [re.sub(r"^--tasks(?==|$)", "--eval.tasks", argument) for argument in arguments])
     from vla_policy.checkpoint import resolve_checkpoint
 
-    config = run_config(parsed).eval
-    changes: dict[str, Any] = {k: getattr(parsed, k) for k in ("episodes", "seed", "workers")}
-    changes = {k: v for k, v in changes.items() if v is not None}
-    if tasks is not None:
-        changes["tasks"] = tuple(name.strip() for name in tasks.split(",") if name.strip())
-    controls = choose_controls(parsed.controls if parsed.controls is not None else config.controls)
-    config = replace(config, **changes, controls=tuple(controls))
+    changes: dict[str, Any] = {k: getattr(parsed, k) for k in ("episodes", "seed", "workers", "controls")}
+    config = replace(eval_config(parsed), **{k: v for k, v in changes.items() if v is not None})
     path = resolve_checkpoint(parsed.checkpoint)
     results = _evaluate(path, config, Path(parsed.out))
-    _report(results, path, config, Path(parsed.out), log=path.parent)
+    _report(results, path, config, Path(parsed.out), log=path.parent, videos=parsed.videos)
     return 0
 
 
@@ -121,19 +121,23 @@ def demo(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, help="folder of the run; runs/NAME if left out")
     parser.add_argument("--videos", type=int, default=3, help="films a task in the report")
     parsed = parse(parser, arguments)
+    from training.loop import CHECKPOINT, STATE, check_same, describe, is_finished
+    from training.state import has_state
+
     config = run_config(parsed)
     out = Path(parsed.out or f"runs/{Path(str(parsed.config)).stem}")
+    folder = out / "train"
+    checkpoint = folder / CHECKPOINT
     started = time.monotonic()
-    datasets = _collect_all(config, out / "data")
+    datasets = collect_all(config, out / "data")
     collected = time.monotonic()
-    checkpoint = out / "train" / "checkpoint"
-    if not (checkpoint / "COMPLETE").is_file() or (out / "train" / "state").is_dir():
-        code = _train(config, datasets, out / "train", resume=(out / "train" / "state").is_dir())
-        if code:
-            return code
+    if is_finished(folder):  # by an earlier call, which need not have been for the same policy
+        check_same(folder, describe(config.policy, config.train, datasets))
+    elif code := _train(config, datasets, folder, resume=has_state(folder / STATE)):
+        return code
     trained = time.monotonic()
     results = _evaluate(checkpoint, config.eval, out / "eval")
-    _report(results, checkpoint, config.eval, out / "eval", log=out / "train", videos=parsed.videos)
+    _report(results, checkpoint, config.eval, out / "eval", log=folder, videos=parsed.videos)
     ended = time.monotonic()
     times = {
         "collect": round(collected - started, 1),
@@ -150,20 +154,25 @@ def bench(arguments: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="vla bench", description=COMMANDS["bench"], exit_on_error=False)
-    parser.add_argument("--seconds", type=float, default=20.0, help="time for each measurement")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for each ratio")
+    parser.add_argument("--episodes", type=int, default=200, help="test seeds for each task's expert")
     parser.add_argument("--out", type=str, help="JSON file for the figures")
     parsed = parse(parser, arguments)
-    from envs.bench import collection_ratio
+    from envs.bench import collection_ratio, expert_success
     from training.bench import pipeline_ratio
 
-    figures = {"collection": collection_ratio(parsed.seconds), "pipeline": pipeline_ratio(parsed.seconds)}
+    figures = {
+        "collection": collection_ratio(parsed.seconds),
+        "pipeline": pipeline_ratio(parsed.seconds),
+        "experts": expert_success(parsed.episodes),
+    }
     print(json.dumps(figures, indent=2))
     if parsed.out:
         Path(parsed.out).write_text(json.dumps(figures, indent=2) + "\n")
     return 0
 
 
-def _collect_all(config: RunConfig, folder: Path) -> list[Dataset]:
+def collect_all(config: RunConfig, folder: Path) -> list[Dataset]:
     from envs.collect import collect as collect_task
 
     datasets = []
@@ -200,21 +209,27 @@ def _train(config: RunConfig, datasets: list[Dataset], out: Path, *, resume: boo
 def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:
     from eval.evaluate import evaluate as evaluate_policy
     from eval.results import save_results
+    from vla_policy.checkpoint import load_checkpoint
 
-    progress: Progress | None = None
+    def save(results: Results) -> None:
+        save_results(results, out / "results.json")
 
-    def show(task: str, condition: str, done: int, total: int) -> None:
-        nonlocal progress
-        progress = progress or Progress("evaluate", total, "episodes")
-        progress.update(done, f"{task} {condition}")
+    load_checkpoint(path)  # what is wrong with it comes to light before a folder is made
+    _make_folder(out)
+    with ExitStack() as stack:
+        progress: Progress | None = None
 
-    results = evaluate_policy(path, config, on_progress=show)
-    out.mkdir(parents=True, exist_ok=True)
-    save_results(results, out / "results.json")
+        def show(task: str, condition: str, done: int, total: int) -> None:
+            nonlocal progress
+            progress = progress or stack.enter_context(Progress("evaluate", total, "episodes"))
+            progress.update(done, f"{task} {condition}")
+
+        results = evaluate_policy(path, config, on_progress=show, on_condition=save)
+    save(results)
     return results
 
 
-def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int = 2) -> None:
+def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int) -> None:
     from eval.report import markdown_table, summary, write_report
     from eval.results import write_whole
     from training.loop import read_log
@@ -233,6 +248,8 @@ def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log:
 
 def _films(results: Results, path: Path, config: EvalConfig, out: Path, count: int) -> dict[str, Path]:
     """Films of the first test seeds, and of the first failure among the others, so that the report hides none."""
+    if not count:
+        return {}
     from eval.record import film, record
     from eval.results import POLICY
     from eval.rollout import GROUP
@@ -252,20 +269,20 @@ def _films(results: Results, path: Path, config: EvalConfig, out: Path, count: i
     return films
 
 
-def _take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]:
-    """The arguments without an option and its value, and the value."""
-    rest, value = [], None
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument == name:
-            value = next(waiting, None)
-            if value is None:
-                raise ValueError(f"option {name} needs a value")
-        elif argument.startswith(f"{name}="):
-            value = argument.split("=", 1)[1]
-        else:
-            rest.append(argument)
-    return rest, value
+def _make_folder(path: Path) -> None:
+    """Make the folder for results and try to write to it, before the work that would be lost.
+
+    Raises:
+        ValueError: it cannot be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {path}: no folder that can be written to ({error.strerror}); choose another one"
+        ) from None
 
 
 RUN: dict[str, Callable[[list[str]], int]] = {
@@ -273,6 +290,7 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "collect": collect,
     "train": train,
     "eval": evaluate,
+    "compare": compare,
     "rollout": rollout,
     "tasks": tasks,
     "bench": bench,

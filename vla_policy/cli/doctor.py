@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import shutil
 import sys
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -27,7 +26,6 @@ RENDER_SECONDS = 1.0
 SLOW_STEPS_PER_SECOND = 150.0  # below, demonstrations take longer than training on them
 LITTLE_DISK, TOO_LITTLE_DISK = 10e9, 1e9  # bytes; demonstrations are stored uncompressed
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's share of the cores
 CPU_INFO = Path("/proc/cpuinfo")
 REINSTALL = "run make setup; if that changes nothing: make clean setup"
 
@@ -128,6 +126,8 @@ def check_packages(project: str = PROJECT) -> Check:
 def check_torch(threads: int | None = None, cores: int | None = None) -> Check:
     import torch
 
+    from envs.cores import usable_cores
+
     threads, cores = threads or torch.get_num_threads(), cores or usable_cores()
     found = f"{torch.__version__}, {threads} threads on {cores} usable cores, {torch.backends.cpu.get_cpu_capability()}"
     if threads > cores:
@@ -198,32 +198,34 @@ def check_mujoco(version: str | None = None) -> Check:
 
 
 def check_drawing(seconds: float, task: str = DEFAULT_TASK) -> Check:
-    """Steps the default task with random actions for `seconds`: physics, all cameras, labels."""
+    """For `seconds` each: steps the default task with random actions, and draws pictures of one camera alone."""
     import gymnasium
 
+    from envs.bench import raw_frames_per_second
     from envs.registration import register_envs
 
     register_envs()
     env = gymnasium.make(task)
+    bare: Any = env.unwrapped
     try:
         env.action_space.seed(0)
-        observation, _ = env.reset(seed=0)
-        pictures = observation["pixels"]
+        env.reset(seed=0)
+        frame_rate = raw_frames_per_second(bare, seconds)
         steps, start = 0, time.perf_counter()
         while steps == 0 or time.perf_counter() - start < seconds:
             _, _, terminated, truncated, _ = env.step(env.action_space.sample())
             steps += 1
             if terminated or truncated:
                 env.reset()
-        rate = steps / (time.perf_counter() - start)
+        step_rate = steps / (time.perf_counter() - start)
     finally:
         env.close()
-    size = max(picture.shape[0] for picture in pictures.values())
     found = (
-        f"{rate:.0f} steps/s of {task}, {rate * len(pictures):.0f} pictures/s "
-        f"({' and '.join(pictures)}, {size} px, LP_NUM_THREADS={os.environ.get('LP_NUM_THREADS')})"
+        f"{frame_rate:.0f} raw frames/s (one camera, {bare.size} px, nothing else); "
+        f"{step_rate:.0f} steps/s of {task} with physics and labelled pictures of {' and '.join(bare.cameras)}; "
+        f"LP_NUM_THREADS={os.environ.get('LP_NUM_THREADS')}"
     )
-    if rate < SLOW_STEPS_PER_SECOND:
+    if step_rate < SLOW_STEPS_PER_SECOND:
         advice = "collecting and evaluating will take long: stop what else runs here, or unset LP_NUM_THREADS"
         return Check(name="drawing", status="warn", found=found, advice=advice)
     return Check(name="drawing", status="ok", found=found)
@@ -263,16 +265,6 @@ def check_folder(folder: Path) -> Check:
 def has_nvidia_gpu() -> bool:
     """Whether a driver shows a card, which is what make setup goes by; torch may still be unable to use it."""
     return shutil.which("nvidia-smi") is not None and any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg")))
-
-
-def usable_cores(cpu_max: Path = CPU_MAX) -> int:
-    """Cores that this process may use: its affinity, and a container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0))
-    if cpu_max.is_file():
-        quota, period = cpu_max.read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    return cores
 
 
 def cpu_flags(cpu_info: Path = CPU_INFO) -> frozenset[str]:

@@ -5,6 +5,7 @@ Heavy imports happen inside the commands, so that `--help` is quick and the GL b
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,10 +16,27 @@ COMMANDS: dict[str, str] = {
     "collect": "record demonstrations of the scripted experts",
     "train": "train a policy on recorded demonstrations",
     "eval": "success rates with intervals on unseen seeds, with controls, as JSON, table and HTML report",
+    "compare": "train and judge many policies on the same data and seeds, as one table and HTML report",
     "rollout": "one episode as a video",
     "tasks": "list the tasks with an example instruction each",
-    "bench": "measure the speed of collection, the data pipeline and the policy, as ratios",
+    "bench": "speed of collection and data pipeline as ratios taken side by side, and the experts' success",
     "doctor": "look for what is missing or slow on this machine, and say what to do",
+}
+# What an interrupt leaves behind, where it leaves anything.
+KEPT: dict[str, str] = {
+    "demo": "what was collected and trained is kept, and the same command goes on from there",
+    "collect": "finished shards are kept, and the same command goes on from there",
+    "train": "a state that was saved is kept, and --resume goes on from there",
+    "compare": "finished rows and saved states are kept, and the same command goes on from there",
+    "eval": "conditions that were finished are in results.json; the same command begins anew",
+}
+# What to do when the system refuses something.
+ADVICE: dict[int, str] = {
+    errno.ENOSPC: "free some space, or write elsewhere",
+    errno.EDQUOT: "free some space, or write elsewhere",
+    errno.EACCES: "choose a place where you may read and write",
+    errno.EROFS: "choose a place where you may read and write",
+    errno.ENOTDIR: "a part of this path is a file; choose another",
 }
 
 
@@ -45,8 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _command(name)(rest)
     except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is kept", code=130)
-    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        return _fail("; ".join(["interrupted", *([KEPT[name]] if name in KEPT else [])]), code=130)
+    except OSError as error:
+        return _fail(_os_error(error))
+    except ValueError as error:
         return _fail(" ".join(str(error).split()))
     except MemoryError:
         return _fail("out of memory; lower train.batch, eval.workers or collect.workers")
@@ -74,6 +94,15 @@ def _no_arguments(rest: list[str], name: str, run: Callable[[], Any]) -> int:
 def _overview() -> str:
     lines = [f"  {name:<9}{purpose}" for name, purpose in COMMANDS.items()]
     return "\n".join(["usage: vla COMMAND [options]", "", *lines, "", "`vla COMMAND --help` says more about each."])
+
+
+def _os_error(error: OSError) -> str:
+    """What the system refused, where, and what to do about it."""
+    if not error.strerror:  # one of ours, with a sentence of its own
+        return " ".join(str(error).split()) or type(error).__name__
+    where = f"{error.filename}: " if error.filename else ""
+    advice = ADVICE.get(error.errno or 0, "")
+    return f"{where}{error.strerror[:1].lower()}{error.strerror[1:]}{advice and f'; {advice}'}"
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -1,7 +1,23 @@
-"""Spatio-temporal encoders: frames `(B, T, V, C, H, W)` uint8 → `VisualTokens`. One file each."""
+"""Spatio-temporal encoders: frames `(B, T, V, C, H, W)` uint8 → `VisualTokens`. One file each; all share `vision.py`.
+
+Built as `(config, shapes, width, heads, saved)`; see `VLAPolicy` for `saved`.
+"""
 
 from __future__ import annotations
 
+from vla_policy.encoders.conv3d import Conv3dEncoder
+from vla_policy.encoders.frame_lstm import FrameLSTMEncoder
+from vla_policy.encoders.frame_transformer import FrameTransformerEncoder
+from vla_policy.encoders.single_frame import SingleFrameEncoder
+from vla_policy.encoders.space_time_attention import SpaceTimeAttentionEncoder
 from vla_policy.encoders.two_stream import TwoStreamEncoder
+from vla_policy.vision import VisionEncoder
 
-ENCODERS: dict[str, type[TwoStreamEncoder]] = {"two_stream": TwoStreamEncoder}
+ENCODERS: dict[str, type[VisionEncoder]] = {
+    "single_frame": SingleFrameEncoder,
+    "frame_lstm": FrameLSTMEncoder,
+    "frame_transformer": FrameTransformerEncoder,
+    "conv3d": Conv3dEncoder,
+    "space_time_attention": SpaceTimeAttentionEncoder,
+    "two_stream": TwoStreamEncoder,
+}

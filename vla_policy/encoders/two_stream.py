@@ -1,19 +1,22 @@
 """Two-stream encoder: `f_s = Spatial(I_T)`, `f_t = Temporal(I_1..I_T)`, `f_st = Fusion(f_s, f_t)`
 (Simonyan & Zisserman 2014, with learned features in place of optical flow).
 
-B batch, T frames, V cameras, C H W image, c channels, h w grid, N = V·h·w, D width.
+B batch, T frames, V cameras, c channels, h w grid, n = h·w, D width.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_policy.backbone import ResidualConv, SmallBackbone
+from vla_policy.backbone import ResidualConv, to_tokens
 from vla_policy.config import EncoderConfig
 from vla_policy.contract import Shapes
-from vla_policy.tokens import VisualTokens
+from vla_policy.layers import Attention
+from vla_policy.vision import VisionEncoder
 
 
 class TemporalStream(nn.Module):
@@ -41,37 +44,82 @@ class TemporalStream(nn.Module):
         joined = reduced.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)
         fine = F.relu(self.join(joined))
         coarse = self.coarse(F.relu(self.down(fine)))
-        return self.fine(fine + F.interpolate(self.up(coarse), size=fine.shape[-2:], mode="nearest"))
+        fine = fine + F.interpolate(self.up(coarse), size=fine.shape[-2:], mode="nearest")
+        motion: Tensor = self.fine(fine)
+        return motion
 
 
-class TwoStreamEncoder(nn.Module):
+class ConcatStreams(nn.Module):
+    """`W [f_s; f_t] + b`, as two projections that are added: without the joined copy."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.from_spatial, self.from_temporal = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+
+    def forward(self, spatial_BnD: Tensor, temporal_BnD: Tensor) -> Tensor:
+        joined: Tensor = self.from_spatial(spatial_BnD) + self.from_temporal(temporal_BnD)
+        return joined
+
+
+class SumStreams(nn.Module):
+    """`f_s + f_t`, without parameters."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+
+    def forward(self, spatial_BnD: Tensor, temporal_BnD: Tensor) -> Tensor:
+        return spatial_BnD + temporal_BnD
+
+
+class GatedStreams(nn.Module):
+    """`g ⊙ f_s + (1 - g) ⊙ f_t` with `g = σ(W [f_s; f_t] + b)` (Arevalo et al. 2017)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.gate = ConcatStreams(width, heads)
+
+    def forward(self, spatial_BnD: Tensor, temporal_BnD: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.gate(spatial_BnD, temporal_BnD))
+        return gate * spatial_BnD + (1 - gate) * temporal_BnD
+
+
+class CrossAttentionStreams(nn.Module):
+    """`f_s + CA(f_s, f_t, f_t)` over the places; the motion of a place itself is added, for attention alone knows
+    places only by what is seen there.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_spatial, self.norm_temporal = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+
+    def forward(self, spatial_BnD: Tensor, temporal_BnD: Tensor) -> Tensor:
+        read, _ = self.attention(self.norm_spatial(spatial_BnD), self.norm_temporal(temporal_BnD))
+        joined: Tensor = spatial_BnD + temporal_BnD + read
+        return joined
+
+
+STREAMS = {
+    "concat": ConcatStreams,
+    "sum": SumStreams,
+    "gated": GatedStreams,
+    "cross_attention": CrossAttentionStreams,
+}
+
+
+class TwoStreamEncoder(VisionEncoder):
     """Tokens of the newest moment that carry what is where (spatial stream) and how it moves (temporal stream)."""
 
-    def __init__(self, config: EncoderConfig, shapes: Shapes, width: int) -> None:
-        super().__init__()
-        self.backbone = SmallBackbone(config.channels, config.layers)
+    def __init__(
+        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
+    ) -> None:
+        super().__init__(config, shapes, width, heads, saved)
         c = config.channels
-        self.frame_width = c
         self.spatial = nn.Conv2d(c, width, 3, padding=1)
         self.temporal = TemporalStream(c, shapes.frames, config.temporal_channels, width)
-        # Projecting the concatenation [f_s; f_t] is adding two projections, without the joined copy.
-        self.from_spatial, self.from_temporal = nn.Linear(width, width), nn.Linear(width, width, bias=False)
-        self.camera = nn.Parameter(torch.zeros(shapes.cameras, 1, width))
+        self.streams = STREAMS[config.streams](width, heads)
 
-    def forward(self, frames: Tensor) -> VisualTokens:
-        b, t, v = frames.shape[:3]
-        pictures = frames.permute(0, 2, 1, 3, 4, 5).flatten(0, 2).float().div_(255.0)
-        features = self.backbone(pictures.contiguous(memory_format=torch.channels_last))
-        h, w = features.shape[-2:]
-        per_frame = features.unflatten(0, (b * v, t))
+    def moment(self, per_frame: Tensor) -> Tensor:
         spatial = F.relu(self.spatial(per_frame[:, -1]))
-        motion = self.temporal(per_frame)
-        joined = self.from_spatial(_to_tokens(spatial)) + self.from_temporal(_to_tokens(motion))
-        fused = joined.unflatten(0, (b, v)) + self.camera
-        looks = _to_tokens(features).unflatten(0, (b, v, t)).transpose(1, 2)
-        return VisualTokens(fused=fused.flatten(1, 2).unsqueeze(1), frames=looks.flatten(2, 3), grid=(h, w))
-
-
-def _to_tokens(maps: Tensor) -> Tensor:
-    """`(B', c, h, w)` → `(B', h·w, c)`; free of copies for channels_last maps."""
-    return maps.flatten(2).transpose(1, 2)
+        tokens: Tensor = self.streams(to_tokens(spatial), to_tokens(self.temporal(per_frame)))
+        return tokens

@@ -1,7 +1,25 @@
-"""Fusions of vision and language: `VisualTokens` + `LanguageTokens` → `FusedTokens`. One file each."""
+"""Fusions of vision and language: `VisualTokens`, `LanguageTokens` → `FusedTokens`. One file each.
+
+Built as `(config, width, heads, frame_width, stages)`, the last two being the backbone's.
+"""
 
 from __future__ import annotations
 
+from vla_policy.dialogue import Fusion
 from vla_policy.fusion.bidirectional import BidirectionalFusion
+from vla_policy.fusion.concat import ConcatFusion
+from vla_policy.fusion.cross_attention import CrossAttentionFusion
+from vla_policy.fusion.intermediate import IntermediateFusion
+from vla_policy.fusion.self_attention import SelfAttentionFusion
+from vla_policy.fusion.vote import VoteFusion
+from vla_policy.fusion.weighted import WeightedFusion
 
-FUSIONS: dict[str, type[BidirectionalFusion]] = {"bidirectional": BidirectionalFusion}
+FUSIONS: dict[str, type[Fusion]] = {
+    "bidirectional": BidirectionalFusion,
+    "cross_attention": CrossAttentionFusion,
+    "self_attention": SelfAttentionFusion,
+    "intermediate": IntermediateFusion,
+    "concat": ConcatFusion,
+    "weighted": WeightedFusion,
+    "vote": VoteFusion,
+}

@@ -5,11 +5,11 @@ B batch, K moments, N visual tokens a moment, L words, D width.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from vla_policy.config import FusionConfig
-from vla_policy.layers import Attention, FeedForward, masked_mean
+from vla_policy.dialogue import Fusion
+from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
@@ -33,13 +33,14 @@ class BidirectionalLayer(nn.Module):
         return v_BND, l_BLD, vision_weights, language_weights
 
 
-class BidirectionalFusion(nn.Module):
-    """Stacked exchanges; the pooled output joins the means of both sides, `concat(mean f_v', mean f_l')`."""
+class BidirectionalFusion(Fusion):
+    """Stacked exchanges; pooled, the two sides are joined: `[mean f_v'; mean f_l']` or `mean f_v' + mean f_l'`."""
 
-    def __init__(self, config: FusionConfig, width: int, heads: int) -> None:
+    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(BidirectionalLayer(width, heads) for _ in range(config.layers))
-        self.pooled_width = 2 * width
+        self.pool = Pool(config.output)
+        self.pooled_width = self.pool.times * width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         _, k, n, _ = vision.fused.shape
@@ -49,5 +50,5 @@ class BidirectionalFusion(nn.Module):
             v, words, vision_weights, language_weights = layer(v, words, language.mask)
             attention[f"vision_reads_language_{i}"] = vision_weights
             attention[f"language_reads_vision_{i}"] = language_weights
-        pooled = torch.cat([v.mean(1), masked_mean(words, language.mask)], dim=-1)
+        pooled = self.pool(v, words, language.mask)
         return FusedTokens(vision=v.unflatten(1, (k, n)), language=words, pooled=pooled, attention=attention)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vla_policy.config import GroundingConfig
 from vla_policy.grounding.boxes import iou_and_giou, location_target
-from vla_policy.layers import Attention, FeedForward, cell_centres, multi_layer, sinusoid
+from vla_policy.layers import Attention, FeedForward, cell_centres, multi_layer, newest_at_zero, place_encoding
 from vla_policy.tokens import FusedTokens, VisualTokens
 
 PRIOR_EXTENT = 0.15  # width and height of a box before anything is learned, share of the picture
@@ -38,34 +38,45 @@ class Tube:
 
 
 class DecoderBlock(nn.Module):
-    """Temporal self-attention, time-aligned cross-attention, feed-forward; pre-norm residuals."""
+    """Temporal self-attention, time-aligned cross-attention, feed-forward; pre-norm residuals.
 
-    def __init__(self, width: int, heads: int, memory_width: int) -> None:
+    A single frame has no other times to attend to: the temporal part is left out then.
+    """
+
+    def __init__(self, width: int, heads: int, memory_width: int, *, temporal: bool) -> None:
         super().__init__()
-        self.norm_time, self.norm_space, self.norm_feed = (nn.LayerNorm(width) for _ in range(3))
-        self.time = Attention(width, heads)
+        self.norm_space, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm_time = nn.LayerNorm(width) if temporal else None
+        self.time = Attention(width, heads) if temporal else None
         self.space = Attention(width, heads, key_width=memory_width)
         self.feed = FeedForward(width)
 
-    def forward(self, q_BTD: Tensor, memory_BTND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, q_BTD: Tensor, memory_BTND: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         b, t = q_BTD.shape[:2]
-        normed = self.norm_time(q_BTD)
-        mixed, time_weights = self.time(normed, normed)
-        q_BTD = q_BTD + mixed
+        attention = {}
+        if self.time is not None and self.norm_time is not None:
+            normed = self.norm_time(q_BTD)
+            mixed, attention["time"] = self.time(normed, normed)
+            q_BTD = q_BTD + mixed
         # Folding time into the batch is what keeps query t inside frame t.
         looked, space_weights = self.space(self.norm_space(q_BTD).flatten(0, 1)[:, None], memory_BTND.flatten(0, 1))
         q_BTD = q_BTD + looked.unflatten(0, (b, t)).squeeze(2)
-        return q_BTD + self.feed(self.norm_feed(q_BTD)), time_weights, space_weights.unflatten(0, (b, t))
+        attention["space"] = space_weights.unflatten(0, (b, t))[:, -1]
+        return q_BTD + self.feed(self.norm_feed(q_BTD)), attention
 
 
 class SpaceTimeDecoder(nn.Module):
-    def __init__(self, config: GroundingConfig, width: int, heads: int, frame_width: int, pooled_width: int) -> None:
+    def __init__(
+        self, config: GroundingConfig, width: int, heads: int, frame_width: int, pooled_width: int, frames: int
+    ) -> None:
         super().__init__()
         # The memory keeps the frames' own width: T·N tokens are what this decoder costs.
         self.newest = nn.Linear(width, frame_width)
         self.place = nn.Linear(width, frame_width)
         self.object = nn.Linear(pooled_width, width)
-        self.blocks = nn.ModuleList(DecoderBlock(width, heads, frame_width) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            DecoderBlock(width, heads, frame_width, temporal=frames > 1) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         # A key projection would fold into the query's: (W_q q)·(W_k m) = (W_kᵀ W_q q)·m.
         self.pointer = nn.Linear(width, frame_width)
@@ -79,18 +90,17 @@ class SpaceTimeDecoder(nn.Module):
         width = fused.vision.shape[-1]
         centres = cell_centres(vision.grid, frames_BTNc.device)
         cells = centres.shape[0]
-        place = self.place(torch.cat([sinusoid(centres[:, i] * 100, width // 2) for i in (0, 1)], dim=-1))
+        place = self.place(place_encoding(vision.grid, width, frames_BTNc.device))
         memory = frames_BTNc + place.repeat(n // cells, 1)
         # The fusion's tokens stand for the newest moments: add them where they belong.
         k = fused.vision.shape[1]
         memory[:, t - k :] += self.newest(fused.vision)
-        times = torch.arange(t, device=memory.device) - (t - 1)
-        queries = self.object(fused.pooled)[:, None] + sinusoid(times, width)
-        attention = {}
+        queries = self.object(fused.pooled)[:, None]
+        queries = queries + newest_at_zero(t, queries)
+        attention: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
-            queries, time_weights, space_weights = block(queries, memory)
-            attention[f"decoder_time_{i}"] = time_weights
-            attention[f"decoder_space_{i}"] = space_weights[:, -1]
+            queries, weights = block(queries, memory)
+            attention |= {f"decoder_{name}_{i}": w for name, w in weights.items()}
         queries = self.norm(queries)
         logits = (memory[:, :, :cells] @ self.pointer(queries).unsqueeze(-1)).squeeze(-1).float()
         centre = logits.softmax(-1) @ centres

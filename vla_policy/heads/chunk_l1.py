@@ -5,13 +5,14 @@ B batch, S chunk steps, A action dimensions, F feature width.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vla_policy.config import HeadConfig
-from vla_policy.layers import multi_layer
+from vla_policy.decision import ActionHead
+from vla_policy.layers import masked_average, multi_layer
 
 
-class ChunkL1Head(nn.Module):
+class ChunkL1Head(ActionHead):
     def __init__(self, config: HeadConfig, feature_width: int, actions: int) -> None:
         super().__init__()
         self.chunk, self.actions = config.chunk, actions
@@ -21,12 +22,10 @@ class ChunkL1Head(nn.Module):
         """Actions `(B, S, A)`, not clipped."""
         return self.layers(features_BF).unflatten(-1, (self.chunk, self.actions)).float()
 
-    def act(self, features_BF: Tensor) -> Tensor:
+    def act(self, features: Tensor) -> Tensor:
         """Actions `(B, S, A)` in [-1, 1]."""
-        return self(features_BF).clamp(-1, 1)
+        return self(features).clamp(-1, 1)
 
-    def loss(self, features_BF: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
+    def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
         """Mean absolute error over the steps whose mask is True."""
-        weight = mask_BS.float()
-        error = (self(features_BF) - action_BSA).abs().mean(-1)
-        return (error * weight).sum() / weight.sum().clamp(min=1)
+        return masked_average((self(features) - action_BSA).abs().mean(-1), mask_BS)

@@ -6,9 +6,13 @@ Built as `(config, shapes, width, heads, saved)`; see `VLAPolicy` for `saved`. E
 
 from __future__ import annotations
 
-from torch import nn
-
+from vla_policy.dialogue import LanguageEncoder
+from vla_policy.language.bag_of_words import BagOfWords
 from vla_policy.language.pretrained import PretrainedText
 from vla_policy.language.transformer import TextTransformer
 
-LANGUAGES: dict[str, type[nn.Module]] = {"transformer": TextTransformer, "pretrained": PretrainedText}
+LANGUAGES: dict[str, type[LanguageEncoder]] = {
+    "transformer": TextTransformer,
+    "bag_of_words": BagOfWords,
+    "pretrained": PretrainedText,
+}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vla_policy.config import LanguageConfig
 from vla_policy.contract import Shapes
+from vla_policy.dialogue import LanguageEncoder
 from vla_policy.pretrained_source import one_line, read_source
 from vla_policy.tokens import LanguageTokens
 
@@ -24,7 +25,7 @@ FOLDER = "language"  # in a checkpoint: the model's own description
 CACHED = 4096  # instructions whose tokens are kept; the oldest make room
 
 
-class PretrainedText(nn.Module):
+class PretrainedText(LanguageEncoder):
     """The last hidden states of a text model: an encoder, a decoder, or the text side of one with pictures (CLIP).
 
     A new policy reads the model's weights from `LanguageConfig.pretrained`. One that is loaded needs neither that
@@ -57,6 +58,7 @@ class PretrainedText(nn.Module):
         for parameter in self.model.parameters() if self.frozen else unused:
             parameter.requires_grad_(False)
         self.project = nn.Linear(hidden, width)
+        self.layers = nn.ModuleList()
         self.norm = nn.LayerNorm(width)
         self._remembered: dict[bytes, Tensor] = {}
         self.register_load_state_dict_post_hook(_forget)
@@ -66,12 +68,15 @@ class PretrainedText(nn.Module):
         """Add the model's description to a checkpoint's folder."""
         self.description.save_pretrained(folder / FOLDER)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> LanguageTokens:
+    def embed(self, tokens_BL: Tensor, mask_BL: Tensor) -> LanguageTokens:
         if self.frozen:
-            hidden = self._recall(tokens, mask)
+            hidden = self._recall(tokens_BL, mask_BL)
         else:
-            hidden = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
-        return LanguageTokens(tokens=self.norm(self.project(hidden)), mask=mask)
+            hidden = self.model(input_ids=tokens_BL, attention_mask=mask_BL.long()).last_hidden_state
+        return LanguageTokens(tokens=self.project(hidden), mask=mask_BL)
+
+    def finish(self, words: LanguageTokens) -> LanguageTokens:
+        return LanguageTokens(tokens=self.norm(words.tokens), mask=words.mask)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from vla_policy.config import LanguageConfig
 from vla_policy.contract import Shapes
+from vla_policy.dialogue import LanguageEncoder
 from vla_policy.layers import SelfAttentionBlock, sinusoid
 from vla_policy.tokens import LanguageTokens
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(LanguageEncoder):
     def __init__(
         self, config: LanguageConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
     ) -> None:
@@ -26,9 +27,10 @@ class TextTransformer(nn.Module):
         self.layers = nn.ModuleList(SelfAttentionBlock(width, heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> LanguageTokens:
-        x = self.embedding(tokens)
-        x = x + 0.2 * sinusoid(torch.arange(tokens.shape[1], device=tokens.device), x.shape[-1])
-        for layer in self.layers:
-            x, _ = layer(x, mask)
-        return LanguageTokens(tokens=self.norm(x), mask=mask)
+    def embed(self, tokens_BL: Tensor, mask_BL: Tensor) -> LanguageTokens:
+        x = self.embedding(tokens_BL)
+        x = x + 0.2 * sinusoid(torch.arange(tokens_BL.shape[1], device=tokens_BL.device), x.shape[-1])
+        return LanguageTokens(tokens=x, mask=mask_BL)
+
+    def finish(self, words: LanguageTokens) -> LanguageTokens:
+        return LanguageTokens(tokens=self.norm(words.tokens), mask=words.mask)

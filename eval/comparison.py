@@ -1,0 +1,186 @@
+"""Several policies, trained on the same data with the same budget and judged on the same seeds, side by side.
+
+Every row of a comparison is a folder with `row.json` (a `RowOutcome`) and, if it was judged, `eval/results.json`.
+`summarise` joins the training seeds of a variant: rates are over all their episodes, and the difference to the
+reference, the first variant, is over pairs of the same training seed and the same test seed. The intervals say how much
+the test scenes may have to do with it; what another training seed would give is seen only where several were trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.cost import Cost
+from eval.results import POLICY, EpisodeResult, Results, load_results
+from eval.statistics import PairedDifference, paired_difference, wilson_interval
+
+ROW = "row.json"
+RESULTS = Path("eval") / "results.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOutcome:
+    """What became of one row: `failure` is empty for one that was trained and judged, else says why it was not."""
+
+    variant: str
+    seed: int
+    changes: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
+    samples: int = 0
+    train_seconds: float = 0.0
+    cost: Cost | None = None
+
+    @property
+    def samples_per_second(self) -> float | None:
+        return self.samples / self.train_seconds if self.train_seconds else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A success rate with its Wilson interval, and the rates of the single training seeds in their order."""
+
+    rate: float
+    low: float
+    high: float
+    episodes: int
+    by_seed: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One variant on one task. `difference` is None for the reference, `success` where nothing was judged."""
+
+    variant: str
+    task: str
+    seeds: list[int]
+    success: Rate | None
+    difference: PairedDifference | None
+    controls: dict[str, Rate]
+    box_iou: float | None
+    samples: int
+    samples_per_second: float | None
+    cost: Cost | None
+    failures: list[str]
+
+
+def save_row(outcome: RowOutcome, folder: Path) -> None:
+    from eval.results import write_whole
+
+    write_whole(folder / ROW, json.dumps(asdict(outcome), indent=1) + "\n")
+
+
+def load_row(folder: Path) -> RowOutcome | None:
+    """What `save_row` wrote; None if there is nothing, or nothing readable, and the row has to be run."""
+    try:
+        read = json.loads((folder / ROW).read_text())
+        cost = Cost(**read.pop("cost")) if read.get("cost") else None
+        return RowOutcome(**{**read, "cost": cost})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def summarise(rows: Sequence[tuple[RowOutcome, Path]]) -> list[Entry]:
+    """One entry a variant and task, in the order of the rows; the first variant is the reference."""
+    variants = list(dict.fromkeys(outcome.variant for outcome, _ in rows))
+    judged = {
+        (outcome.variant, outcome.seed): load_results(folder / RESULTS)
+        for outcome, folder in rows
+        if not outcome.failure and (folder / RESULTS).is_file()
+    }
+    tasks = list(dict.fromkeys(task for results in judged.values() for task in results.tasks))
+    outcomes = [outcome for outcome, _ in rows]
+    return [_entry(variant, variants[0], task, outcomes, judged) for task in tasks for variant in variants]
+
+
+def _entry(
+    variant: str, reference: str, task: str, outcomes: Sequence[RowOutcome], judged: dict[tuple[str, int], Results]
+) -> Entry:
+    own = [outcome for outcome in outcomes if outcome.variant == variant]
+    found = {o.seed: judged[variant, o.seed].tasks[task] for o in own if (variant, o.seed) in judged}
+    names = dict.fromkeys(name for results in found.values() for name in results.conditions)
+    rates = {
+        name: _rate([r.conditions[name].results for r in found.values() if name in r.conditions]) for name in names
+    }
+    pairs: list[tuple[bool, bool]] = []
+    for seed, results in found.items():
+        if variant != reference and (reference, seed) in judged:
+            theirs = {e.seed: e.success for e in judged[reference, seed].tasks[task].conditions[POLICY].results}
+            ours = results.conditions[POLICY].results
+            pairs += [(e.success, theirs[e.seed]) for e in ours if e.seed in theirs]
+    ious = [r.conditions[POLICY].box_iou for r in found.values() if r.conditions[POLICY].box_iou is not None]
+    trained = [o for o in own if not o.failure]
+    speeds = [o.samples_per_second for o in trained if o.samples_per_second is not None]
+    return Entry(
+        variant=variant,
+        task=task,
+        seeds=list(found),
+        success=rates.pop(POLICY, None),
+        difference=paired_difference([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None,
+        controls=rates,
+        box_iou=sum(i for i in ious if i is not None) / len(ious) if ious else None,
+        samples=max((o.samples for o in trained), default=0),
+        samples_per_second=sum(speeds) / len(speeds) if speeds else None,
+        cost=next((o.cost for o in trained if o.cost is not None), None),
+        failures=[f"seed {o.seed}: {o.failure}" for o in own if o.failure],
+    )
+
+
+def _rate(by_seed: Sequence[Sequence[EpisodeResult]]) -> Rate:
+    counts = [(sum(e.success for e in episodes), len(episodes)) for episodes in by_seed]
+    successes, episodes = sum(s for s, _ in counts), sum(n for _, n in counts)
+    low, high = wilson_interval(successes, episodes)
+    return Rate(
+        rate=successes / max(episodes, 1),
+        low=low,
+        high=high,
+        episodes=episodes,
+        by_seed=[s / n for s, n in counts if n],
+    )
+
+
+def comparison_table(entries: Sequence[Entry]) -> str:
+    """The comparison as Markdown: one row a variant and task."""
+    controls = list(dict.fromkeys(name for entry in entries for name in entry.controls))
+    header = ["task", "variant", "seeds", "success (95 % interval)", "against the reference"]
+    header += [name.replace("_", " ") for name in controls]
+    header += ["box IoU", "parameters", "MFLOP", "samples/s", "latency p50, p99"]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * (len(header) - 2)]
+    for entry in entries:
+        cells = [entry.task, entry.variant, str(len(entry.seeds)), _rate_text(entry.success), _difference_text(entry)]
+        cells += [percent_text(entry.controls.get(name)) for name in controls]
+        cells += [NONE if entry.box_iou is None else f"{entry.box_iou:.2f}"]
+        cost = entry.cost
+        cells += [NONE] * 2 if cost is None else [f"{cost.parameters / 1e6:.2f} M", f"{cost.flops / 1e6:.0f}"]
+        cells += [NONE if entry.samples_per_second is None else f"{entry.samples_per_second:.0f}"]
+        cells += [NONE if cost is None else f"{cost.latency_p50_ms:.1f}, {cost.latency_p99_ms:.1f} ms"]
+        lines.append("| " + " | ".join(cells) + " |")
+    for entry in entries:
+        lines += [f"\n{entry.variant} ({entry.task}): {failure}" for failure in entry.failures]
+    return "\n".join(lines) + "\n"
+
+
+NONE = "\N{EN DASH}"
+
+
+def _rate_text(rate: Rate | None) -> str:
+    return NONE if rate is None else f"{100 * rate.rate:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
+
+
+def percent_text(rate: Rate | None) -> str:
+    return NONE if rate is None else f"{100 * rate.rate:.1f} %"
+
+
+def _difference_text(entry: Entry) -> str:
+    d = entry.difference
+    if d is None:
+        return NONE
+    return f"{points_text(d.difference)} ({points_text(d.low)} to {points_text(d.high)})"
+
+
+def points_text(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,65 @@
+"""`vla compare`: rows run as commands, one that fails takes no other with it, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vla_policy.cli.main import main
+
+GRID = """
+run: debug
+samples: 48
+rows:
+  - {}
+  - policy.encoder.name: single_frame
+  - policy.language.name: pretrained
+    policy.language.pretrained: /nowhere/at/all
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_comparison_from_nothing_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text(GRID)
+    command = ["compare", "grid.yaml", "--out", "out", "--episodes", "2", "--jobs", "2"]
+    assert main(command) == 0
+    rows = Path("out") / "rows"
+    done = json.loads((rows / "reference" / "seed=0" / "row.json").read_text())
+    assert done["samples"] == 48
+    assert done["train_seconds"] > 0
+    assert done["cost"]["flops"] > 0
+    failed = next(rows.glob("language=pretrained*/seed=0/row.json"))
+    assert "no such folder; give a local folder or a hub name" in json.loads(failed.read_text())["failure"]
+    table = Path("out/table.md").read_text()
+    assert "| track | encoder=single_frame | 1 |" in table
+    assert "no such folder" in table
+    assert "<svg" in Path("out/comparison.html").read_text()
+
+    weights = {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")}
+    assert len(weights) == 2
+    assert main(command) == 0  # only the failed row is tried again
+    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == weights
+
+    Path("grid.yaml").write_text(GRID.replace("48", "64").replace("rows:", "seeds: [0]\nrows:"))
+    (rows / "reference" / "seed=0" / "row.json").unlink()
+    capsys.readouterr()
+    main(command)
+    assert "was trained for 3 steps, the budget is now 4; choose another --out" in capsys.readouterr().out
+
+
+def test_a_mistake_in_the_last_row_comes_to_light_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text("run: debug\nsamples: 48\nrows:\n  - {}\n  - policy.encoder.nmae: conv3d\n")
+    assert main(["compare", "grid.yaml", "--out", "out"]) == 2
+    told = capsys.readouterr().err
+    assert "--policy.encoder.nmae" in told
+    assert "did you mean" in told
+    assert not Path("out").exists()

@@ -1,0 +1,98 @@
+"""Grids of comparisons: what a file says is what is run, and what cannot be run is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.grid import GridError, read_grid, variant_name
+from configs.run import FOLDER
+
+HEAD = "run: track\nsamples: 640\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "grid.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_rows_are_all_combinations_of_an_items_values_and_seeds(tmp_path: Path) -> None:
+    grid = read_grid(
+        written(
+            tmp_path,
+            HEAD
+            + """
+seeds: [0, 1]
+rows:
+  - {}
+  - policy.encoder.name: [conv3d, frame_lstm]
+    policy.frames: [1, 6]
+    seeds: [5]
+""",
+        )
+    )
+    assert (grid.run, grid.samples, grid.seconds) == ("track", 640, None)
+    assert [row.name for row in grid.rows] == [
+        "reference/seed=0",
+        "reference/seed=1",
+        "encoder=conv3d,frames=1/seed=5",
+        "encoder=conv3d,frames=6/seed=5",
+        "encoder=frame_lstm,frames=1/seed=5",
+        "encoder=frame_lstm,frames=6/seed=5",
+    ]
+    assert grid.rows[3].changes == {"policy.encoder.name": "conv3d", "policy.frames": 6}
+    assert grid.variants[0] == "reference"
+    assert len(grid.variants) == 5
+
+
+def test_names_fit_a_folder() -> None:
+    assert variant_name({"policy.fusion.voters": ("spatial", "language")}) == "fusion.voters=_spatial_,_language_"
+    assert "/" not in variant_name({"policy.language.pretrained": "/models/bert"})
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "grids").glob("*.yaml")), ids=lambda path: path.stem)
+def test_grids_that_ship_can_be_run(path: Path) -> None:
+    from vla_policy.cli.compare import configured
+
+    grid = read_grid(path)
+    assert grid.rows[0].changes == {}, "the first row is the reference"
+    for row in grid.rows:
+        config = configured(grid.run, row.changes)
+        for key, value in row.changes.items():
+            found = config
+            for part in key.split("."):
+                found = getattr(found, part)
+            assert found == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rows: [", "not readable as YAML"),
+        ("- 1", "needs a list `rows`"),
+        (HEAD + "rows: []", "needs a list `rows` with at least one item"),
+        ("run: track\nrows: [{}]", "needs one budget for all rows, samples or seconds, above 0"),
+        (HEAD + "seconds: 5\nrows: [{}]", "needs one budget"),
+        ("samples: 0\nrows: [{}]", "above 0"),
+        (HEAD + "colour: red\nrows: [{}]", "key 'colour' is unknown; use rows, run, samples, seconds, seeds"),
+        (HEAD + "rows: [3]", "row 3 must be a mapping"),
+        (HEAD + "rows: [{collect.size: 96}]", "got 'collect.size'"),
+        (HEAD + "rows: [{train.steps: 5}]", "not the steps or seed; got 'train.steps'"),
+        (HEAD + "rows: [{}, {}]", "row 'reference/seed=0' is there twice"),
+        (HEAD + "seeds: [a]\nrows: [{}]", "seeds .* must be a list of numbers"),
+        (HEAD + "seeds: []\nrows: [{}]", "seeds .* must be a list of numbers"),
+    ],
+)
+def test_what_cannot_be_run_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(GridError, match=words) as caught:
+        read_grid(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GridError, match=r"nowhere\.yaml: no such file"):
+        read_grid(tmp_path / "nowhere.yaml")

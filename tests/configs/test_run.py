@@ -1,0 +1,43 @@
+"""A run is checked as a whole before anything of it starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from configs.run import RunConfig
+from envs.collect import PLAN_STEPS, CollectConfig
+from eval.controller import ControllerConfig
+from eval.evaluate import EvalConfig
+from vla_policy.config import HeadConfig, PolicyConfig
+
+
+def run(chunk: int, execute: int = 1) -> RunConfig:
+    return RunConfig(
+        policy=PolicyConfig(head=HeadConfig(chunk=chunk)),
+        eval=EvalConfig(controller=ControllerConfig(execute=execute)),
+    )
+
+
+def test_the_longest_chunk_that_labels_and_execution_allow_is_fine() -> None:
+    assert run(PLAN_STEPS, PLAN_STEPS).policy.head.chunk == PLAN_STEPS
+
+
+def test_a_chunk_longer_than_the_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match=rf"policy\.head\.chunk {PLAN_STEPS + 1} exceeds the {PLAN_STEPS} steps"):
+        run(PLAN_STEPS + 1)
+
+
+def test_executing_more_than_is_predicted_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"eval\.controller\.execute 4 exceeds policy\.head\.chunk 3"):
+        run(3, 4)
+
+
+def test_tasks_and_cameras_have_to_be_there() -> None:
+    with pytest.raises(ValueError, match="tasks is empty"):
+        RunConfig(tasks=())
+    with pytest.raises(ValueError, match="did you mean track"):
+        RunConfig(tasks=("trak",))
+    with pytest.raises(ValueError, match=r"policy\.cameras has 'front', which collect\.cameras does not record"):
+        replace(RunConfig(), collect=CollectConfig(cameras=("wrist",)))

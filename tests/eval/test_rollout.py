@@ -1,0 +1,125 @@
+"""Groups of episodes: what a watcher is told, how results come about, and how fast one robot would be."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from envs.registration import make_task
+from envs.tabletop import TabletopEnv
+from eval.controller import Controller, ControllerConfig
+from eval.controls import CONTROLS
+from eval.rollout import GROUP, NEAR, TIMED, WARM_UP, _Run, control_rate, one_thread, run_group
+from eval.workers import NOTHING
+from vla_policy.checkpoint import Checkpoint, load_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture
+def env() -> Iterator[TabletopEnv]:
+    made = make_task("track", cameras=("front",))
+    yield made
+    made.close()
+
+
+def _group(checkpoint: Checkpoint, env: TabletopEnv, **options: Any) -> Any:
+    controller = Controller(checkpoint, GROUP, ControllerConfig())
+    rows: list[int | None] = [None] * GROUP
+    rows[3] = 5
+    [episode] = run_group(checkpoint, controller, [env] * GROUP, rows, CONTROLS["policy"], **options)
+    return episode
+
+
+def test_every_piece_of_work_is_a_beat_and_names_whose_it_is(checkpoint: Checkpoint, env: TabletopEnv) -> None:
+    beats: list[int] = []
+    episode = _group(checkpoint, env, beat=lambda seed=NOTHING: beats.append(seed))
+    assert episode.steps == env.horizon
+    assert set(beats) == {5, NOTHING}
+    # A start, every step and the judgement are the seed's own; what the network does is nobody's.
+    assert Counter(beats) == {5: env.horizon + 2, NOTHING: env.horizon + 1}
+
+
+def test_the_caller_sees_each_moment_before_the_step(checkpoint: Checkpoint, env: TabletopEnv) -> None:
+    moments: list[tuple[int, np.ndarray, np.ndarray, str]] = []
+
+    def note(env: TabletopEnv, seen: dict[str, Any], read: str, action: np.ndarray) -> None:
+        np.testing.assert_array_equal(env._pictures().draw(env._data, "front"), seen["pixels"]["front"])
+        moments.append((env.step_count, env.privileged()["hand"], action, read))
+
+    episode = _group(checkpoint, env, on_step=note)
+    steps, hands, actions, read = zip(*moments, strict=True)
+    assert steps == tuple(range(env.horizon))
+    assert set(read) == {episode.instruction}
+    env.reset(seed=5)
+    for hand, action in zip(hands[:20], actions[:20], strict=True):
+        np.testing.assert_array_equal(env.privileged()["hand"], hand)
+        env.step(action)
+
+
+@pytest.mark.parametrize(
+    ("near", "diagnosis"), [(0, "never near the target"), (1, "lost the target"), (50, "too imprecise")]
+)
+def test_failures_are_diagnosed_by_distance(near: int, diagnosis: str, env: TabletopEnv) -> None:
+    env.reset(seed=0)
+    run = _Run(env, 0, 0, CONTROLS["policy"], None, None)
+    errors = np.array([NEAR - 0.001] * near + [NEAR + 0.001] * (60 - near))
+    assert run._diagnose(errors) == diagnosis
+
+
+def test_the_predicted_box_is_compared_with_the_true_one(
+    checkpoint: Checkpoint, env: TabletopEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act = checkpoint.policy.act
+
+    def told(observation: Any) -> Any:
+        chunk = act(observation)
+        secret = env.privileged()
+        x, y, w, h = secret["boxes"]["front"][secret["target"]]
+        # Half as wide as it should be, in the row that is in use.
+        chunk.aux.boxes[3, -1] = torch.tensor([x - w / 4, y, w / 2, h])
+        return chunk
+
+    monkeypatch.setattr(checkpoint.policy, "act", told)
+    assert _group(checkpoint, env).box_iou == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_control_rate_is_that_of_one_robot(
+    checkpoint: Checkpoint, env: TabletopEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    act = checkpoint.policy.act
+
+    def slow(observation: Any) -> Any:
+        asked.append((len(observation.frames), torch.get_num_threads()))
+        time.sleep(0.02)
+        return act(observation)
+
+    monkeypatch.setattr(checkpoint.policy, "act", slow)
+    rate = control_rate(checkpoint, env, 0)
+    assert asked == [(1, 1)] * (WARM_UP + TIMED)
+    assert 1 < rate < 1 / 0.02
+
+
+def test_one_thread_is_for_a_while_only() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with pytest.raises(KeyError), one_thread():
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,247 @@
+"""`vla compare`: trains and judges every row of a grid, several at once if asked, and writes one table and one report.
+
+A row runs as `vla train` and `vla eval` in processes of its own: one that fails takes no other with it, an interrupted
+one goes on where it stopped, and what is compared is what the commands do.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla_policy.cli.main import COMMANDS
+from vla_policy.cli.options import parse, run_config, run_parser
+from vla_policy.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from configs.grid import Grid, Row
+    from configs.run import RunConfig
+    from eval.comparison import RowOutcome
+
+CALIBRATION_STEPS = 30  # of a row whose budget is seconds, to find how many steps that is
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What all rows share: settings on the command line, folders, threads of a row, and the steps they may take."""
+
+    grid: Grid
+    config: RunConfig
+    data: Path
+    out: Path
+    threads: int
+    evaluation: list[str]
+
+
+def compare(arguments: list[str]) -> int:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="vla compare", description=COMMANDS["compare"], exit_on_error=False)
+    parser.add_argument("grid", type=str, help="YAML file with the rows and their budget; see configs/grids/")
+    parser.add_argument("--out", type=str, default="runs/compare", help="folder for rows, table and report")
+    parser.add_argument("--data", type=str, help="folder of `vla collect`; collected below --out if left out")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at once; they share the cores")
+    parser.add_argument("--episodes", type=int, help="test episodes a condition; the run's own if left out")
+    parser.add_argument("--controls", type=str, help="all, none or names with commas; the run's own if left out")
+    parsed = parse(parser, arguments)
+    from configs.grid import read_grid
+    from envs.cores import usable_cores
+    from eval.comparison import comparison_table, save_row, summarise
+    from eval.comparison_report import write_comparison
+    from eval.results import write_whole
+    from vla_policy.cli.commands import collect_all
+
+    if parsed.jobs < 1:
+        raise ValueError(f"--jobs {parsed.jobs} must be at least 1")
+    grid = read_grid(Path(parsed.grid))
+    config = configured(grid.run, {})
+    for row in grid.rows:  # a mistake in the last row should not come to light after hours
+        configured(grid.run, row.changes)
+    out = Path(parsed.out)
+    data = Path(parsed.data) if parsed.data else out / "data"
+    collect_all(config, data)
+    evaluation = [f"--{name}={getattr(parsed, name)}" for name in ("episodes", "controls") if getattr(parsed, name)]
+    shared = _Shared(
+        grid=grid,
+        config=config,
+        data=data.resolve(),
+        out=out.resolve(),
+        threads=max(1, usable_cores() // parsed.jobs),
+        evaluation=evaluation,
+    )
+    outcomes = _run_all(shared, parsed.jobs)
+    # Costs are measured when nothing else runs, one after the other in this process: only so can they be compared.
+    outcomes = [_with_cost(outcome, _folder(shared, row)) for row, outcome in zip(grid.rows, outcomes, strict=True)]
+    for row, outcome in zip(grid.rows, outcomes, strict=True):
+        save_row(outcome, _folder(shared, row))
+    entries = summarise([(outcome, _folder(shared, row)) for row, outcome in zip(grid.rows, outcomes, strict=True)])
+    table = comparison_table(entries)
+    write_whole(out / "table.md", table)
+    report = write_comparison(entries, out)
+    print(table)
+    print(report)
+    return 1 if all(outcome.failure for outcome in outcomes) else 0
+
+
+def configured(run: str, changes: dict[str, Any], extra: Sequence[str] = ()) -> RunConfig:
+    """The run with a row's changes.
+
+    Raises:
+        ValueError: the changes do not fit.
+    """
+    return run_config(parse(run_parser("train", "", run), [*_options(run, changes), *extra]))
+
+
+def _options(run: str, changes: dict[str, Any]) -> list[str]:
+    plain = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
+    return ["--config", run, *(f"--{key}={value}" for key, value in plain.items())]
+
+
+def _folder(shared: _Shared, row: Row) -> Path:
+    return shared.out / "rows" / row.name
+
+
+def _run_all(shared: _Shared, jobs: int) -> list[RowOutcome]:
+    """Run every row that is not done yet; on an interrupt the running ones save their state."""
+    from eval.comparison import load_row, save_row
+
+    done: dict[str, RowOutcome] = {}
+    running = _Running()
+    rows = shared.grid.rows
+    with Progress("compare", len(rows), "rows") as progress, ThreadPoolExecutor(jobs) as pool:
+        waiting: dict[Future[RowOutcome], Row] = {}
+        for row in rows:
+            before = load_row(_folder(shared, row))
+            if before is not None and not before.failure:
+                done[row.name] = before
+            else:
+                waiting[pool.submit(_run_row, shared, row, running)] = row
+        progress.update(len(done))
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    row = waiting.pop(future)
+                    done[row.name] = future.result()
+                    save_row(done[row.name], _folder(shared, row))
+                    progress.update(len(done), f"{row.name}{': failed' if done[row.name].failure else ''}")
+        except BaseException:
+            running.stop()
+            for future in waiting:
+                future.cancel()
+            raise
+    return [done[row.name] for row in rows]
+
+
+def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
+    from eval.comparison import RESULTS, RowOutcome
+    from eval.results import load_results
+    from training.loop import CHECKPOINT, STATE, is_finished, read_log
+    from training.state import has_state
+
+    folder = _folder(shared, row)
+    train, checkpoint = folder / "train", folder / "train" / CHECKPOINT
+    config = configured(shared.grid.run, row.changes)
+    common = [*_options(shared.grid.run, row.changes), f"--train.seed={row.seed}", f"--train.threads={shared.threads}"]
+    outcome = RowOutcome(variant=row.variant, seed=row.seed, changes=row.changes)
+    try:
+        steps = _steps(shared, config, common, folder, running)
+        if is_finished(train):
+            _check_budget(train, steps)
+        else:
+            resume = ["--resume"] if has_state(train / STATE) else []
+            command = ["train", *common, f"--train.steps={steps}", "--data", str(shared.data), "--out", str(train)]
+            running.run([*command, *resume], folder)
+        if not (folder / RESULTS).is_file() or not load_results(folder / RESULTS).complete:
+            command = ["eval", str(checkpoint), *_options(shared.grid.run, row.changes), *shared.evaluation]
+            workers = f"--workers={shared.threads}"
+            running.run([*command, workers, "--videos=0", "--out", str(folder / "eval")], folder)
+    except _RowError as error:
+        return replace(outcome, failure=str(error))
+    last = read_log(train)[-1]
+    return replace(outcome, samples=int(last["step"]) * config.train.batch, train_seconds=last["seconds"])
+
+
+def _check_budget(train: Path, steps: int) -> None:
+    """Refuse a row that an earlier comparison trained for another budget."""
+    before = json.loads((train / "config.json").read_text())["train"]["steps"]
+    if before != steps:
+        raise _RowError(f"{train}: was trained for {before} steps, the budget is now {steps}; choose another --out")
+
+
+def _steps(shared: _Shared, config: RunConfig, common: list[str], folder: Path, running: _Running) -> int:
+    """Steps of a row; found once for a budget in seconds, and kept, so that a resumed row has the same."""
+    if shared.grid.samples is not None:
+        return max(1, shared.grid.samples // config.train.batch)
+    assert shared.grid.seconds is not None
+    from training.loop import read_log
+
+    kept = folder / "steps.json"
+    if not kept.is_file():
+        trial = folder / "calibration"
+        command = ["train", *common, f"--train.steps={CALIBRATION_STEPS}", "--train.log_every=10", "--data"]
+        running.run([*command, str(shared.data), "--out", str(trial)], folder)
+        log = read_log(trial)
+        # Without the first ten steps, which are slower.
+        rate = (log[-1]["step"] - log[0]["step"]) / (log[-1]["seconds"] - log[0]["seconds"])
+        kept.write_text(json.dumps(max(1, round(shared.grid.seconds * rate))))
+    return int(json.loads(kept.read_text()))
+
+
+def _with_cost(outcome: RowOutcome, folder: Path) -> RowOutcome:
+    from eval.cost import measure_cost
+    from vla_policy.checkpoint import load_checkpoint
+
+    if outcome.failure or outcome.cost is not None:
+        return outcome
+    return replace(outcome, cost=measure_cost(load_checkpoint(folder / "train" / "checkpoint").policy))
+
+
+class _RowError(Exception):
+    """A row's command failed; the message is its last line."""
+
+
+class _Running:
+    """The commands that run at the moment, so that an interrupt reaches them all."""
+
+    def __init__(self) -> None:
+        self._children: set[subprocess.Popen[str]] = set()
+        self._lock, self._stopped = threading.Lock(), False
+
+    def run(self, command: list[str], folder: Path) -> None:
+        """Run one `vla` command to its end; what it prints goes to `log.txt` in the row's folder.
+
+        Raises:
+            _RowError: it failed.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("a") as log:
+            with self._lock:
+                if self._stopped:
+                    raise _RowError("interrupted")
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "vla_policy.cli.main", *command],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    start_new_session=True,  # Ctrl-C is passed on once, by stop()
+                )
+                self._children.add(child)
+            code = child.wait()
+            with self._lock:
+                self._children.discard(child)
+        if code:
+            lines = (folder / "log.txt").read_text().splitlines()
+            raise _RowError(lines[-1].removeprefix("vla: ") if lines else f"exit code {code}")
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.terminate()

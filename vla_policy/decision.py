@@ -1,0 +1,77 @@
+"""What all action heads do, and decisions by vote: one head a voter, each with features of its own.
+
+B batch, R voters, S chunk steps, A action dimensions, F feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+BIN = 0.1  # actions vote for the same thing if they fall into the same bin of this width
+
+
+class ActionHead(nn.Module):
+    """Features `(B, F)` → a chunk of actions `(B, S, A)`."""
+
+    def act(self, features: Tensor) -> Tensor:
+        """Actions in [-1, 1]; the same ones whenever it is asked the same."""
+        raise NotImplementedError
+
+    def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
+        """Over the steps whose mask is True; zero if there is none."""
+        raise NotImplementedError
+
+
+class VotingHead(ActionHead):
+    """Counts the votes of R heads.
+
+    - majority: the bin that most voters' actions fall into; its voters' mean is done. If all differ, the voter
+      between the others (the median) decides.
+    - weighted: the mean, weighted by learned trust: a softmax over the voters that learns which of them errs least.
+    - soft: the mean. (For distributions over bins, the mean of their expectations is that of their mean.)
+    """
+
+    def __init__(
+        self, rule: Literal["majority", "weighted", "soft"], voters: int, make_head: Callable[[], ActionHead]
+    ) -> None:
+        super().__init__()
+        self.rule = rule
+        self.heads = nn.ModuleList(make_head() for _ in range(voters))
+        self.trust = nn.Parameter(torch.zeros(voters)) if rule == "weighted" else None
+
+    def act(self, features: Tensor) -> Tensor:
+        """From `(B, R, F)`."""
+        votes = torch.stack([head.act(features[:, r]) for r, head in enumerate(self._heads())], dim=1)
+        if self.rule == "majority":
+            return majority(votes)
+        if self.trust is None:
+            return votes.mean(1)
+        return (votes * self.trust.softmax(0)[:, None, None]).sum(1)
+
+    def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
+        """The voters' mean loss, from `(B, R, F)`; trust moves to those whose loss is small."""
+        losses = torch.stack([head.loss(features[:, r], action_BSA, mask_BS) for r, head in enumerate(self._heads())])
+        if self.trust is None:
+            return losses.mean()
+        relative = losses.detach() - losses.detach().mean()
+        return losses.mean() + (self.trust.softmax(0) * relative).sum()
+
+    def _heads(self) -> list[ActionHead]:
+        return list(self.heads)  # type: ignore[arg-type]
+
+
+def majority(votes_BRSA: Tensor) -> Tensor:
+    """The mean of the voters in the fullest bin, for every step and dimension; the median if no two agree."""
+    bins = ((votes_BRSA + 1) / BIN).floor()
+    agree_BRRSA = bins[:, :, None] == bins[:, None]
+    count_BRSA = agree_BRRSA.sum(2)
+    # The fullest bin; of two equally full ones, the bin of the voter nearest to the median.
+    off = (votes_BRSA - votes_BRSA.median(dim=1, keepdim=True).values).abs()
+    winner = (count_BRSA - off / (1 + off)).argmax(dim=1, keepdim=True)
+    with_winner = agree_BRRSA.gather(2, winner[:, None].expand(-1, votes_BRSA.shape[1], -1, -1, -1)).squeeze(2)
+    decided: Tensor = (votes_BRSA * with_winner).sum(1) / with_winner.sum(1)
+    return decided

@@ -1,0 +1,52 @@
+"""Convolutions over time and space together, `(f*g)(t,h,w) = Σ f(t-i, h-j, w-k) g(i,j,k)` (Tran et al. 2015).
+
+B batch, T frames, V cameras, c channels, h w grid, D width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vla_policy.backbone import to_tokens
+from vla_policy.config import EncoderConfig
+from vla_policy.contract import Shapes
+from vla_policy.vision import VisionEncoder
+
+
+class Conv3dEncoder(VisionEncoder):
+    """Causal in time: what is before the first frame is zero, what comes after a frame does not reach it. In space
+    every other layer works at half resolution, or what moves a cell a frame would leave the kernel.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
+    ) -> None:
+        super().__init__(config, shapes, width, heads, saved)
+        self.frames, cells = config.kernel
+        kernel, space = (self.frames, cells, cells), (0, cells // 2, cells // 2)
+        self.first = nn.Conv3d(config.channels, width, kernel, padding=space)
+        self.layers = nn.ModuleList(
+            nn.Conv3d(width, width, kernel, padding=space) for _ in range(config.temporal_layers)
+        )
+        self.project = nn.Linear(width, width)
+
+    def moment(self, per_frame: Tensor) -> Tensor:
+        fine = F.relu(self._over_time(self.first, per_frame.transpose(1, 2)))
+        for number, layer in enumerate(self.layers):
+            if number % 2 == 0:
+                coarse = F.relu(self._over_time(layer, F.avg_pool3d(fine, (1, 2, 2), ceil_mode=True)))
+                fine = fine + F.interpolate(coarse, size=fine.shape[2:], mode="nearest")
+            else:
+                fine = F.relu(fine + self._over_time(layer, fine))
+        tokens: Tensor = self.project(to_tokens(fine[:, :, -1]))
+        return tokens
+
+    def _over_time(self, conv: nn.Module, x: Tensor) -> Tensor:
+        """`(B·V, c, T, h, w)` → `(B·V, D, T, h, w)`."""
+        padded = F.pad(x, (0, 0, 0, 0, self.frames - 1, 0))
+        convolved: Tensor = conv(padded.contiguous(memory_format=torch.channels_last_3d))
+        return convolved

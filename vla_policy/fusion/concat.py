@@ -1,0 +1,21 @@
+"""Late fusion by concatenation: `[f_v; f_l] ∈ R^(d_v + d_l)` of what the two encoders end in."""
+
+from __future__ import annotations
+
+from vla_policy.config import FusionConfig
+from vla_policy.dialogue import Fusion
+from vla_policy.layers import Pool
+from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
+
+
+class ConcatFusion(Fusion):
+    """Neither side changes the other, and there is nothing to learn."""
+
+    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+        super().__init__()
+        self.pool = Pool("concat")
+        self.pooled_width = 2 * width
+
+    def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
+        pooled = self.pool(vision.fused.flatten(1, 2), language.tokens, language.mask)
+        return FusedTokens(vision=vision.fused, language=language.tokens, pooled=pooled, attention={})

@@ -1,0 +1,52 @@
+"""Cross-attention in one direction: words read vision, `CA(f_l, f_v, f_v)`, or vision reads words, `CA(f_v, f_l, f_l)`.
+
+B batch, K moments, N visual tokens a moment, L words, D width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vla_policy.config import FusionConfig
+from vla_policy.dialogue import Fusion
+from vla_policy.layers import Attention, FeedForward, Pool
+from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
+
+
+class CrossAttentionLayer(nn.Module):
+    """`x + CA(x, y, y)`, then a feed-forward layer (pre-norm); `y` stays as it is."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_reader, self.norm_read, self.norm_feed = (nn.LayerNorm(width) for _ in range(3))
+        self.attention = Attention(width, heads)
+        self.feed = FeedForward(width)
+
+    def forward(self, x_BQD: Tensor, y_BKD: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
+        read, weights = self.attention(self.norm_reader(x_BQD), self.norm_read(y_BKD), mask_BK)
+        x_BQD = x_BQD + read
+        return x_BQD + self.feed(self.norm_feed(x_BQD)), weights
+
+
+class CrossAttentionFusion(Fusion):
+    """The side that is read is the same for all layers."""
+
+    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+        super().__init__()
+        self.direction = config.direction
+        self.layers = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(config.layers))
+        self.pool = Pool(config.output)
+        self.pooled_width = self.pool.times * width
+
+    def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
+        grid = vision.fused.shape[1:3]
+        v, words = vision.fused.flatten(1, 2), language.tokens
+        attention = {}
+        for i, layer in enumerate(self.layers):
+            if self.direction == "language_reads_vision":
+                words, weights = layer(words, v, None)
+            else:
+                v, weights = layer(v, words, language.mask)
+            attention[f"{self.direction}_{i}"] = weights
+        pooled = self.pool(v, words, language.mask)
+        return FusedTokens(vision=v.unflatten(1, grid), language=words, pooled=pooled, attention=attention)

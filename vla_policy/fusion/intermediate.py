@@ -1,0 +1,146 @@
+"""Intermediate fusion: features are exchanged between the two encoders' layers, and both go on encoding,
+`f_v^(i+1) = Encoder_v(f_v^(i), f_l^(i))`, `f_l^(i+1) = Encoder_l(f_l^(i), f_v^(i))`.
+
+B batch, n visual tokens of all frames, c the backbone's width, L words, D width, M heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vla_policy.config import FusionConfig
+from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder
+from vla_policy.layers import Attention, Pool, masked_mean
+from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
+
+Said = tuple[Tensor, Tensor | None, dict[str, Tensor]]  # for vision, for language, attention maps
+
+
+class Hadamard(nn.Module):
+    """`f_v ⊙ f_l`, element by element; each token of one side meets the mean of the other."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+
+    def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
+        return v_BnD * masked_mean(l_BLD, mask_BL)[:, None], l_BLD * v_BnD.mean(1, keepdim=True), {}
+
+
+class Matrix(nn.Module):
+    """`A = f_v · f_lᵀ / √D`, every place with every word, and through it back: `A f_l / L` and `Aᵀ f_v / n`.
+
+    Without the softmax that makes attention of it.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+
+    def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
+        words = l_BLD * mask_BL[..., None]
+        affinity_BnL = v_BnD @ words.mT * v_BnD.shape[-1] ** -0.5
+        count = mask_BL.sum(1).clamp(min=1)[:, None, None]
+        return affinity_BnL @ words / count, affinity_BnL.mT @ v_BnD / v_BnD.shape[1], {}
+
+
+class OneWayAttention(nn.Module):
+    """`Attention(f_v, f_l)`: places read words; the words read on undisturbed."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.vision_reads = Attention(width, heads)
+
+    def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
+        for_vision, weights = self.vision_reads(v_BnD, l_BLD, mask_BL)
+        return for_vision, None, {"backbone_reads_language": weights}
+
+
+class ConcatMLP(nn.Module):
+    """`MLP([f_v; f_l])`, each token of one side with the mean of the other; one multi-layer perceptron a side.
+
+    The first layer of a concatenation is the sum of two layers, and is computed as such, without the joined copy.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.own = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.other = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(2))
+        self.last = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+
+    def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
+        means = masked_mean(l_BLD, mask_BL), v_BnD.mean(1)
+        said = [
+            self.last[side](torch.relu(self.own[side](x) + self.other[side](mean)[:, None]))
+            for side, (x, mean) in enumerate(zip((v_BnD, l_BLD), means, strict=True))
+        ]
+        return said[0], said[1], {}
+
+
+class BothWaysAttention(nn.Module):
+    """`Attention(f_v, f_l)` and `Attention(f_l, f_v)`."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.vision_reads, self.language_reads = Attention(width, heads), Attention(width, heads)
+
+    def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
+        for_vision, vision_weights = self.vision_reads(v_BnD, l_BLD, mask_BL)
+        for_language, language_weights = self.language_reads(l_BLD, v_BnD)
+        maps = {"backbone_reads_language": vision_weights, "language_reads_backbone": language_weights}
+        return for_vision, for_language, maps
+
+
+INTERACTIONS: dict[str, type[nn.Module]] = {
+    "hadamard": Hadamard,
+    "matrix": Matrix,
+    "attention": OneWayAttention,
+    "concat_mlp": ConcatMLP,
+    "bidirectional": BothWaysAttention,
+}
+
+
+class StageExchange(nn.Module):
+    """One exchange: align both sides to width D, interact, add what each is told to what it was (residual)."""
+
+    def __init__(self, interaction: str, width: int, heads: int, frame_width: int) -> None:
+        super().__init__()
+        self.align = nn.Linear(frame_width, width)
+        self.norm_v, self.norm_l = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.interaction = INTERACTIONS[interaction](width, heads)
+        self.to_vision = nn.Linear(width, frame_width)
+        self.to_language = None if interaction == "attention" else nn.Linear(width, width)
+
+    def forward(self, vision_Bnc: Tensor, words: LanguageTokens) -> tuple[Tensor, LanguageTokens, dict[str, Tensor]]:
+        v, spoken = self.norm_v(self.align(vision_Bnc)), self.norm_l(words.tokens)
+        for_vision, for_language, attention = self.interaction(v, spoken, words.mask)
+        vision_Bnc = vision_Bnc + self.to_vision(for_vision)
+        if for_language is not None and self.to_language is not None:
+            words = LanguageTokens(tokens=words.tokens + self.to_language(for_language), mask=words.mask)
+        return vision_Bnc, words, attention
+
+
+def positions(position: str, stages: int) -> list[int]:
+    """The stages of the backbone after which features are exchanged: the first, the middle one, or all."""
+    return {"early": [0], "middle": [stages // 2], "multi": list(range(stages))}[position]
+
+
+class IntermediateFusion(Fusion):
+    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+        super().__init__()
+        self.stages = stages
+        self.exchanges = nn.ModuleDict(
+            {
+                str(stage): StageExchange(config.interaction, width, heads, frame_width)
+                for stage in positions(config.position, stages)
+            }
+        )
+        self.pool = Pool(config.output)
+        self.pooled_width = self.pool.times * width
+
+    def dialogue(self, language: LanguageEncoder, words: LanguageTokens) -> Dialogue:
+        exchanges = {int(stage): exchange for stage, exchange in self.exchanges.items()}
+        return Dialogue(language, words, exchanges, self.stages)
+
+    def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
+        pooled = self.pool(vision.fused.flatten(1, 2), language.tokens, language.mask)
+        return FusedTokens(vision=vision.fused, language=language.tokens, pooled=pooled, attention={})

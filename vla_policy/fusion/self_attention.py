@@ -1,0 +1,38 @@
+"""One sequence `[f_v; f_l]` through a transformer encoder.
+
+B batch, K moments, N visual tokens a moment, L words, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vla_policy.config import FusionConfig
+from vla_policy.dialogue import Fusion
+from vla_policy.layers import Pool, SelfAttentionBlock
+from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
+
+
+class SelfAttentionFusion(Fusion):
+    """Which side a token comes from is told by a learned vector a side."""
+
+    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+        super().__init__()
+        self.side = nn.Parameter(0.02 * torch.randn(2, width))
+        self.layers = nn.ModuleList(SelfAttentionBlock(width, heads) for _ in range(config.layers))
+        self.pool = Pool(config.output)
+        self.pooled_width = self.pool.times * width
+
+    def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
+        grid, v = vision.fused.shape[1:3], vision.fused.flatten(1, 2)
+        places = v.shape[1]
+        x = torch.cat([v + self.side[0], language.tokens + self.side[1]], dim=1)
+        mask = torch.cat([language.mask.new_ones(v.shape[:2]), language.mask], dim=1)
+        attention = {}
+        for i, layer in enumerate(self.layers):
+            x, weights = layer(x, mask)
+            attention[f"self_{i}"] = weights
+        v, words = x[:, :places], x[:, places:]
+        pooled = self.pool(v, words, language.mask)
+        return FusedTokens(vision=v.unflatten(1, grid), language=words, pooled=pooled, attention=attention)

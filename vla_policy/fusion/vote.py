@@ -1,0 +1,55 @@
+"""Late fusion by vote: several decisions are taken, each on features of its own, and the votes are counted.
+
+Here are the voters' features; the decisions and the counting are in `vla_policy.decision`.
+
+B batch, N visual tokens, c the backbone's width, L words, D width, M heads, R voters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vla_policy.config import FusionConfig
+from vla_policy.dialogue import Fusion
+from vla_policy.layers import Attention, masked_mean
+from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
+
+
+class VoteFusion(Fusion):
+    """Each voter knows the sentence, or it could not know what is wanted, and looks at something of its own:
+
+    - spatial: the newest frame alone, at the places the sentence points at;
+    - temporal: the newest moment with its motion, at the places the sentence points at;
+    - language: the words, each after having read the newest moment.
+    """
+
+    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+        super().__init__()
+        self.names = config.voters
+        self.voters = len(config.voters)
+        self.readers = nn.ModuleDict(
+            {
+                name: Attention(width, heads, key_width=frame_width if name == "spatial" else width)
+                for name in self.names
+            }
+        )
+        self.pooled_width = 2 * width
+
+    def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
+        sentence = masked_mean(language.tokens, language.mask)
+        attention, seen = {}, []
+        for name in self.names:
+            readers = language.tokens if name == "language" else sentence[:, None]
+            read_from = vision.frames[:, -1] if name == "spatial" else vision.fused[:, -1]
+            read, weights = self.readers[name](readers, read_from)
+            attention[f"{name}_voter_reads_vision"] = weights
+            seen.append(masked_mean(read, language.mask) if name == "language" else read.squeeze(1))
+        voters = torch.stack([torch.cat([view, sentence], dim=-1) for view in seen], dim=1)
+        return FusedTokens(
+            vision=vision.fused,
+            language=language.tokens,
+            pooled=voters.mean(1),
+            attention=attention,
+            voters=voters,
+        )

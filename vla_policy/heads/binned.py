@@ -1,0 +1,49 @@
+"""Each action dimension as a choice among bins, trained by cross-entropy.
+
+A label between two bin centres is shared by both in proportion ("two-hot"), so that binning costs no precision.
+
+B batch, S chunk steps, A action dimensions, F feature width, N bins.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vla_policy.config import HeadConfig
+from vla_policy.decision import ActionHead
+from vla_policy.layers import masked_average, multi_layer
+
+
+class BinnedHead(ActionHead):
+    centres: Tensor
+
+    def __init__(self, config: HeadConfig, feature_width: int, actions: int) -> None:
+        super().__init__()
+        self.shape = (config.chunk, actions, config.bins)
+        self.layers = multi_layer([feature_width, config.hidden, config.hidden, config.chunk * actions * config.bins])
+        self.register_buffer("centres", torch.linspace(-1, 1, config.bins), persistent=False)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Logits `(B, S, A, N)`."""
+        logits: Tensor = self.layers(features_BF).float().unflatten(-1, self.shape)
+        return logits
+
+    def act(self, features: Tensor) -> Tensor:
+        """The mean of the likeliest bin and its two neighbours, `(B, S, A)` in [-1, 1]: one choice, finer than bins."""
+        probability = self(features).softmax(-1)
+        best = probability.argmax(-1, keepdim=True)
+        near = (torch.arange(self.shape[-1], device=best.device) - best).abs() <= 1
+        kept = probability * near
+        return (kept @ self.centres) / kept.sum(-1)
+
+    def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
+        """Cross-entropy over the steps whose mask is True."""
+        cross_entropy = -(self.share(action_BSA) * self(features).log_softmax(-1)).sum(-1)
+        return masked_average(cross_entropy.mean(-1), mask_BS)
+
+    def share(self, action_BSA: Tensor) -> Tensor:
+        """What share of a label each bin gets, `(B, S, A, N)`: linear between the two nearest centres."""
+        spacing = self.centres[1] - self.centres[0]
+        off = (action_BSA.clamp(-1, 1)[..., None] - self.centres).abs() / spacing
+        return (1 - off).clamp(min=0)
