@@ -49,6 +49,20 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (tmp_path / "runs" / "eval" / "report.html").is_file()
 
 
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(examples) == 1
+    exec(compile(examples[0], "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip().endswith("True")
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    makefile = (README.parent / "Makefile").read_text()
+    named = re.findall(r"^    make (\w+)", README.read_text(), re.MULTILINE)
+    assert named == ["demo", "test"]
+    assert all(f"\n{name}: " in makefile for name in named)
+
+
 def test_the_files_it_names_exist() -> None:
     root = README.parent
     for name in re.findall(r"\]\(([^)#:]+)\)", README.read_text()):
