@@ -80,7 +80,7 @@ def read_grid(path: Path) -> Grid:
         raise GridError(f"{path}: key {unknown[0]!r} is unknown; use {', '.join(sorted(KEYS))}")
     budgets = [name for name in ("samples", "seconds") if isinstance(read.get(name), int | float)]
     if len(budgets) != 1 or read[budgets[0]] <= 0:
-        raise GridError(f"{path}: needs one budget for all rows, samples or seconds, above 0")
+        raise GridError(f"{path}: needs one budget for all rows above 0: `samples: 128000` or `seconds: 300`")
     rows = [row for item in read["rows"] for row in _expand(path, item, read.get("seeds", [0]))]
     names = [row.name for row in rows]
     repeated = [name for name in names if names.count(name) > 1]

@@ -119,14 +119,13 @@ def guess_task(text: str, tasks: tuple[str, ...]) -> str:
     """
     from envs.tasks.track_motion import read_motion
 
-    try:
-        read_object(text)
-    except ValueError:
+    if "track_motion" in tasks:
         try:
             read_motion(text)
         except ValueError:
-            return tasks[0]
-        return "track_motion" if "track_motion" in tasks else tasks[0]
+            pass
+        else:
+            return "track_motion"
     staying = ("track", "follow", "stay", "keep", "chase", "hover", "after", "with")
     preferred = "track" if any(word in text.lower() for word in staying) else "reach"
     return preferred if preferred in tasks else next((t for t in tasks if t != "track_motion"), tasks[0])

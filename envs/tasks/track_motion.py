@@ -86,6 +86,9 @@ class TrackMotionEnv(TrackEnv):
             for s in SHAPES
             if combinations == "all" or ((c, s) in HELD_OUT_COMBINATIONS) == (combinations == "held_out")
         ]
+        if referent and (referent.colour or referent.shape):  # what a user asks for may be any combination
+            named_pairs = [(c, s) for c in COLOURS for s in SHAPES]
+            pairs = [(c, s) for c, s in named_pairs if referent.colour in (None, c) and referent.shape in (None, s)]
         one = sample_object(rng, *pairs[rng.integers(len(pairs))])
         times = path_times()
         count = 3 if rng.uniform() < THREE_OBJECTS else 2
@@ -109,16 +112,22 @@ class TrackMotionEnv(TrackEnv):
 
 
 def read_motion(text: str) -> Referent:
-    """The motion that a free text names.
+    """The motion that a free text names, with the colour and the shape of the things if it names one of each.
 
     Raises:
         ValueError: no motion is recognised.
     """
     tokens = re.findall(r"[a-z]+", text.lower())
     words = " ".join(tokens)
+    colours = {token for token in tokens if token in COLOURS}
+    shapes = {shape for shape, names in SHAPE_WORDS.items() if set(names) & set(tokens)}
     for motion, stems in STEMS.items():
         if any(stem in words for stem in stems):
-            return Referent(motion=motion)
+            return Referent(
+                colour=colours.pop() if len(colours) == 1 else None,
+                shape=shapes.pop() if len(shapes) == 1 else None,
+                motion=motion,
+            )
     hint = near_miss(tokens, " ".join(stem for stems in STEMS.values() for stem in stems).split())
     choices = ", ".join(stems[0] for stems in STEMS.values())
     raise ValueError(f"instruction {text!r} names no known motion{hint}; say one of: {choices}")

@@ -33,7 +33,7 @@ def actions(env: TabletopEnv, count: int, seed: int = 0) -> np.ndarray:
 
 
 def referent_of(env: TabletopEnv, text: str) -> Referent:
-    return read_motion(text) if env.task == "track_motion" else read_object(text)
+    return Referent(motion=read_motion(text).motion) if env.task == "track_motion" else read_object(text)
 
 
 # Gymnasium's API.
@@ -234,6 +234,17 @@ def test_reset_options_that_mean_nothing_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         make_env(task).reset(seed=0, options=options)
+
+
+def test_a_motion_can_be_asked_for_with_a_colour_and_a_shape(make_env: MakeEnv) -> None:
+    env = make_env("track_motion", labels="none", size=16)
+    for words in (Referent(motion="fastest", colour="red", shape="cross"), Referent(motion="stopping", shape="ball")):
+        for seed in range(3):
+            env.reset(seed=seed, options={"referent": words})
+            assert all(words.colour in (None, o.colour) and words.shape == o.shape for o in env.layout.objects)
+            target = env.layout.referents[env.layout.target]
+            assert target is not None
+            assert target.motion == words.motion
 
 
 def test_reset_options_force_what_is_named_and_how(task: str, make_env: MakeEnv) -> None:

@@ -180,7 +180,7 @@ def collect_all(config: RunConfig, folder: Path) -> list[Dataset]:
         with Progress(f"collect {task}", config.collect.episodes, "episodes") as progress:
 
             def show(episodes: int, failures: int, rate: float, progress: Progress = progress) -> None:
-                progress.update(episodes, f"{rate:.0f} frames/s, {failures} failed")
+                progress.update(episodes, f"{rate:.0f} frames/s, {failures} failed and left out")
 
             datasets.append(collect_task(task, config.collect, folder / task, on_progress=show))
     return datasets
@@ -234,6 +234,8 @@ def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log:
     from eval.results import write_whole
     from training.loop import read_log
 
+    if videos:
+        print("filming and writing the report", flush=True)
     films = _films(results, path, config, out, videos)
     table = markdown_table(results)
     write_whole(out / "table.md", table + "\n")
@@ -280,9 +282,8 @@ def _make_folder(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise ValueError(
-            f"--out {path}: no folder that can be written to ({error.strerror}); choose another one"
-        ) from None
+        reason = "it is a file" if path.is_file() else error.strerror
+        raise ValueError(f"--out {path}: no folder that can be written to ({reason}); choose another one") from None
 
 
 RUN: dict[str, Callable[[list[str]], int]] = {
