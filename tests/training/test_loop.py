@@ -305,8 +305,12 @@ def test_a_second_signal_is_not_held_back(
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(policy_config, config, [write_small()], tmp_path / "run", on_progress=twice)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(policy_config, config, [write_small()], tmp_path / "run", on_progress=twice)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class TestNonFinite:
