@@ -181,6 +181,8 @@ def _serve(pipe: Connection, pulse: Pulse, packed: bytes) -> None:
     """A worker's life: prepare once, then take a job and send its result, or why there is none."""
     start_worker()
     try:
+        # From our own parent, through the pipe that starts every process; unpacked here so that an import that fails
+        # is reported in words.
         prepare, setup = pickle.loads(packed)
         pulse.beat()
         handle = prepare(pulse, setup)
