@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from eval.cost import Cost
-from eval.results import POLICY, EpisodeResult, Results, load_results
+from eval.figures import NONE, number, points_and_interval, rate_and_interval
+from eval.results import POLICY, EpisodeResult, Results, load_results, write_whole
 from eval.statistics import PairedDifference, paired_difference, wilson_interval
 
 ROW = "row.json"
 RESULTS = Path("eval") / "results.json"
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowOutcome:
-    """What became of one row: `failure` is empty for one that was trained and judged, else says why it was not."""
+    """What became of one row: `failure` is empty for one that was trained and judged, else says why it was not.
+    `settings` is what the rows share and the outcome rests on: budget, data, evaluation. `samples_per_second` and
+    `cost` are measured apart, when nothing else runs.
+    """
 
     variant: str
     seed: int
     changes: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
     samples: int = 0
-    train_seconds: float = 0.0
+    samples_per_second: float | None = None
     cost: Cost | None = None
-
-    @property
-    def samples_per_second(self) -> float | None:
-        return self.samples / self.train_seconds if self.train_seconds else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,6 @@ class Entry:
 
 
 def save_row(outcome: RowOutcome, folder: Path) -> None:
-    from eval.results import write_whole
-
     write_whole(folder / ROW, json.dumps(asdict(outcome), indent=1) + "\n")
 
 
@@ -84,7 +82,7 @@ def load_row(folder: Path) -> RowOutcome | None:
         return None
 
 
-def summarise(rows: Sequence[tuple[RowOutcome, Path]]) -> list[Entry]:
+def summarise(rows: Sequence[tuple[RowOutcome, Path]], tasks: Sequence[str]) -> list[Entry]:
     """One entry a variant and task, in the order of the rows; the first variant is the reference."""
     variants = list(dict.fromkeys(outcome.variant for outcome, _ in rows))
     judged = {
@@ -92,7 +90,6 @@ def summarise(rows: Sequence[tuple[RowOutcome, Path]]) -> list[Entry]:
         for outcome, folder in rows
         if not outcome.failure and (folder / RESULTS).is_file()
     }
-    tasks = list(dict.fromkeys(task for results in judged.values() for task in results.tasks))
     outcomes = [outcome for outcome, _ in rows]
     return [_entry(variant, variants[0], task, outcomes, judged) for task in tasks for variant in variants]
 
@@ -114,7 +111,6 @@ def _entry(
             pairs += [(e.success, theirs[e.seed]) for e in ours if e.seed in theirs]
     ious = [r.conditions[POLICY].box_iou for r in found.values() if r.conditions[POLICY].box_iou is not None]
     trained = [o for o in own if not o.failure]
-    speeds = [o.samples_per_second for o in trained if o.samples_per_second is not None]
     return Entry(
         variant=variant,
         task=task,
@@ -124,7 +120,7 @@ def _entry(
         controls=rates,
         box_iou=sum(i for i in ious if i is not None) / len(ious) if ious else None,
         samples=max((o.samples for o in trained), default=0),
-        samples_per_second=sum(speeds) / len(speeds) if speeds else None,
+        samples_per_second=next((o.samples_per_second for o in trained), None),
         cost=next((o.cost for o in trained if o.cost is not None), None),
         failures=[f"seed {o.seed}: {o.failure}" for o in own if o.failure],
     )
@@ -151,12 +147,13 @@ def comparison_table(entries: Sequence[Entry]) -> str:
     header += ["box IoU", "parameters", "MFLOP", "samples/s", "latency p50, p99"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * (len(header) - 2)]
     for entry in entries:
-        cells = [entry.task, entry.variant, str(len(entry.seeds)), _rate_text(entry.success), _difference_text(entry)]
-        cells += [percent_text(entry.controls.get(name)) for name in controls]
-        cells += [NONE if entry.box_iou is None else f"{entry.box_iou:.2f}"]
+        cells = [entry.task, entry.variant, str(len(entry.seeds)), _rate_text(entry.success)]
+        cells += [points_and_interval(entry.difference)]
+        cells += [rate_text(entry.controls.get(name)) for name in controls]
+        cells += [number(entry.box_iou, 2)]
         cost = entry.cost
         cells += [NONE] * 2 if cost is None else [f"{cost.parameters / 1e6:.2f} M", f"{cost.flops / 1e6:.0f}"]
-        cells += [NONE if entry.samples_per_second is None else f"{entry.samples_per_second:.0f}"]
+        cells += [number(entry.samples_per_second, 0)]
         cells += [NONE if cost is None else f"{cost.latency_p50_ms:.1f}, {cost.latency_p99_ms:.1f} ms"]
         lines.append("| " + " | ".join(cells) + " |")
     for entry in entries:
@@ -164,23 +161,9 @@ def comparison_table(entries: Sequence[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-NONE = "\N{EN DASH}"
-
-
-def _rate_text(rate: Rate | None) -> str:
-    return NONE if rate is None else f"{100 * rate.rate:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
-
-
-def percent_text(rate: Rate | None) -> str:
+def rate_text(rate: Rate | None) -> str:
     return NONE if rate is None else f"{100 * rate.rate:.1f} %"
 
 
-def _difference_text(entry: Entry) -> str:
-    d = entry.difference
-    if d is None:
-        return NONE
-    return f"{points_text(d.difference)} ({points_text(d.low)} to {points_text(d.high)})"
-
-
-def points_text(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+def _rate_text(rate: Rate | None) -> str:
+    return NONE if rate is None else rate_and_interval(rate.rate, rate.low, rate.high)

@@ -12,7 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from eval.comparison import NONE, Entry, Rate, percent_text, points_text
+from eval.comparison import Entry, Rate, rate_text
+from eval.figures import NONE, interval, number, points
+from eval.plots import Bar, rate_bars
 from eval.report import TEMPLATES
 from eval.results import write_whole
 from eval.svg import STAND_IN, STYLE, new_figure, to_svg
@@ -38,28 +40,19 @@ def write_comparison(entries: Sequence[Entry], out: Path) -> Path:
 
 def bars(entries: Sequence[Entry]) -> str | None:
     """Success of every variant with its interval; dots are the single training seeds."""
-    shown = [(entry, entry.success) for entry in entries if entry.success is not None]
-    if not shown:
-        return None
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(0.36 * len(shown) + 0.75)
-        for row, (entry, success) in enumerate(shown):
-            colour = STAND_IN["policy" if entry is entries[0] else "variant"]
-            axes.barh(row, success.rate, height=0.58, color=colour, linewidth=0)
-            axes.plot([success.low, success.high], [row, row], color=STAND_IN["ink"], linewidth=1.4)
-            if len(success.by_seed) > 1:
-                places = np.linspace(-0.18, 0.18, len(success.by_seed)) + row
-                axes.plot(success.by_seed, places, "o", color=STAND_IN["control"], markersize=4)
-            label = f"{100 * success.rate:.1f} %"
-            axes.text(1.04, row, label, va="center", transform=axes.get_yaxis_transform())
-        axes.set_yticks(range(len(shown)), [entry.variant for entry, _ in shown])
-        axes.tick_params(axis="y", length=0, labelcolor=STAND_IN["ink"])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlim(0.0, 1.0)
-        axes.set_xticks(np.linspace(0.0, 1.0, 6), [f"{share} %" for share in range(0, 101, 20)])
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        return to_svg(figure, "Success rate of each variant with its 95 % interval")
+    drawn = [
+        Bar(
+            title=entry.variant,
+            rate=entry.success.rate,
+            low=entry.success.low,
+            high=entry.success.high,
+            colour="policy" if entry is entries[0] else "variant",
+            parts=entry.success.by_seed,
+        )
+        for entry in entries
+        if entry.success is not None
+    ]
+    return rate_bars(drawn, "Success rate of each variant with its 95 % interval")
 
 
 def success_against_cost(entries: Sequence[Entry]) -> str | None:
@@ -108,15 +101,15 @@ def _row(entry: Entry, controls: Sequence[str]) -> dict[str, Any]:
     return {
         "variant": entry.variant,
         "seeds": str(len(entry.seeds)),
-        "rate": percent_text(success),
-        "interval": f"{100 * success.low:.1f} to {100 * success.high:.1f} %" if success else "",
-        "difference": points_text(d.difference) if d else NONE,
-        "difference_interval": f"{points_text(d.low)} to {points_text(d.high)}" if d else "",
-        "controls": [percent_text(entry.controls.get(name)) for name in controls],
-        "box_iou": NONE if entry.box_iou is None else f"{entry.box_iou:.2f}",
+        "rate": rate_text(success),
+        "interval": interval(success.low, success.high) if success else "",
+        "difference": points(d.difference) if d else NONE,
+        "difference_interval": f"{points(d.low)} to {points(d.high)}" if d else "",
+        "controls": [rate_text(entry.controls.get(name)) for name in controls],
+        "box_iou": number(entry.box_iou, 2),
         "parameters": NONE if cost is None else f"{cost.parameters / 1e6:.2f} M",
         "flops": NONE if cost is None else f"{cost.flops / 1e6:.0f}",
-        "speed": NONE if entry.samples_per_second is None else f"{entry.samples_per_second:.0f}",
+        "speed": number(entry.samples_per_second, 0),
         "latency": NONE if cost is None else f"{cost.latency_p50_ms:.1f}, {cost.latency_p99_ms:.1f}",
         "samples": f"{entry.samples:,}".replace(",", "\N{THIN SPACE}"),
     }

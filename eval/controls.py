@@ -65,6 +65,10 @@ def in_order(conditions: Mapping[str, ConditionResult]) -> dict[str, ConditionRe
     return {name: conditions[name] for name in dict.fromkeys([*known, *conditions])}
 
 
+def condition_title(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def describe(name: str) -> str:
     """A condition in words, "" for one that is not ours."""
     return CONTROLS[name].sentence if name in CONTROLS else ""

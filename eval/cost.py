@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval.rollout import one_thread
 from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
 
@@ -41,16 +41,12 @@ def measure_cost(policy: VLAPolicy, *, calls: int = 200) -> Cost:
     counter = FlopCounterMode(display=False)
     with counter:
         policy.act(observation)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         times = []
         for _ in range(WARM_UP + calls):
             started = time.perf_counter()
             policy.act(observation)
             times.append(1e3 * (time.perf_counter() - started))
-    finally:
-        torch.set_num_threads(threads)
     p50, p99 = np.percentile(times[WARM_UP:], [50, 99])
     return Cost(
         parameters=sum(p.numel() for p in policy.parameters()),

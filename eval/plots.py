@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -30,36 +31,66 @@ def condition_role(name: str) -> str:
     return "variant" if name in VARIANTS else "control"
 
 
-def success_bars(conditions: Mapping[str, ConditionResult], titles: Mapping[str, str]) -> str | None:
-    """Success rates as bars with 95 % intervals, in the order given; leaves out conditions without episodes."""
-    shown = [(name, c, c.success_rate) for name, c in conditions.items() if c.success_rate is not None]
-    if not shown:
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One rate to draw: its name, interval, colour by the name that `eval.svg` knows, and rates it was joined from."""
+
+    title: str
+    rate: float
+    low: float
+    high: float
+    colour: str
+    bold: bool = False
+    parts: Sequence[float] = ()
+
+
+def rate_bars(bars: Sequence[Bar], description: str) -> str | None:
+    """Rates as bars with their intervals, from the top; parts as dots."""
+    if not bars:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(0.36 * len(shown) + 0.75)
-        for row, (name, condition, rate) in enumerate(shown):
-            colour = STAND_IN[condition_role(name)]
-            axes.barh(row, rate, height=0.58, color=colour, linewidth=0)
-            axes.plot([condition.low, condition.high], [row, row], color=STAND_IN["ink"], linewidth=1.4)
-            for end in (condition.low, condition.high):
+        figure, axes = new_figure(0.36 * len(bars) + 0.75)
+        for row, bar in enumerate(bars):
+            axes.barh(row, bar.rate, height=0.58, color=STAND_IN[bar.colour], linewidth=0)
+            axes.plot([bar.low, bar.high], [row, row], color=STAND_IN["ink"], linewidth=1.4)
+            for end in (bar.low, bar.high):
                 axes.plot([end, end], [row - 0.14, row + 0.14], color=STAND_IN["ink"], linewidth=1.4)
-            weight = "bold" if name == POLICY else "normal"
+            if len(bar.parts) > 1:
+                places = np.linspace(-0.18, 0.18, len(bar.parts)) + row
+                axes.plot(bar.parts, places, "o", color=STAND_IN["control"], markersize=4)
             axes.text(
                 1.04,
                 row,
-                f"{100 * rate:.1f} %",
+                f"{100 * bar.rate:.1f} %",
                 va="center",
-                fontweight=weight,
+                fontweight="bold" if bar.bold else "normal",
                 transform=axes.get_yaxis_transform(),
             )
-        axes.set_yticks(range(len(shown)), [titles[name] for name, _, _ in shown])
+        axes.set_yticks(range(len(bars)), [bar.title for bar in bars])
         axes.tick_params(axis="y", length=0, labelcolor=STAND_IN["ink"])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_ylim(len(bars) - 0.5, -0.5)
         axes.set_xlim(0.0, 1.0)
         axes.set_xticks(np.linspace(0.0, 1.0, 6), [f"{share} %" for share in range(0, 101, 20)])
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        return to_svg(figure, "Success rate of each condition with its 95 % interval")
+        return to_svg(figure, description)
+
+
+def success_bars(conditions: Mapping[str, ConditionResult], titles: Mapping[str, str]) -> str | None:
+    """Success rates as bars with 95 % intervals, in the order given; leaves out conditions without episodes."""
+    bars = [
+        Bar(
+            title=titles[name],
+            rate=c.success_rate,
+            low=c.low,
+            high=c.high,
+            colour=condition_role(name),
+            bold=name == POLICY,
+        )
+        for name, c in conditions.items()
+        if c.success_rate is not None
+    ]
+    return rate_bars(bars, "Success rate of each condition with its 95 % interval")
 
 
 def error_over_time(

@@ -1,18 +1,29 @@
-"""Results for people: a Markdown table, answers in plain words, and one HTML file that needs no other."""
+"""Results for people: a Markdown table and one HTML file that needs no other."""
 
 from __future__ import annotations
 
 import base64
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from eval.controls import describe, in_order
+from eval.answers import answers, summary
+from eval.controls import condition_title, describe, in_order
+from eval.figures import (
+    NONE,
+    centimetres,
+    interval,
+    number,
+    p_value,
+    percent,
+    points,
+    points_and_interval,
+    rate_and_interval,
+)
 from eval.plots import condition_role, error_over_time, learning_curve_plot, success_bars
 from eval.results import (
     POLICY,
@@ -26,25 +37,6 @@ from eval.results import (
 
 TEMPLATES = Path(__file__).with_name("templates")
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp", ".gif": "image/gif"}
-NONE = "\u2013"  # an en dash
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One question about a policy: the `verdict` in a few words, the numbers, their distance to the policy's.
-
-    `clause` says the same inside a sentence ("it listens to the words"), "" where nothing can be said.
-    """
-
-    question: str
-    verdict: str
-    numbers: str
-    difference: str = ""
-    clause: str = ""
-
-
-def condition_title(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def markdown_table(results: Results) -> str:
@@ -64,8 +56,13 @@ def markdown_table(results: Results) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * 7]
     for task_name, task in results.tasks.items():
         for name, c in in_order(task.conditions).items():
-            cells = [task_name, condition_title(name), _rate(c.success_rate, c.low, c.high), _difference(c)]
-            cells += [_centimetres(c.mean_error_m), _number(c.box_iou, 2), _control_rate(name, task)]
+            cells = [
+                task_name,
+                condition_title(name),
+                rate_and_interval(c.success_rate, c.low, c.high),
+                points_and_interval(c.difference_to_policy),
+            ]
+            cells += [centimetres(c.mean_error_m), number(c.box_iou, 2), _control_rate(name, task)]
             cells += [str(c.episodes), str(c.invalid)]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -108,141 +105,6 @@ def write_report(
     return write_whole(Path(out_dir) / "report.html", page)
 
 
-# Answers in plain words ------------------------------------------------------------
-
-
-# condition: (question, what "yes" means)
-_CONTROLS = {
-    "shuffled_instruction": ("Does it listen?", "it listens to the words"),
-    "frozen_frames": ("Does it need motion?", "it needs motion"),
-    "blank_image": ("Does it need the picture?", "it needs the picture"),
-    "previous_action": ("Does it beat repetition?", "it does better than repeating its first action"),
-}
-_VARIANTS = {
-    "held_out_phrasing": ("Does it know new phrasings?", "phrasings it was never trained on"),
-    "unseen_combination": ("Does it know unseen combinations?", "unseen combinations of colour and shape"),
-}
-RARE = 0.2
-"""Below this success rate a control cannot show what the policy relies on."""
-UNTOLD = "Cannot be told, too many episodes are invalid"
-TROUBLE = 0.05
-"""Above this share of invalid episodes a condition says more about the machine than about the policy."""
-
-
-def answers(task: TaskResult) -> list[Answer]:
-    """What the conditions say about the policy; questions whose condition was not run are left out.
-
-    "Yes" is said only where the paired 95 % interval excludes that the control changes nothing, and without
-    "in part" only where it leaves at most half of the policy's successes.
-    """
-    policy = _measured(task, POLICY)
-    if policy is None:
-        return []
-    found = []
-    for name, (question, clause) in _CONTROLS.items():
-        control = _measured(task, name)
-        if control is None:
-            continue
-        verdict, said = "No sign of it", f"there is no sign that {clause}"
-        if _troubled(control, policy):
-            verdict, said = UNTOLD, ""
-        elif _success(policy) < RARE:
-            verdict, said = "Cannot be told, the policy rarely succeeds", ""
-        elif _change(control, policy) < 0:
-            full = _success(control) <= 0.5 * _success(policy)
-            verdict, said = ("Yes", clause) if full else ("In part", f"{clause} in part")
-        found.append(_answer(control, question, verdict, said))
-    for name, (question, noun) in _VARIANTS.items():
-        variant = _measured(task, name)
-        if variant is None:
-            continue
-        change = _change(variant, policy)
-        verdict = ("Less well", "As far as can be told", "Even better")[change + 1]
-        said = ("it does worse on", "no difference was found on", "it does better on")[change + 1] + f" {noun}"
-        if _troubled(variant, policy):
-            verdict, said = UNTOLD, ""
-        found.append(_answer(variant, question, verdict, said))
-    expert = _measured(task, "expert")
-    if expert is not None:
-        verdict = ("The policy is better", "No difference found", "The expert is better")[_change(expert, policy) + 1]
-        if _troubled(expert, policy):
-            verdict = UNTOLD
-        found.append(_answer(expert, "How far is the expert?", verdict, ""))
-    return found
-
-
-def summary(task_name: str, task: TaskResult) -> str:
-    """A few sentences: how often it succeeds, what is wrong with that figure, and what the controls say about why."""
-    policy = _measured(task, POLICY)
-    if policy is None:
-        return ". ".join([f"The plain policy was not measured on {task_name}", *_invalid(task)]) + "."
-    sentences = [
-        f"The policy succeeds in {_percent(_success(policy))} of {policy.episodes} unseen {task_name} "
-        f"episodes (95 % interval {_interval(policy.low, policy.high)})",
-        *_invalid(task),
-    ]
-    clauses = [answer.clause for answer in answers(task) if answer.clause]
-    plain = [clause.removeprefix("it ") for clause in clauses if clause.startswith("it ")]
-    if plain:
-        sentences.append("It " + _enumerate(plain))
-    sentences += [clause[0].upper() + clause[1:] for clause in clauses if not clause.startswith("it ")]
-    if _success(policy) < RARE and any(name in task.conditions for name in _CONTROLS):
-        sentences.append("It succeeds too rarely for the controls to show what it relies on")
-    if task.control_rate_hz is not None:
-        sentences.append(f"One robot would get {task.control_rate_hz:.0f} decisions a second on one CPU thread")
-    return ". ".join(sentences) + "."
-
-
-def _invalid(task: TaskResult) -> list[str]:
-    """A sentence on the invalid episodes, if there are any, with the reasons."""
-    parts = []
-    for name, condition in in_order(task.conditions).items():
-        if condition.invalid:
-            reasons = failure_counts(condition, invalid=True)
-            why = ", ".join(f"{count} \u00d7 {reason}" for reason, count in reasons.items())
-            parts.append(f"{condition.invalid} of {condition.episodes} under {condition_title(name)} ({why})")
-    return [f"Invalid episodes, which count as failures: {'; '.join(parts)}"] if parts else []
-
-
-def _answer(condition: ConditionResult, question: str, verdict: str, clause: str) -> Answer:
-    numbers = f"{_percent(_success(condition))} succeed ({describe(condition.name)})"
-    if condition.followed_rate is not None:
-        numbers += f"; {_percent(condition.followed_rate)} did as they were told"
-    d = condition.difference_to_policy
-    difference = "" if d is None else f"{_difference(condition)} points, p {_p_value(d.p_value)}"
-    return Answer(question=question, verdict=verdict, numbers=numbers, difference=difference, clause=clause)
-
-
-def _measured(task: TaskResult, name: str) -> ConditionResult | None:
-    condition = task.conditions.get(name)
-    return condition if condition is not None and condition.episodes else None
-
-
-def _troubled(*conditions: ConditionResult) -> bool:
-    """Whether so many episodes are invalid that a comparison would take trouble for failure."""
-    return any(condition.invalid > TROUBLE * condition.episodes for condition in conditions)
-
-
-def _success(condition: ConditionResult) -> float:
-    assert condition.success_rate is not None
-    return condition.success_rate
-
-
-def _enumerate(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _change(condition: ConditionResult, policy: ConditionResult) -> int:
-    """-1, 0, 1: worse than the policy, not told apart, better. Without pairs the intervals must be apart."""
-    d = condition.difference_to_policy
-    if d is not None:
-        return -1 if d.high < 0 else 1 if d.low > 0 else 0
-    return -1 if condition.high < policy.low else 1 if condition.low > policy.high else 0
-
-
-# What the template shows -----------------------------------------------------------
-
-
 def _task_view(name: str, task: TaskResult, settings: Mapping[str, Any]) -> dict[str, Any]:
     conditions = in_order(task.conditions)
     titles = {key: condition_title(key) for key in conditions}
@@ -262,7 +124,7 @@ def _task_view(name: str, task: TaskResult, settings: Mapping[str, Any]) -> dict
     return {
         "name": name,
         "criterion": _of_task(settings, "criteria", name, str),
-        "rate": _percent(_success(main)) if main and main.episodes else NONE,
+        "rate": percent(main.success_rate) if main and main.success_rate is not None else NONE,
         "summary": summary(name, task),
         "answers": answers(task),
         "bars": Markup(bars) if bars else None,
@@ -285,13 +147,13 @@ def _row(name: str, c: ConditionResult, task: TaskResult) -> dict[str, str]:
         "description": describe(name),
         "role": condition_role(name),
         "rate": NONE if c.success_rate is None else f"{100 * c.success_rate:.1f} %",
-        "rate_interval": _interval(c.low, c.high) if c.episodes else "",
-        "difference": _points(d.difference) if d else NONE,
-        "difference_interval": f"{_points(d.low)} to {_points(d.high)}, p {_p_value(d.p_value)}" if d else "",
+        "rate_interval": interval(c.low, c.high) if c.episodes else "",
+        "difference": points(d.difference) if d else NONE,
+        "difference_interval": f"{points(d.low)} to {points(d.high)}, p {p_value(d.p_value)}" if d else "",
         "followed": f"{100 * (c.followed_rate or 0.0):.1f} %" if followed else NONE,
-        "followed_interval": _interval(c.followed_low or 0.0, c.followed_high or 0.0) if followed else "",
-        "error": _centimetres(c.mean_error_m),
-        "box_iou": _number(c.box_iou, 2),
+        "followed_interval": interval(c.followed_low or 0.0, c.followed_high or 0.0) if followed else "",
+        "error": centimetres(c.mean_error_m),
+        "box_iou": number(c.box_iou, 2),
         "control_rate": _control_rate(name, task),
         "episodes": str(c.episodes),
         "invalid": str(c.invalid),
@@ -307,7 +169,7 @@ def _episode_view(episode: EpisodeResult) -> dict[str, str]:
         "instruction": episode.instruction,
         "target": episode.target,
         "steps": str(episode.steps),
-        "error": _centimetres(episode.mean_error_m),
+        "error": centimetres(episode.mean_error_m),
     }
 
 
@@ -374,42 +236,6 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield name, ", ".join(map(str, item))
         else:
             yield name, f"{item:.6g}" if isinstance(item, float) else str(item)
-
-
-# Numbers as text -------------------------------------------------------------------
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def _rate(rate: float | None, low: float, high: float) -> str:
-    return NONE if rate is None else f"{100 * rate:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0").replace("-", "\u2212")
-
-
-def _difference(condition: ConditionResult) -> str:
-    d = condition.difference_to_policy
-    return NONE if d is None else f"{_points(d.difference)} ({_points(d.low)} to {_points(d.high)})"
-
-
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
-
-
-def _centimetres(metres: float | None) -> str:
-    return NONE if metres is None else f"{100 * metres:.1f} cm"
 
 
 def _control_rate(name: str, task: TaskResult) -> str:

@@ -25,9 +25,6 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     from vla_policy.heads import HEADS
 
     monkeypatch.chdir(tmp_path)
-    for registry in (ENCODERS, FUSIONS, HEADS, TASK_IDS, EXPERTS):
-        for name, value in registry.items():  # type: ignore[attr-defined]
-            monkeypatch.setitem(registry, name, value)  # type: ignore[arg-type]
     before = [(registry, set(registry)) for registry in (ENCODERS, FUSIONS, HEADS, TASK_IDS, EXPERTS)]
     module = ModuleType("extending_examples")
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -3,6 +3,8 @@
 The yardstick is the training step on a batch that lies ready in memory; the other side draws a new batch for every step
 as training does: gather from the memory-mapped dataset, conversion, augmentation. Both take turns step by step in one
 process, and the median step counts, so that what else the machine does meets both and decides nothing.
+
+`training_rate` is the yardstick alone, for comparing networks.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from training.device import make_accelerator
 from training.loop import TrainStep, draw_batch, make_optimizer, train_step
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.config import PolicyConfig
+from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS
 
@@ -100,6 +103,24 @@ def pipeline_ratio(
         "pipeline_samples_per_second": config.batch / pipeline,
         "ratio": resident / pipeline,
     }
+
+
+def training_rate(policy: VLAPolicy, config: TrainConfig, *, steps: int = 10) -> float:
+    """Samples a second of training steps on one random batch that lies ready: the network's share of training.
+
+    The policy's weights are changed; measure a copy that nothing else needs.
+    """
+    keep_freed_memory()
+    accelerator = make_accelerator(config)
+    policy.train().to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = fake_batch(policy.shapes, policy.config.head.chunk, batch=config.batch).to(accelerator.device)
+    module, optimizer = TrainStep(policy), make_optimizer(policy, config)
+    seconds = []
+    for _ in range(WARM_UP + steps):
+        started = time.perf_counter()
+        train_step(module, policy, batch, optimizer, accelerator, config.clip)
+        seconds.append(time.perf_counter() - started)
+    return config.batch / median(seconds[WARM_UP:])
 
 
 def synthetic_dataset(path: Path, megabytes: float, cameras: tuple[str, ...] = ("front",)) -> Dataset:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,16 @@ from envs.episode import Dataset
 from training.config import TrainConfig, TrainingError
 from training.dataset import SampleConfig, Sampler, augment
 from training.device import anywhere, make_accelerator, share_of_cores
-from training.provenance import fingerprint, provenance
-from training.state import has_state, load_state, save_state
+from training.provenance import provenance
+from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
+from training.state import load_state, save_state
 from vla_policy.allocator import keep_freed_memory
-from vla_policy.checkpoint import COMPLETE, Checkpoint, Purpose, save_checkpoint
+from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.config import PolicyConfig
 from vla_policy.contract import Batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS
 
-CHECKPOINT = "checkpoint"
-CONFIG = "config.json"
-STATE = "state"
 LOG = "log.jsonl"
 VALIDATION_SAMPLES = 512
 ACTION_ORDER = ("dx", "dy", "dz", "yaw_rate", "gripper")
@@ -117,7 +115,7 @@ def train(
     if config.batch % processes:
         raise TrainingError(f"batch {config.batch} must be a multiple of the {processes} processes")
     described = describe(policy_config, config, datasets)
-    _check_folder(out, resume, described)
+    check_folder(out, resume, described)
 
     texts = (text for d in datasets for text in d.texts)
     tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
@@ -262,50 +260,6 @@ def _average(decay: float) -> Callable[[Any, Any, Any], None]:
         torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
-
-
-def describe(policy_config: PolicyConfig, config: TrainConfig, datasets: Sequence[Dataset]) -> dict[str, Any]:
-    """What decides a run's weights, as its `config.json` holds it: settings, and the fingerprint of each dataset."""
-    data = {f"dataset {i} ({d.header['task']})": fingerprint(d) for i, d in enumerate(datasets)}
-    return {"policy": asdict(policy_config), "train": asdict(config), "data": data}
-
-
-def is_finished(out: Path) -> bool:
-    """Whether the run in this folder has come to its end; its state is gone then, so that it cannot be resumed."""
-    return (out / CHECKPOINT / COMPLETE).is_file() and not has_state(out / STATE)
-
-
-def check_same(out: Path, described: dict[str, Any]) -> None:
-    """Refuse the run in this folder unless it was made with these settings and data; see `describe`.
-
-    Raises:
-        TrainingError: what differs first, as it was and as it is now.
-    """
-    try:
-        before = json.loads((out / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{out / CONFIG}: not readable ({error}); train anew elsewhere") from None
-    now = json.loads(json.dumps(described))
-    for section, values in now.items():
-        old = before.get(section, {})
-        changed = [k for k in {**old, **values} if values.get(k) != old.get(k)]
-        if changed:
-            key = changed[0]
-            raise TrainingError(
-                f"{out}: {section}.{key} was {old.get(key)!r} and is now {values.get(key)!r}; "
-                f"give the same {'data' if section == 'data' else 'settings'} again, or choose another --out"
-            )
-
-
-def _check_folder(out: Path, resume: bool, described: dict[str, Any]) -> None:
-    if has_state(out / STATE):
-        if not resume:
-            raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
-        check_same(out, described)
-    elif (out / CHECKPOINT).exists():
-        raise TrainingError(f"{out}: holds a finished run, which cannot be gone on with; choose another --out")
-    elif resume:
-        raise TrainingError(f"{out}: no saved state to resume; train without --resume")
 
 
 @contextmanager

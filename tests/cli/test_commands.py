@@ -12,7 +12,7 @@ import pytest
 
 from envs.episode import Dataset
 from eval.results import CheckpointInfo, Results
-from training.loop import describe
+from training.run_folder import describe
 from training.state import FILE
 from vla_policy.cli import commands
 from vla_policy.cli.main import main

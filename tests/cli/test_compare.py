@@ -32,7 +32,7 @@ def test_a_comparison_from_nothing_and_again(
     rows = Path("out") / "rows"
     done = json.loads((rows / "reference" / "seed=0" / "row.json").read_text())
     assert done["samples"] == 48
-    assert done["train_seconds"] > 0
+    assert done["samples_per_second"] > 0
     assert done["cost"]["flops"] > 0
     failed = next(rows.glob("language=pretrained*/seed=0/row.json"))
     assert "no such folder; give a local folder or a hub name" in json.loads(failed.read_text())["failure"]
@@ -46,11 +46,17 @@ def test_a_comparison_from_nothing_and_again(
     assert main(command) == 0  # only the failed row is tried again
     assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == weights
 
-    Path("grid.yaml").write_text(GRID.replace("48", "64").replace("rows:", "seeds: [0]\nrows:"))
-    (rows / "reference" / "seed=0" / "row.json").unlink()
+    # Judged again, not trained again; other threads are no reason.
+    more = [*command[:4], "--episodes", "3", "--jobs", "1"]
+    assert main(more) == 0
+    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == weights
+    results = json.loads((rows / "reference" / "seed=0" / "eval" / "results.json").read_text())
+    assert results["tasks"]["track"]["conditions"]["policy"]["episodes"] == 3
+
+    Path("grid.yaml").write_text(GRID.replace("48", "64"))
     capsys.readouterr()
-    main(command)
-    assert "was trained for 3 steps, the budget is now 4; choose another --out" in capsys.readouterr().out
+    assert main(command) == 1  # every row is of another budget, or failed before
+    assert "train.steps was 3 and is now 4" in capsys.readouterr().out
 
 
 def test_a_mistake_in_the_last_row_comes_to_light_first(

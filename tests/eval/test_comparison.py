@@ -36,13 +36,15 @@ def rows(tmp_path: Path) -> list[tuple[RowOutcome, Path]]:
         for seed, outcomes in by_seed.items():
             folder = tmp_path / variant / str(seed)
             judged(folder, outcomes)
-            made.append((RowOutcome(variant=variant, seed=seed, samples=640, train_seconds=2.0, cost=COST), folder))
+            made.append(
+                (RowOutcome(variant=variant, seed=seed, samples=640, samples_per_second=320.0, cost=COST), folder)
+            )
     broken = RowOutcome(variant="broken", seed=0, failure="out of memory; lower train.batch")
     return [*made, (broken, tmp_path / "broken")]
 
 
 def test_seeds_are_joined_and_compared_in_pairs(rows: list[tuple[RowOutcome, Path]]) -> None:
-    reference, other, broken = summarise(rows)
+    reference, other, broken = summarise(rows, ["track"])
     assert reference.success is not None
     assert (reference.success.rate, reference.success.episodes) == (0.8, 10)
     assert (reference.success.low, reference.success.high) == wilson_interval(8, 10)
@@ -62,7 +64,7 @@ def test_seeds_are_joined_and_compared_in_pairs(rows: list[tuple[RowOutcome, Pat
 
 
 def test_the_table_and_the_page_show_all_of_it(rows: list[tuple[RowOutcome, Path]], tmp_path: Path) -> None:
-    entries = summarise(rows)
+    entries = summarise(rows, ["track"])
     table = comparison_table(entries)
     assert (
         "| track | reference | 2 | 80.0 % (49.0 to 94.3) | – | 0.0 % | 0.50 | 0.77 M | 90 | 320 | 2.5, 4.0 ms |"
@@ -77,7 +79,9 @@ def test_the_table_and_the_page_show_all_of_it(rows: list[tuple[RowOutcome, Path
 
 
 def test_rows_are_kept_on_disk(tmp_path: Path) -> None:
-    outcome = RowOutcome(variant="a", seed=3, changes={"policy.frames": 1}, samples=5, train_seconds=1.0, cost=COST)
+    outcome = RowOutcome(
+        variant="a", seed=3, changes={"policy.frames": 1}, samples=5, samples_per_second=1.0, cost=COST
+    )
     save_row(outcome, tmp_path)
     assert load_row(tmp_path) == outcome
     assert load_row(tmp_path / "nowhere") is None

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval.answers import Answer, answers, summary
 from eval.plots import error_matrix, learning_curve_plot, success_bars
-from eval.report import Answer, answers, markdown_table, seed_ranges, summary, write_report
+from eval.report import markdown_table, seed_ranges, write_report
 from eval.results import CheckpointInfo, ConditionResult, EpisodeResult, Results, TaskResult, summarise_condition
 from eval.video import write_mp4
 

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from training.config import TrainConfig
 from vla_policy.config import EncoderConfig, FusionConfig, HeadConfig, LanguageConfig, PolicyConfig
+from vla_policy.contract import Batch
 
 torch.set_num_threads(1)
 
@@ -30,3 +38,54 @@ def config() -> TrainConfig:
     return TrainConfig(
         steps=12, batch=8, warmup=2, threads=1, device="cpu", log_every=3, save_every=5, holdout=0.25, seed=1
     )
+
+
+@pytest.fixture
+def weights() -> Callable[[Path], dict[str, Tensor]]:
+    """Reads the weights of a run's checkpoint."""
+    return lambda run: load_file(run / "checkpoint" / "model.safetensors")
+
+
+@pytest.fixture
+def assert_same_weights(weights: Callable[[Path], dict[str, Tensor]]) -> Callable[[Path, Path], None]:
+    def check(a: Path, b: Path) -> None:
+        first, second = weights(a), weights(b)
+        assert set(first) == set(second)
+        assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+    return check
+
+
+@pytest.fixture
+def stop_at() -> Callable[[int], Callable[[int, int, dict[str, float]], None]]:
+    """Makes a progress callback that sends this process the signal a shell or a scheduler would."""
+
+    def at(step: int) -> Callable[[int, int, dict[str, float]], None]:
+        def act(done: int, _steps: int, _row: dict[str, float]) -> None:
+            if done == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return act
+
+    return at
+
+
+@pytest.fixture
+def flat() -> Callable[[Batch], dict[str, Tensor]]:
+    """Names a batch's tensors."""
+
+    def tensors(batch: Batch) -> dict[str, Tensor]:
+        seen = batch.observation
+        return {
+            "frames": seen.frames,
+            "agent_pos": seen.agent_pos,
+            "tokens": seen.tokens,
+            "token_mask": seen.token_mask,
+            "action": batch.action,
+            "action_mask": batch.action_mask,
+            "boxes": batch.boxes,
+            "visible": batch.visible,
+            "event": batch.event,
+        }
+
+    return tensors

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from training.bench import EPISODE_STEPS, PICTURE, WARM_UP, pipeline_ratio, synthetic_dataset
+from training.bench import EPISODE_STEPS, PICTURE, WARM_UP, pipeline_ratio, synthetic_dataset, training_rate
 from training.config import TrainConfig
 from vla_policy.config import PolicyConfig
+from vla_policy.contract import Shapes
+from vla_policy.policy import VLAPolicy
 
 
 def test_it_reports_both_rates_and_their_ratio(
@@ -41,6 +44,17 @@ def test_both_sides_take_the_same_number_of_steps(
     resident = max(set(seen), key=seen.count)
     assert seen.count(resident) == WARM_UP + 1  # the last one counts
     assert len(seen) == 2 * (WARM_UP + 1)
+
+
+def test_a_network_with_more_to_do_trains_more_slowly(policy_config: PolicyConfig, config: TrainConfig) -> None:
+    shapes = Shapes(frames=2, cameras=1, size=32, proprioception=4, actions=2, vocabulary=20)
+    wide = replace(policy_config, encoder=replace(policy_config.encoder, channels=64))
+    rates = []
+    for structure in (policy_config, wide):
+        policy = VLAPolicy(structure, shapes)
+        policy.normaliser.set_statistics(torch.zeros(4), torch.ones(4))
+        rates.append(training_rate(policy, config, steps=3))
+    assert 0 < rates[1] < rates[0]
 
 
 def test_the_dataset_has_the_size_that_was_asked_for(tmp_path: Path) -> None:

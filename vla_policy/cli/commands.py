@@ -121,7 +121,7 @@ def demo(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, help="folder of the run; runs/NAME if left out")
     parser.add_argument("--videos", type=int, default=3, help="films a task in the report")
     parsed = parse(parser, arguments)
-    from training.loop import CHECKPOINT, STATE, check_same, describe, is_finished
+    from training.run_folder import CHECKPOINT, STATE, check_same, describe, is_finished
     from training.state import has_state
 
     config = run_config(parsed)
@@ -230,7 +230,8 @@ def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:
 
 
 def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int) -> None:
-    from eval.report import markdown_table, summary, write_report
+    from eval.answers import summary
+    from eval.report import markdown_table, write_report
     from eval.results import write_whole
     from training.loop import read_log
 

@@ -7,10 +7,10 @@ one goes on where it stopped, and what is compared is what the commands do.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from vla_policy.cli.progress import Progress
 if TYPE_CHECKING:
     from configs.grid import Grid, Row
     from configs.run import RunConfig
+    from envs.episode import Dataset
     from eval.comparison import RowOutcome
 
 CALIBRATION_STEPS = 30  # of a row whose budget is seconds, to find how many steps that is
@@ -30,14 +31,20 @@ CALIBRATION_STEPS = 30  # of a row whose budget is seconds, to find how many ste
 
 @dataclass(frozen=True, kw_only=True)
 class _Shared:
-    """What all rows share: settings on the command line, folders, threads of a row, and the steps they may take."""
+    """What all rows share: the grid, the demonstrations and their folder, threads of a row, options of `vla eval`."""
 
     grid: Grid
-    config: RunConfig
+    datasets: list[Dataset]
     data: Path
     out: Path
     threads: int
     evaluation: list[str]
+
+    def settings(self) -> dict[str, Any]:
+        """What a row's outcome rests on beside the row itself: one that was made otherwise has to be made again."""
+        budget = {"samples": self.grid.samples, "seconds": self.grid.seconds}
+        data = [fingerprint_of(d) for d in self.datasets]
+        return {"run": self.grid.run, **budget, "data": data, "evaluation": self.evaluation}
 
 
 def compare(arguments: list[str]) -> int:
@@ -66,11 +73,10 @@ def compare(arguments: list[str]) -> int:
         configured(grid.run, row.changes)
     out = Path(parsed.out)
     data = Path(parsed.data) if parsed.data else out / "data"
-    collect_all(config, data)
     evaluation = [f"--{name}={getattr(parsed, name)}" for name in ("episodes", "controls") if getattr(parsed, name)]
     shared = _Shared(
         grid=grid,
-        config=config,
+        datasets=collect_all(config, data),
         data=data.resolve(),
         out=out.resolve(),
         threads=max(1, usable_cores() // parsed.jobs),
@@ -78,10 +84,11 @@ def compare(arguments: list[str]) -> int:
     )
     outcomes = _run_all(shared, parsed.jobs)
     # Costs are measured when nothing else runs, one after the other in this process: only so can they be compared.
-    outcomes = [_with_cost(outcome, _folder(shared, row)) for row, outcome in zip(grid.rows, outcomes, strict=True)]
-    for row, outcome in zip(grid.rows, outcomes, strict=True):
-        save_row(outcome, _folder(shared, row))
-    entries = summarise([(outcome, _folder(shared, row)) for row, outcome in zip(grid.rows, outcomes, strict=True)])
+    for i, row in enumerate(grid.rows):
+        outcomes[i] = _with_cost(outcomes[i], _folder(shared, row), configured(grid.run, row.changes))
+        save_row(outcomes[i], _folder(shared, row))
+    folders = [_folder(shared, row) for row in grid.rows]
+    entries = summarise(list(zip(outcomes, folders, strict=True)), config.tasks)
     table = comparison_table(entries)
     write_whole(out / "table.md", table)
     report = write_comparison(entries, out)
@@ -90,13 +97,19 @@ def compare(arguments: list[str]) -> int:
     return 1 if all(outcome.failure for outcome in outcomes) else 0
 
 
-def configured(run: str, changes: dict[str, Any], extra: Sequence[str] = ()) -> RunConfig:
+def fingerprint_of(data: Dataset) -> str:
+    from training.provenance import fingerprint
+
+    return fingerprint(data)
+
+
+def configured(run: str, changes: dict[str, Any]) -> RunConfig:
     """The run with a row's changes.
 
     Raises:
         ValueError: the changes do not fit.
     """
-    return run_config(parse(run_parser("train", "", run), [*_options(run, changes), *extra]))
+    return run_config(parse(run_parser("train", "", run), _options(run, changes)))
 
 
 def _options(run: str, changes: dict[str, Any]) -> list[str]:
@@ -114,12 +127,12 @@ def _run_all(shared: _Shared, jobs: int) -> list[RowOutcome]:
 
     done: dict[str, RowOutcome] = {}
     running = _Running()
-    rows = shared.grid.rows
+    rows, settings = shared.grid.rows, shared.settings()
     with Progress("compare", len(rows), "rows") as progress, ThreadPoolExecutor(jobs) as pool:
         waiting: dict[Future[RowOutcome], Row] = {}
         for row in rows:
             before = load_row(_folder(shared, row))
-            if before is not None and not before.failure:
+            if before is not None and not before.failure and before.settings == settings:
                 done[row.name] = before
             else:
                 waiting[pool.submit(_run_row, shared, row, running)] = row
@@ -140,39 +153,35 @@ def _run_all(shared: _Shared, jobs: int) -> list[RowOutcome]:
 
 
 def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
-    from eval.comparison import RESULTS, RowOutcome
-    from eval.results import load_results
-    from training.loop import CHECKPOINT, STATE, is_finished, read_log
+    from eval.comparison import RowOutcome
+    from training.config import TrainingError
+    from training.run_folder import CHECKPOINT, CONFIG, STATE, check_same, describe, is_finished, read_described
     from training.state import has_state
 
     folder = _folder(shared, row)
-    train, checkpoint = folder / "train", folder / "train" / CHECKPOINT
+    train = folder / "train"
     config = configured(shared.grid.run, row.changes)
-    common = [*_options(shared.grid.run, row.changes), f"--train.seed={row.seed}", f"--train.threads={shared.threads}"]
-    outcome = RowOutcome(variant=row.variant, seed=row.seed, changes=row.changes)
+    # A row that was begun goes on with the threads it had: its weights depend on them.
+    begun = (train / CONFIG).is_file()
+    threads = read_described(train)["train"]["threads"] if begun else shared.threads
+    common = [*_options(shared.grid.run, row.changes), f"--train.seed={row.seed}", f"--train.threads={threads}"]
+    outcome = RowOutcome(variant=row.variant, seed=row.seed, changes=row.changes, settings=shared.settings())
     try:
         steps = _steps(shared, config, common, folder, running)
         if is_finished(train):
-            _check_budget(train, steps)
+            trained = replace(config.train, steps=steps, seed=row.seed, threads=threads)
+            check_same(train, describe(config.policy, trained, shared.datasets))
         else:
             resume = ["--resume"] if has_state(train / STATE) else []
             command = ["train", *common, f"--train.steps={steps}", "--data", str(shared.data), "--out", str(train)]
             running.run([*command, *resume], folder)
-        if not (folder / RESULTS).is_file() or not load_results(folder / RESULTS).complete:
-            command = ["eval", str(checkpoint), *_options(shared.grid.run, row.changes), *shared.evaluation]
-            workers = f"--workers={shared.threads}"
-            running.run([*command, workers, "--videos=0", "--out", str(folder / "eval")], folder)
-    except _RowError as error:
+        # Judged even if there are results: those may be of other episodes or controls.
+        command = ["eval", str(train / CHECKPOINT), *_options(shared.grid.run, row.changes), *shared.evaluation]
+        workers = f"--workers={shared.threads}"
+        running.run([*command, workers, "--videos=0", "--out", str(folder / "eval")], folder)
+    except (_RowError, TrainingError) as error:
         return replace(outcome, failure=str(error))
-    last = read_log(train)[-1]
-    return replace(outcome, samples=int(last["step"]) * config.train.batch, train_seconds=last["seconds"])
-
-
-def _check_budget(train: Path, steps: int) -> None:
-    """Refuse a row that an earlier comparison trained for another budget."""
-    before = json.loads((train / "config.json").read_text())["train"]["steps"]
-    if before != steps:
-        raise _RowError(f"{train}: was trained for {before} steps, the budget is now {steps}; choose another --out")
+    return replace(outcome, samples=steps * config.train.batch)
 
 
 def _steps(shared: _Shared, config: RunConfig, common: list[str], folder: Path, running: _Running) -> int:
@@ -182,9 +191,10 @@ def _steps(shared: _Shared, config: RunConfig, common: list[str], folder: Path, 
     assert shared.grid.seconds is not None
     from training.loop import read_log
 
-    kept = folder / "steps.json"
+    kept = folder / f"steps_of_{shared.grid.seconds:g}_seconds.json"
     if not kept.is_file():
         trial = folder / "calibration"
+        shutil.rmtree(trial, ignore_errors=True)  # of an interrupted call
         command = ["train", *common, f"--train.steps={CALIBRATION_STEPS}", "--train.log_every=10", "--data"]
         running.run([*command, str(shared.data), "--out", str(trial)], folder)
         log = read_log(trial)
@@ -194,13 +204,16 @@ def _steps(shared: _Shared, config: RunConfig, common: list[str], folder: Path, 
     return int(json.loads(kept.read_text()))
 
 
-def _with_cost(outcome: RowOutcome, folder: Path) -> RowOutcome:
+def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutcome:
     from eval.cost import measure_cost
+    from training.bench import training_rate
     from vla_policy.checkpoint import load_checkpoint
 
     if outcome.failure or outcome.cost is not None:
         return outcome
-    return replace(outcome, cost=measure_cost(load_checkpoint(folder / "train" / "checkpoint").policy))
+    policy = load_checkpoint(folder / "train" / "checkpoint").policy
+    cost = measure_cost(policy)
+    return replace(outcome, cost=cost, samples_per_second=training_rate(policy, config.train))
 
 
 class _RowError(Exception):
