@@ -21,7 +21,7 @@ import torch
 from envs.episode import Dataset, Episode, open_dataset, write_dataset
 from training.config import TrainConfig
 from training.dataset import SampleConfig, Sampler
-from training.device import make_accelerator
+from training.device import make_accelerator, place
 from training.loop import TrainStep, draw_batch, make_optimizer, train_step
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.config import PolicyConfig
@@ -71,7 +71,7 @@ def pipeline_ratio(
         torch.manual_seed(config.seed)
         policy = VLAPolicy(policy_config, sampler.shapes(len(ACTIONS), tokenizer.size)).train()
         policy.normaliser.set_statistics(*sampler.statistics())
-        policy.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place(policy, accelerator.device)
         module, optimizer = TrainStep(policy), make_optimizer(policy, config)
         drawn = 0
 
@@ -112,7 +112,7 @@ def training_rate(policy: VLAPolicy, config: TrainConfig, *, steps: int = 10) ->
     """
     keep_freed_memory()
     accelerator = make_accelerator(config)
-    policy.train().to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(policy.train(), accelerator.device)
     batch = fake_batch(policy.shapes, policy.config.head.chunk, batch=config.batch).to(accelerator.device)
     module, optimizer = TrainStep(policy), make_optimizer(policy, config)
     seconds = []

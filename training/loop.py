@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from envs.episode import Dataset
 from training.config import TrainConfig, TrainingError
 from training.dataset import SampleConfig, Sampler, augment
-from training.device import anywhere, make_accelerator, share_of_cores
+from training.device import anywhere, make_accelerator, place, share_of_cores
 from training.provenance import provenance
 from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
 from training.state import load_state, save_state
@@ -130,7 +130,7 @@ def train(
     torch.manual_seed(config.seed)
     policy = VLAPolicy(policy_config, sampler.shapes(len(names), tokenizer.size))
     policy.normaliser.set_statistics(*sampler.statistics())
-    policy = policy.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(policy, accelerator.device)
     optimizer = make_optimizer(policy, config)
     average = AveragedModel(policy, multi_avg_fn=_average(config.ema), use_buffers=False)
     averaged = average.module

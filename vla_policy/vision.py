@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_policy.backbone import Backbone, as_pictures, to_maps, to_tokens
 from vla_policy.config import EncoderConfig
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import Dialogue
-from vla_policy.layers import place_encoding
+from vla_policy.layers import newest_at_zero, place_encoding
 from vla_policy.tokens import VisualTokens
 
 
@@ -68,3 +69,33 @@ class VisionEncoder(nn.Module):
             frames=looks.flatten(2, 3),
             grid=grid,
         )
+
+
+class CoarseTimeEncoder(VisionEncoder):
+    """Encoders that work over time token by token. They do so at half the backbone's resolution, where a token covers
+    its neighbours, so that things can come and go; what they find is joined to the newest frame at full resolution.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
+    ) -> None:
+        super().__init__(config, shapes, width, heads, saved)
+        self.down = nn.Conv2d(config.channels, width, 3, stride=2, padding=1)
+        self.spatial = nn.Conv2d(config.channels, width, 3, padding=1)
+        self.project = nn.Linear(2 * width, width)
+
+    def over_time(self, x_BTnD: Tensor) -> Tensor:
+        """Tokens that know their place and time → tokens of the newest moment `(B, n, D)`."""
+        raise NotImplementedError
+
+    def moment(self, per_frame: Tensor) -> Tensor:
+        b, t = per_frame.shape[:2]
+        coarse = F.relu(self.down(per_frame.flatten(0, 1)))
+        grid = (coarse.shape[2], coarse.shape[3])
+        x = to_tokens(coarse).unflatten(0, (b, t))
+        x = x + place_encoding(grid, x.shape[-1], x.device) + newest_at_zero(t, x)[:, None]
+        newest = per_frame[:, -1]
+        found = F.interpolate(to_maps(self.over_time(x), grid), size=newest.shape[-2:], mode="nearest")
+        near = to_tokens(F.relu(self.spatial(newest)))
+        tokens: Tensor = self.project(torch.cat([near, to_tokens(found).to(near.dtype)], dim=-1))
+        return tokens

@@ -22,6 +22,9 @@ from training.loop import (
 )
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.config import LanguageConfig, PolicyConfig
+from vla_policy.encoders import ENCODERS
+from vla_policy.fusion import FUSIONS
+from vla_policy.heads import HEADS
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import UNKNOWN, WordTokenizer
 
@@ -41,6 +44,34 @@ def test_the_loss_goes_down(
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert rows[-1]["action"] < 0.7 * rows[0]["action"]
     assert rows[-1]["validation_loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "fusion", "head"),
+    [
+        *((name, "bidirectional", "chunk_l1") for name in ENCODERS),
+        *(("two_stream", name, "binned") for name in FUSIONS),
+        *(("two_stream", "concat", name) for name in HEADS),
+    ],
+)
+def test_every_part_trains_in_bfloat16(
+    write_small: WriteSmall,
+    policy_config: PolicyConfig,
+    config: TrainConfig,
+    tmp_path: Path,
+    encoder: Any,
+    fusion: Any,
+    head: Any,
+) -> None:
+    parts = replace(
+        policy_config,
+        encoder=replace(policy_config.encoder, name=encoder),
+        fusion=replace(policy_config.fusion, name=fusion),
+        head=replace(policy_config.head, name=head),
+    )
+    result = train(parts, replace(config, steps=2, precision="bfloat16"), [write_small()], tmp_path / "run")
+    assert math.isfinite(read_log(tmp_path / "run")[-1]["loss"])
+    load_checkpoint(result.checkpoint)
 
 
 class TestNonFinite:

@@ -1,22 +1,19 @@
 """Attention over the tokens of all frames, `softmax(QKᵀ/√d)V`: over space and time jointly, or divided into time, then
 space (Bertasius et al. 2021, TimeSformer).
 
-B batch, T frames, V cameras, c channels, h w grid, n = h/2·w/2 tokens a frame, D width.
+B batch, T frames, n tokens a frame, D width.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_policy.backbone import to_maps, to_tokens
 from vla_policy.config import EncoderConfig
 from vla_policy.contract import Shapes
-from vla_policy.layers import FusedSelfAttentionBlock, newest_at_zero, place_encoding
-from vla_policy.vision import VisionEncoder
+from vla_policy.layers import FusedSelfAttentionBlock
+from vla_policy.vision import CoarseTimeEncoder
 
 
 class DividedBlock(nn.Module):
@@ -47,30 +44,19 @@ class JointBlock(nn.Module):
         return mixed
 
 
-class SpaceTimeAttentionEncoder(VisionEncoder):
-    """Attention works at half the backbone's resolution; its result for the newest frame is added to that frame."""
+class SpaceTimeAttentionEncoder(CoarseTimeEncoder):
+    """Layers of one kind over the tokens of all frames, of which those of the newest frame are kept."""
 
     def __init__(
         self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
     ) -> None:
         super().__init__(config, shapes, width, heads, saved)
         block = {"joint": JointBlock, "divided": DividedBlock}[config.attention]
-        self.down = nn.Conv2d(config.channels, width, 3, stride=2, padding=1)
         self.blocks = nn.ModuleList(block(width, heads) for _ in range(config.temporal_layers))
         self.norm = nn.LayerNorm(width)
-        self.spatial = nn.Conv2d(config.channels, width, 3, padding=1)
-        self.project = nn.Linear(2 * width, width)
 
-    def moment(self, per_frame: Tensor) -> Tensor:
-        b, t = per_frame.shape[:2]
-        coarse = F.relu(self.down(per_frame.flatten(0, 1)))
-        grid = (coarse.shape[2], coarse.shape[3])
-        x = to_tokens(coarse).unflatten(0, (b, t))
-        x = x + place_encoding(grid, x.shape[-1], x.device) + newest_at_zero(t, x)[:, None]
+    def over_time(self, x_BTnD: Tensor) -> Tensor:
         for block in self.blocks:
-            x = block(x)
-        newest = per_frame[:, -1]
-        attended = F.interpolate(to_maps(self.norm(x[:, -1]), grid), size=newest.shape[-2:], mode="nearest")
-        near = to_tokens(F.relu(self.spatial(newest)))
-        tokens: Tensor = self.project(torch.cat([near, to_tokens(attended).to(near.dtype)], dim=-1))
-        return tokens
+            x_BTnD = block(x_BTnD)
+        newest: Tensor = self.norm(x_BTnD[:, -1])
+        return newest
