@@ -45,7 +45,7 @@ def draw_overlay(
     instruction: str,
     true_box: Sequence[float] | None = None,
     predicted_box: Sequence[float] | None = None,
-    attention: NDArray[np.floating] | None = None,
+    location: NDArray[np.floating] | None = None,
     action: tuple[float, float] | None = None,
     step: int | None = None,
     verdict: str | None = None,
@@ -58,7 +58,7 @@ def draw_overlay(
     Args:
         frame: (H, W, 3) uint8, as the policy saw it.
         true_box, predicted_box: (cx, cy, w, h) in [0, 1] of the picture; None: not visible, or not known.
-        attention: (h, w) non-negative weights of any scale and resolution; the brightest spot is the largest.
+        location: (h, w) non-negative weights of any scale and resolution; the brightest spot is the largest.
         action: (right, down) in picture axes, 1.0 being a full command; longer ones are drawn as 1.
         step: number shown in the corner of the picture.
         verdict: text below the picture, coloured if it starts with "success" or "fail".
@@ -74,8 +74,8 @@ def draw_overlay(
     height, width = frame.shape[0] * scale, frame.shape[1] * scale
     enlarge = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
     picture = Image.fromarray(frame).resize((width, height), enlarge)
-    if attention is not None:
-        picture = _blend_heat(picture, attention)
+    if location is not None:
+        picture = blend_heat(picture, location)
     line = max(1, round(width / 160))
     canvas = ImageDraw.Draw(picture)
     if true_box is not None:
@@ -100,7 +100,7 @@ def draw_overlay(
         "true box": true_box is not None,
         "predicted": predicted_box is not None,
         "action": action is not None,
-        "attention": attention is not None,
+        "location": location is not None,
     }
     return _stack(
         _instruction_strip(instruction, width, font),
@@ -110,7 +110,7 @@ def draw_overlay(
 
 
 def heat_colours(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(h, w) in [0, 1] to (h, w, 3) colours in [0, 255] of the attention's colour scale."""
+    """(h, w) in [0, 1] to (h, w, 3) colours in [0, 255] of the heat's colour scale."""
     place = np.clip(values, 0.0, 1.0) * (len(_HEAT_STOPS) - 1)
     below = np.minimum(place.astype(np.int64), len(_HEAT_STOPS) - 2)
     share = (place - below)[..., None].astype(np.float32)
@@ -125,20 +125,21 @@ def _check_frame(frame: Frame) -> None:
         raise ValueError(f"frame: got {frame.dtype} of shape {frame.shape}, expected uint8 (H, W, 3)")
 
 
-def _blend_heat(picture: Image.Image, attention: NDArray[np.floating]) -> Image.Image:
-    if attention.ndim != 2 or attention.size == 0:
-        raise ValueError(f"attention: got shape {attention.shape}, expected (h, w)")
-    if not np.isfinite(attention).all() or attention.min() < 0:
-        raise ValueError("attention: got negative or non-finite weights, expected weights of 0 or more")
-    peak = float(attention.max())
+def blend_heat(picture: Image.Image, heat: NDArray[np.floating]) -> Image.Image:
+    """The picture with weights `(h, w)` of 0 or more laid over it, the brightest being the largest."""
+    if heat.ndim != 2 or heat.size == 0:
+        raise ValueError(f"heat: got shape {heat.shape}, expected (h, w)")
+    if not np.isfinite(heat).all() or heat.min() < 0:
+        raise ValueError("heat: got negative or non-finite weights, expected weights of 0 or more")
+    peak = float(heat.max())
     if peak == 0.0:
         return picture
-    small = Image.fromarray((attention / peak).astype(np.float32))
+    small = Image.fromarray((heat / peak).astype(np.float32))
     # Bicubic may overshoot a little outside [0, 1].
-    heat = np.clip(np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC)), 0.0, 1.0)
+    enlarged = np.clip(np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC)), 0.0, 1.0)
     # The square root lifts what is weak but spread out; what gets no attention keeps its own colours.
-    alpha = (HEAT_ALPHA * np.sqrt(heat))[..., None]
-    blended = (1.0 - alpha) * np.asarray(picture, dtype=np.float32) + alpha * heat_colours(heat)
+    alpha = (HEAT_ALPHA * np.sqrt(enlarged))[..., None]
+    blended = (1.0 - alpha) * np.asarray(picture, dtype=np.float32) + alpha * heat_colours(enlarged)
     return Image.fromarray(np.rint(blended).astype(np.uint8))
 
 
@@ -255,7 +256,7 @@ def _wrap(text: str, font: Font, width: float) -> list[str]:
     return [*lines, current] if current or not lines else lines
 
 
-def _fit(text: str, width: float, size: int) -> tuple[str, Font]:
+def fit_text(text: str, width: float, size: int) -> tuple[str, Font]:
     """The text on one line: smaller if it must be, cut short with dots if that is not enough."""
     smallest = max(9, round(0.7 * size))
     while size > smallest and _font(size).getlength(text) > width:
@@ -296,7 +297,7 @@ def _legend_strip(present: dict[str, bool], verdict: str | None, width: int) -> 
     if verdict:
         word = verdict.lower()
         colour = SUCCESS if word.startswith("success") else FAILURE if word.startswith("fail") else INK
-        text, verdict_font = _fit(verdict, width - 2 * margin, _text_size(width))
+        text, verdict_font = fit_text(verdict, width - 2 * margin, _text_size(width))
         y = margin + rows * row_height + verdict_height / 2
         canvas.text((margin, y), text, fill=colour, font=verdict_font, anchor="lm")
     return np.asarray(strip, dtype=np.uint8)
@@ -305,7 +306,7 @@ def _legend_strip(present: dict[str, bool], verdict: str | None, width: int) -> 
 def _draw_key(canvas: ImageDraw.ImageDraw, name: str, x: float, y: float, size: int, shown: bool) -> None:
     half = size * 0.38
     square = (x, y - half, x + 2 * half, y + half)
-    if name == "attention":
+    if name == "location":
         steps, half = 9, half * 1.2
         for i, colour in enumerate(heat_colours(np.linspace(0.0, 1.0, steps)[None])[0] if shown else [FAINT] * steps):
             fill = (int(colour[0]), int(colour[1]), int(colour[2]))

@@ -11,9 +11,10 @@ import numpy as np
 
 from envs.instructions import Referent, read_object
 from envs.registration import make_task
+from eval.attention import Heat, Places, attention_sheet, heat_maps
 from eval.controller import Controller, ControllerConfig
 from eval.controls import CONTROLS
-from eval.overlay import draw_overlay
+from eval.overlay import STRIP, Frame, draw_overlay
 from eval.results import EpisodeResult
 from eval.rollout import GROUP, one_thread, run_group
 from vla_policy.checkpoint import Checkpoint
@@ -67,6 +68,7 @@ def record(
     # heat map belong to the picture that they are drawn on.
     onlooker = Controller(checkpoint, 1, ControllerConfig(execute=1))
     scenes: list[Scene] = []
+    sheets: list[Frame] = []  # attention, below the scene
 
     def keep(env: TabletopEnv, seen: dict[str, Any], read: str, action: np.ndarray) -> None:
         believed = None
@@ -77,6 +79,8 @@ def record(
             assert onlooker.chunk is not None
             believed = onlooker.chunk.aux
         scenes.append(view.scene(read, believed, action))
+        if believed is not None:
+            sheets.append(attention_sheet(view.picture, heats_of(checkpoint, believed, read), SCALE * PICTURE))
 
     try:
         rows: list[int | None] = [None] * GROUP
@@ -98,7 +102,20 @@ def record(
         view.close()
         env.close()
     verdict = "success" if episode.success else f"failure: {episode.failure}"
-    return Recording(episode=episode, frames=[scene(None) for scene in scenes] + [end(verdict)] * HOLD, fps=fps)
+    frames = [scene(None) for scene in scenes] + [end(verdict)] * HOLD
+    if sheets:
+        sheets += [np.full_like(sheets[0], STRIP)] * HOLD  # no decision belongs to the end
+        frames = [np.concatenate(both) for both in zip(frames, sheets, strict=True)]
+    return Recording(episode=episode, frames=frames, fps=fps)
+
+
+def heats_of(checkpoint: Checkpoint, believed: Aux, read: str) -> dict[str, Heat]:
+    """All that the policy attends to in the newest frame while it reads these words; see `eval.attention`."""
+    assert believed.location is not None
+    policy, grid = checkpoint.policy, believed.location.shape[-2:]
+    places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.looks)
+    maps = {name: weights[0] for name, weights in believed.attention.items()}
+    return heat_maps(maps, places, checkpoint.tokenizer.pieces(read))
 
 
 def read_instruction(task: str, text: str) -> Referent:
@@ -141,7 +158,11 @@ def film(recording: Recording, path: Path) -> Path:
 
 
 class _View:
-    """What the film shows: the camera that the policy's boxes and heat map belong to, drawn larger."""
+    """What the film shows: the camera that the policy's boxes and heat map belong to, drawn larger. `picture` is the
+    last one drawn, without marks.
+    """
+
+    picture: np.ndarray
 
     def __init__(self, env: TabletopEnv) -> None:
         from envs.rendering import Renderer
@@ -155,14 +176,14 @@ class _View:
     def scene(self, text: str, believed: Aux | None = None, action: np.ndarray | None = None) -> Scene:
         """Everything about this moment: the state, what the policy believes of it, and the action it takes there."""
         env, secret = self._env, self._env.privileged()
-        picture = self._renderer.draw(env._data, self._camera)
+        picture = self.picture = self._renderer.draw(env._data, self._camera)
         target, camera, step = secret["target"], self._camera, env.step_count
         true_box = secret["boxes"][camera][target].tolist() if secret["visible"][camera][target] else None
-        predicted = attention = None
+        predicted = location = None
         if believed is not None and believed.boxes is not None:
             predicted = believed.boxes[0, -1].tolist()
         if believed is not None and believed.location is not None:
-            attention = believed.location[0, -1].float().cpu().numpy()
+            location = believed.location[0, -1].float().cpu().numpy()
         arrow = None if action is None else self._arrow(action)
         gripper = self._place(secret["hand"])
 
@@ -172,7 +193,7 @@ class _View:
                 instruction=text,
                 true_box=true_box,
                 predicted_box=predicted,
-                attention=attention,
+                location=location,
                 action=arrow,
                 step=step,
                 verdict=verdict,

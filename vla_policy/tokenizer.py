@@ -70,6 +70,11 @@ class TextTokenizer:
             ids[row, : len(words)], mask[row, : len(words)] = words, True
         return ids, mask
 
+    def pieces(self, text: str) -> list[str]:
+        """The words, or parts of words, that a text is read as; as many as its mask has True."""
+        tokens: list[str] = self._tokenizer.encode(text).tokens[: self.max_words]
+        return tokens
+
 
 class WordTokenizer(TextTokenizer):
     """Words to numbers, lower-cased; 0 is padding, 1 any unknown word."""

@@ -40,7 +40,7 @@ def test_sides_are_even_and_the_size_is_the_same_throughout_an_episode(side: int
         instruction="track the red ball",
         true_box=box,
         predicted_box=box,
-        attention=np.eye(8),
+        location=np.eye(8),
         action=(1.0, 0.0),
         step=119,
         verdict="failure: a reason that is much too long to fit on one line of a picture this narrow " * 3,
@@ -115,12 +115,12 @@ def test_attention_brightens_its_spot_only() -> None:
     attention = np.zeros((8, 8))
     attention[1, 6] = 3.7  # any scale
     rows = picture_rows(draw_overlay(GREY, instruction="x"), 4)
-    picture = draw_overlay(GREY, instruction="x", attention=attention)[rows]
+    picture = draw_overlay(GREY, instruction="x", location=attention)[rows]
     changed = np.abs(picture.astype(int) - 128).sum(axis=-1)
     y, x = np.unravel_index(changed.argmax(), changed.shape)
     assert (x / 256, y / 256) == pytest.approx((6.5 / 8, 1.5 / 8), abs=0.1)
     assert changed[-40:, :40].max() == 0
-    unchanged = draw_overlay(GREY, instruction="x", attention=np.zeros((8, 8)))[rows]
+    unchanged = draw_overlay(GREY, instruction="x", location=np.zeros((8, 8)))[rows]
     assert (unchanged == 128).all()
 
 
@@ -151,8 +151,8 @@ def test_long_instructions_are_wrapped_whole() -> None:
         ({"scale": 0}, "scale: got 0"),
         ({"true_box": (0.5, 0.5, 0.1)}, r"true_box: got \[0.5, 0.5, 0.1\], expected four"),
         ({"predicted_box": (0.5, 0.5, 0.1, float("nan"))}, "predicted_box: got"),
-        ({"attention": np.zeros((2, 2, 2))}, r"attention: got shape \(2, 2, 2\)"),
-        ({"attention": -np.ones((2, 2))}, "attention: got negative"),
+        ({"location": np.zeros((2, 2, 2))}, r"heat: got shape \(2, 2, 2\)"),
+        ({"location": -np.ones((2, 2))}, "heat: got negative"),
         ({"action": (float("nan"), 0.0)}, "action: got"),
     ],
 )

@@ -30,6 +30,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return frame
 
     monkeypatch.setattr(module, "draw_overlay", note)
+    monkeypatch.setattr(module, "SCALE", 1)
     return frames
 
 
@@ -71,7 +72,7 @@ def test_picture_boxes_and_arrow_belong_to_one_moment_and_camera(
         looking.act([seen])
         assert looking.chunk is not None
         assert frame["predicted_box"] == pytest.approx(looking.chunk.aux.boxes[0, -1].tolist(), abs=1e-4)
-        np.testing.assert_allclose(frame["attention"], looking.chunk.aux.location[0, -1], atol=1e-4)
+        np.testing.assert_allclose(frame["location"], looking.chunk.aux.location[0, -1], atol=1e-4)
         action = np.clip(acting.act([seen])[0], -1, 1).astype(np.float32)
         right, down = frame["action"]
         # The front camera faces the robot from above: its x is down, and foreshortened. The wrist's looks down.
@@ -88,7 +89,7 @@ def test_the_end_shows_the_last_moment_and_the_verdict(tiny_checkpoint: Path, dr
     recording = record(load_checkpoint(tiny_checkpoint), "track", SEED)
     last = drawn[-1]
     assert last["verdict"] == f"failure: {recording.episode.failure}"
-    assert (last["action"], last["predicted_box"], last["attention"]) == (None, None, None)
+    assert (last["action"], last["predicted_box"], last["location"]) == (None, None, None)
     assert not np.array_equal(last["picture"], drawn[-2]["picture"])
     assert all(frame["verdict"] is None for frame in drawn[:-1])
 
@@ -96,7 +97,7 @@ def test_the_end_shows_the_last_moment_and_the_verdict(tiny_checkpoint: Path, dr
 def test_where_the_policy_does_not_act_it_shows_no_belief(tiny_checkpoint: Path, drawn: list[dict[str, Any]]) -> None:
     recording = record(load_checkpoint(tiny_checkpoint), "track", SEED, condition="expert")
     assert recording.episode.success
-    assert all(frame["predicted_box"] is None and frame["attention"] is None for frame in drawn)
+    assert all(frame["predicted_box"] is None and frame["location"] is None for frame in drawn)
     assert drawn[0]["action"] is not None
 
 
