@@ -208,3 +208,34 @@ def test_divided_attention_looks_along_time_and_within_frames() -> None:
     assert [i for i, c in enumerate(time_only.abs().amax((1, 2)).tolist()) if c > 1e-6] == [2]
     for block in (divided, joint):
         assert ((block(changed) - block(x)).abs().amax(-1) > 1e-7).all()  # both together reach everywhere
+
+
+@pytest.mark.parametrize("options", [
+    {"name": "two_stream"},
+    {"name": "space_time_attention", "attention": "divided"},
+    {"name": "space_time_attention", "attention": "joint"},
+    {"name": "frame_transformer"},
+], ids=lambda options: options.get("attention", options["name"]))  # fmt: skip
+def test_memory_of_training_grows_linearly_with_the_frames(options: dict[str, Any]) -> None:
+    def kept(frames: int) -> int:
+        """Bytes that the backward pass holds on to, each storage once."""
+        shapes = Shapes(frames=frames, cameras=1, size=SIZE, proprioception=3, actions=2, vocabulary=9)
+        config = EncoderConfig(channels=8, layers=1, temporal_channels=4, **options)
+        encoder = ENCODERS[config.name](config, shapes, WIDTH, 2)
+        parameters = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+        found: dict[int, int] = {}
+
+        def note(x: Tensor) -> Tensor:
+            storage = x.untyped_storage()
+            if storage.data_ptr() not in parameters:
+                found[storage.data_ptr()] = storage.nbytes()
+            return x
+
+        pixels = torch.zeros(1, frames, 1, 3, SIZE, SIZE, dtype=torch.uint8)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            tokens = encoder(pixels)
+            (tokens.fused.sum() + tokens.frames.sum()).backward()
+        return sum(found.values())
+
+    at = {frames: kept(frames) for frames in (80, 160, 320)}
+    assert at[320] - at[160] == pytest.approx(2 * (at[160] - at[80]), rel=0.05)
