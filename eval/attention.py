@@ -68,12 +68,12 @@ def _heat(name: str, weights_QK: Heat, places: Places, words: Sequence[str]) -> 
     stem = re.sub(r"_\d+$", "", name)
     reader, _, read = stem.partition("_reads_")
     if stem == "decoder_space":
-        return title, weights_QK[0, places.newest("vision", weights_QK.shape[1])]
+        return title, weights_QK[0, : places.cells]  # of one frame; words may follow
     if stem == "self":  # places, then words, in one sequence
         visual = places.cameras * places.cells
         return title, weights_QK[visual : visual + len(words), places.newest("vision", visual)].mean(0)
     if read in VISUAL:
-        rows = weights_QK[: len(words)] if reader == "language" else weights_QK
+        rows = weights_QK[: len(words)] if reader.endswith("language") else weights_QK
         return title, rows[:, places.newest(read, weights_QK.shape[1])].mean(0)
     if reader in VISUAL:
         by_word = weights_QK[places.newest(reader, weights_QK.shape[0]), : len(words)]

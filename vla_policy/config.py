@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-EncoderName = Literal["single_frame", "frame_lstm", "frame_transformer", "conv3d", "space_time_attention", "two_stream"]
+EncoderName = Literal[
+    "single_frame", "frame_lstm", "frame_transformer", "conv3d", "space_time_attention", "slow_fast", "two_stream"
+]
 LanguageName = Literal["transformer", "bag_of_words", "pretrained"]
-FusionName = Literal["bidirectional", "cross_attention", "self_attention", "intermediate", "concat", "weighted", "vote"]
+FusionName = Literal[
+    "bidirectional", "cross_attention", "self_attention", "intermediate", "concat", "weighted", "vote", "none"
+]
+READERS = ("slow_fast",)  # encoders that read the words themselves
 HeadName = Literal["chunk_l1", "gaussian_mixture", "binned", "flow_matching"]
 MAJORITY = 3  # voters: among fewer there is none
 
@@ -27,8 +32,14 @@ class EncoderConfig:
         temporal_channels: "two_stream": width to which each frame is reduced for the temporal stream.
         streams: "two_stream": how the two streams are fused.
         attention: "space_time_attention": "joint" over space and time at once, or "divided": time, then space.
-        temporal_layers: layers over time of "frame_lstm", "frame_transformer", "conv3d" and "space_time_attention".
+        temporal_layers: layers over time of "frame_lstm", "frame_transformer", "conv3d" and "space_time_attention"; of
+            "slow_fast", layers over the places of a clip's frame and the words.
         kernel: "conv3d": extent of the kernel in frames and in cells.
+        clip: "slow_fast": frames a clip, of which the slow branch sees one.
+        pick: "slow_fast": which one; "random" is for training, and takes the centre otherwise.
+        slow_stride: "slow_fast": how much coarser than the backbone the slow branch is.
+        fast: "slow_fast": how the fast branch is made and added: "linear" as in the paper, "none", "gated",
+            "transformer" over the frames of a place, or "pooled" over the places of a frame.
     """
 
     name: EncoderName = "two_stream"
@@ -43,9 +54,13 @@ class EncoderConfig:
     attention: Literal["joint", "divided"] = "divided"
     temporal_layers: int = 2
     kernel: tuple[int, int] = (3, 3)
+    clip: int = 3
+    pick: Literal["centre", "first", "random"] = "centre"
+    slow_stride: int = 2
+    fast: Literal["linear", "none", "gated", "transformer", "pooled"] = "linear"
 
     def __post_init__(self) -> None:
-        for name in ("channels", "layers", "stride", "temporal_channels", "temporal_layers"):
+        for name in ("channels", "layers", "stride", "temporal_channels", "temporal_layers", "clip", "slow_stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"encoder.{name} {getattr(self, name)} must be at least 1")
         if min(self.kernel) < 1 or self.kernel[1] % 2 == 0:
@@ -85,7 +100,7 @@ class FusionConfig:
     Args:
         name: the fusion. "bidirectional", "cross_attention" and "self_attention" come after both encoders and join them
             by attention; "intermediate" exchanges features between the encoders' layers; "concat", "weighted" and
-            "vote" join what the encoders end in.
+            "vote" join what the encoders end in; "none" leaves it to an encoder that reads the words itself.
         layers: stacked exchanges of the attention fusions.
         output: attention fusions: how the two pooled sides are joined.
         direction: "cross_attention": who reads whom.
@@ -120,17 +135,39 @@ class FusionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundingConfig:
-    """The decoder that points at the target in every frame.
+    """The decoder that points at the target in every frame and says when the event of the words begins and ends.
 
     Args:
         layers: decoder blocks.
+        norm: layer norm before each part of a block, or after it as in the paper.
         location_weight: weight of the cross-entropy of the location map.
         box_weight: weight of L1 + GIoU of the boxes.
+        interval_weight: weight of start, end and event; with 0 the decoder has no such heads.
+        sigma: standard deviation, in frames, of the Gaussian around the true start and end.
+        attention_weight: weight of the guided attention: queries within the event should not look outside it.
+        scope: boxes are learned within the event, as in the paper, or wherever the target is "visible".
+        feeds: what the action head reads: the decoder's query and boxes beside the fusion's pooled tokens, or the
+            pooled tokens alone.
     """
 
     layers: int = 1
+    norm: Literal["pre", "post"] = "pre"
     location_weight: float = 1.0
     box_weight: float = 1.0
+    interval_weight: float = 0.0
+    sigma: float = 1.0
+    attention_weight: float = 0.0
+    scope: Literal["event", "visible"] = "event"
+    feeds: Literal["queries", "pooled"] = "queries"
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise ValueError(f"grounding.layers {self.layers} must be at least 1")
+        for name in ("location_weight", "box_weight", "interval_weight", "attention_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"grounding.{name} {getattr(self, name)} must be 0 or more")
+        if self.sigma <= 0:
+            raise ValueError(f"grounding.sigma {self.sigma} must be above 0 frames")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,5 +232,10 @@ class PolicyConfig:
         for name in ("proprioception_dropout", "history_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must lie in [0, 1)")
+        if self.fusion.name == "none" and self.encoder.name not in READERS:
+            raise ValueError(
+                f"fusion.name 'none' needs an encoder that reads the words itself ({', '.join(READERS)}); "
+                f"encoder.name is {self.encoder.name!r}"
+            )
         if not self.cameras:
             raise ValueError("cameras is empty; name at least one, for example front")

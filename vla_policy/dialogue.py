@@ -9,6 +9,7 @@ B batch, n visual tokens of all frames, c the backbone's width, L words, D width
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -89,8 +90,22 @@ class Dialogue:
             self._read = layer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a fusion is built for: width D and heads M of the tokens, width of each frame's tokens, and the backbone's
+    channels and stages.
+    """
+
+    width: int
+    heads: int
+    frame_width: int
+    channels: int
+    stages: int
+
+
 class Fusion(nn.Module):
-    """Joins vision and words once both are encoded. One that lets them meet before overrides `dialogue`.
+    """Joins vision and words once both are encoded; built as `(config, sizes)`. One that lets them meet before
+    overrides `dialogue`.
 
     `pooled_width` is the last axis of what it pools; `voters` is how many decisions are to be taken, None for one.
     """

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from vla_policy.config import PolicyConfig
 from vla_policy.contract import ActionChunk, Aux, Batch, Described, Observation, Shapes
 from vla_policy.decision import ActionHead, VotingHead
+from vla_policy.dialogue import Sizes
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
-from vla_policy.grounding.decoder import SpaceTimeDecoder, Tube, grounding_loss
+from vla_policy.grounding.decoder import SpaceTimeDecoder, Tube
+from vla_policy.grounding.losses import grounding_loss
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
 from vla_policy.normaliser import Normaliser
@@ -61,13 +63,20 @@ class VLAPolicy(nn.Module):
         self.normaliser = Normaliser(shapes.proprioception)
         self.encoder = ENCODERS[config.encoder.name](config.encoder, shapes, width, heads, saved)
         self.language = LANGUAGES[config.language.name](config.language, shapes, width, heads, saved)
-        backbone = self.encoder.backbone
-        self.fusion = FUSIONS[config.fusion.name](config.fusion, width, heads, backbone.channels, backbone.stages)
+        sizes = Sizes(
+            width=width,
+            heads=heads,
+            frame_width=self.encoder.frame_width,
+            channels=self.encoder.backbone.channels,
+            stages=self.encoder.backbone.stages,
+        )
+        self.fusion = FUSIONS[config.fusion.name](config.fusion, sizes)
         pooled = self.fusion.pooled_width
         self.grounding = SpaceTimeDecoder(
             config.grounding, width, heads, self.encoder.frame_width, pooled, self.encoder.looks
         )
-        seen = width + self.encoder.looks * 4 + pooled + shapes.proprioception
+        grounded = width + self.encoder.looks * 4 if config.grounding.feeds == "queries" else 0
+        seen = grounded + pooled + shapes.proprioception
 
         def make_head() -> ActionHead:
             return HEADS[config.head.name](config.head, seen, shapes.actions)
@@ -84,13 +93,14 @@ class VLAPolicy(nn.Module):
         vision = self.encoder(frames, dialogue)
         fused = self.fusion(vision, dialogue.words())
         tube = self.grounding(vision, fused)
-        views = [tube.queries[:, -1], path_features(tube.boxes), fused.pooled, agent_pos]
+        grounded = [tube.queries[:, -1], path_features(tube.boxes)] if self.config.grounding.feeds == "queries" else []
+        views = [*grounded, fused.pooled, agent_pos]
         if fused.voters is not None:
             voters = fused.voters.shape[1]
             views = [view[:, None].expand(-1, voters, -1) for view in views]
-            views[2] = fused.voters
+            views[-2] = fused.voters
         seen = torch.cat([view.float() for view in views], dim=-1)
-        attention = {**dialogue.attention, **fused.attention, **tube.attention}
+        attention = {**dialogue.attention, **vision.attention, **fused.attention, **tube.attention}
         return Features(action=seen, tube=tube, attention=attention)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -98,8 +108,8 @@ class VLAPolicy(nn.Module):
         features = self(batch.observation)
         action = self.head.loss(features.action, batch.action, batch.action_mask)
         looked_at = features.tube.boxes.shape[1]  # the newest ones
-        boxes, visible = batch.boxes[:, -looked_at:], batch.visible[:, -looked_at:]
-        grounding, metrics = grounding_loss(self.config.grounding, features.tube, boxes, visible)
+        boxes, visible, event = (x[:, -looked_at:] for x in (batch.boxes, batch.visible, batch.event))
+        grounding, metrics = grounding_loss(self.config.grounding, features.tube, boxes, visible, event)
         total = action + grounding
         return total, {"loss": total.detach(), "action": action.detach(), **metrics}
 
@@ -109,7 +119,15 @@ class VLAPolicy(nn.Module):
         features = self(observation)
         h, w = features.tube.grid
         location = features.tube.logits.softmax(-1).unflatten(-1, (h, w))
-        aux = Aux(boxes=features.tube.boxes, location=location, attention=features.attention)
+        when = features.tube.when
+        aux = Aux(
+            boxes=features.tube.boxes,
+            location=location,
+            attention=features.attention,
+            start=None if when is None else when.start.softmax(-1),
+            end=None if when is None else when.end.softmax(-1),
+            during=None if when is None else when.during.sigmoid(),
+        )
         return ActionChunk(action=self.head.act(features.action), aux=aux)
 
     def _drop(self, frames: Tensor, agent_pos: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,10 @@ class VisionEncoder(nn.Module):
         """Features of each frame `(B·V, T, c, h, w)` → tokens of the newest moment `(B·V, h·w, D)`."""
         raise NotImplementedError
 
-    def forward(self, frames: Tensor, dialogue: Dialogue | None = None) -> VisualTokens:
+    def look(self, frames: Tensor, dialogue: Dialogue | None) -> Tensor:
+        """What the backbone makes of the newest frames, `(B·V, T, c, h, w)`; between its stages language may be
+        talked to.
+        """
         frames = frames[:, frames.shape[1] - self.looks :]
         b, t, v = frames.shape[:3]
 
@@ -58,12 +61,16 @@ class VisionEncoder(nn.Module):
             seen = dialogue.after(stage, to_tokens(maps).unflatten(0, (b, v * t)).flatten(1, 2))
             return to_maps(seen.unflatten(1, (v * t, -1)).flatten(0, 1), size)
 
-        features = self.backbone(as_pictures(frames), talk)
-        moment = self.moment(features.unflatten(0, (b * v, t)))
-        grid = (features.shape[2], features.shape[3])
+        return self.backbone(as_pictures(frames), talk).unflatten(0, (b * v, t))
+
+    def forward(self, frames: Tensor, dialogue: Dialogue | None = None) -> VisualTokens:
+        features = self.look(frames, dialogue)
+        b, v = len(frames), frames.shape[2]
+        moment = self.moment(features)
+        grid = (features.shape[3], features.shape[4])
         place = self.place(place_encoding(grid, moment.shape[-1], moment.device))
         fused = moment.unflatten(0, (b, v)) + self.camera + place
-        looks = to_tokens(features).unflatten(0, (b, v, t)).transpose(1, 2)
+        looks = to_tokens(features.flatten(0, 1)).unflatten(0, (b, v, -1)).transpose(1, 2)
         return VisualTokens(
             fused=fused.flatten(1, 2).unsqueeze(1),
             frames=looks.flatten(2, 3),

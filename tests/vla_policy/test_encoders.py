@@ -1,15 +1,21 @@
+import itertools
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_policy.backbone import to_maps, to_tokens
 from vla_policy.config import EncoderConfig
 from vla_policy.contract import Shapes
+from vla_policy.dialogue import Dialogue, LanguageEncoder
 from vla_policy.encoders import ENCODERS
 from vla_policy.encoders.conv3d import Conv3dEncoder
+from vla_policy.encoders.slow_fast import FastBranch, SlowFastEncoder
 from vla_policy.encoders.two_stream import ConcatStreams, GatedStreams, TwoStreamEncoder
-from vla_policy.layers import FusedSelfAttentionBlock, cell_centres, place_encoding
+from vla_policy.layers import FusedSelfAttentionBlock, cell_centres, newest_at_zero, place_encoding
+from vla_policy.tokens import LanguageTokens
 from vla_policy.vision import VisionEncoder
 
 B, T, WIDTH, SIZE = 2, 4, 16, 32
@@ -41,7 +47,8 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=sorted(set(ENCODERS) - {"single_frame"}))
+# "slow_fast" leaves it to the decoder to compare frames.
+@pytest.fixture(params=sorted(set(ENCODERS) - {"single_frame", "slow_fast"}))
 def temporal(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -80,6 +87,8 @@ def test_a_frames_own_tokens_depend_on_that_frame_only(temporal: str, frame: int
 
 
 def test_cameras_stay_apart_and_are_told_apart(name: str) -> None:
+    if name == "slow_fast":
+        pytest.skip("its slow branch sees the cameras of a frame together")
     encoder, frames = built(name, cameras=2), pictures(2)
     before, after = encoder(frames), encoder(repainted(frames, frame=T - 1, camera=1))
     half = before.frames.shape[2] // 2
@@ -108,6 +117,116 @@ def test_the_layout_in_memory_does_not_matter(name: str) -> None:
     moved = frames.movedim(3, -1).contiguous().movedim(-1, 3)
     assert not moved.is_contiguous()
     torch.testing.assert_close(encoder(moved).fused, encoder(frames).fused)
+
+
+class TestSlowFast:
+    @pytest.mark.parametrize(("pick", "frames", "chosen"), [
+        ("centre", 6, [1, 4]), ("first", 6, [0, 3]), ("centre", 7, [1, 4, 6]), ("centre", 8, [1, 4, 7]),
+        ("centre", 2, [1]), ("random", 7, [1, 4, 6]),
+    ])  # fmt: skip
+    def test_one_frame_stands_for_each_clip(self, pick: str, frames: int, chosen: list[int]) -> None:
+        encoder = built("slow_fast", clip=3, pick=pick)
+        assert isinstance(encoder, SlowFastEncoder)
+        picked, clip_of = encoder.clips(frames, torch.device("cpu"))
+        assert picked.tolist() == chosen
+        assert clip_of.tolist() == [i // 3 for i in range(frames)]
+
+    def test_in_training_a_random_frame_of_each_clip_is_picked(self) -> None:
+        encoder = built("slow_fast", clip=3, pick="random").train()
+        assert isinstance(encoder, SlowFastEncoder)
+        drawn = {tuple(encoder.clips(8, torch.device("cpu"))[0].tolist()) for _ in range(200)}
+        assert drawn == set(itertools.product((0, 1, 2), (3, 4, 5), (6, 7)))
+
+    @pytest.mark.parametrize("stride", [1, 2])
+    def test_the_slow_branch_is_repeated_and_the_fast_one_added(self, stride: int) -> None:
+        """Written out from its parts, frame by frame: `h_v + W'(h_v + W x)`."""
+        encoder, frames = built("slow_fast", clip=3, slow_stride=stride), pictures()
+        assert isinstance(encoder, SlowFastEncoder)
+        words = LanguageTokens(
+            tokens=torch.randn(B, 5, WIDTH), mask=torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+        )
+        tokens = encoder(frames, said(words))
+        h, w = tokens.grid
+        places = encoder.place(place_encoding((h // stride, w // stride), WIDTH))
+        for t in range(T):
+            stands_for = {0: 1, 1: 1, 2: 1, 3: 3}[t]
+            features = encoder.backbone(frames[:, [t, stands_for], 0].flatten(0, 1).float() / 255)
+            plain, chosen = encoder.embed(to_tokens(features)).unflatten(0, (B, 2)).unbind(1)
+            pooled = F.avg_pool2d(to_maps(chosen, (h, w)), stride) if stride > 1 else to_maps(chosen, (h, w))
+            x = torch.cat([to_tokens(pooled) + places + encoder.camera[0], words.tokens], dim=1)
+            mask = torch.cat([torch.ones(B, x.shape[1] - 5, dtype=torch.bool), words.mask], dim=1)
+            for layer in encoder.slow:
+                x, _ = layer(x, mask)
+            x = encoder.norm(x)
+            slow = x[:, :-5].unflatten(1, (h // stride, w // stride))
+            slow = slow.repeat_interleave(stride, 1).repeat_interleave(stride, 2).flatten(1, 2)
+            fast = plain @ encoder.fast.linear.weight.T + encoder.fast.linear.bias
+            expected = slow + (slow + fast) @ encoder.fast.join.weight.T + encoder.fast.join.bias
+            torch.testing.assert_close(tokens.frames[:, t], expected, atol=1e-5, rtol=1e-4)
+            assert tokens.words is not None
+            torch.testing.assert_close(tokens.words.tokens[:, t], x[:, -5:], atol=1e-5, rtol=1e-4)
+
+    def test_what_a_frame_carries_comes_from_itself_and_its_clips_frame(self) -> None:
+        encoder, frames = built("slow_fast", clip=3), pictures()
+        for frame in range(T):
+            change = (encoder(repainted(frames, frame=frame)).frames - encoder(frames).frames).abs().amax((0, 2, 3))
+            reached = {0: {0}, 1: {0, 1, 2}, 2: {2}, 3: {3}}[frame]
+            assert {t for t, c in enumerate(change.tolist()) if c > 1e-4} == reached
+
+    def test_padded_words_are_not_read(self) -> None:
+        encoder, frames = built("slow_fast"), pictures()
+        mask = torch.tensor([[True, True, False]] * B)
+        tokens = torch.randn(B, 3, WIDTH)
+        other = torch.where(mask[..., None], tokens, torch.randn(B, 3, WIDTH))
+        first, second = (encoder(frames, said(LanguageTokens(tokens=x, mask=mask))).frames for x in (tokens, other))
+        torch.testing.assert_close(first, second)
+
+    def test_what_words_read_is_spread_over_the_places_they_read(self) -> None:
+        encoder = built("slow_fast", clip=3)
+        words = LanguageTokens(tokens=torch.randn(B, 5, WIDTH), mask=torch.ones(B, 5, dtype=torch.bool))
+        tokens = encoder(pictures(), said(words))
+        weights = tokens.attention["slow_language_reads_vision_0"]
+        h, w = tokens.grid
+        assert weights.shape == (B, 2, 5, h * w)
+        blocks = weights.unflatten(-1, (h // 2, 2, w // 2, 2))
+        torch.testing.assert_close(blocks, blocks[..., :1, :, :1].expand_as(blocks))
+
+    @pytest.mark.parametrize("kind", ["none", "linear", "gated", "transformer", "pooled"])
+    def test_fast_branches(self, kind: str) -> None:
+        torch.manual_seed(0)
+        branch, slow, plain = FastBranch(kind, WIDTH, 2), torch.randn(B, T, 6, WIDTH), torch.randn(B, T, 6, WIDTH)
+        joined = branch(slow, plain)
+        if kind == "none":
+            assert joined is slow
+            return
+        fast = branch.linear(plain)
+        if kind == "gated":
+            gate = torch.sigmoid(branch.join(torch.cat([slow, fast], dim=-1)))
+            torch.testing.assert_close(joined, slow + gate * fast)
+            return
+        if kind == "pooled":
+            fast = fast.mean(2, keepdim=True)
+        if kind == "transformer":
+            for place in range(6):
+                timed = fast[:, :, place] + newest_at_zero(T, fast)
+                torch.testing.assert_close(
+                    joined[:, :, place] - slow[:, :, place],
+                    branch.join(slow[:, :, place] + branch.over_time(timed)),
+                )
+            return
+        torch.testing.assert_close(joined, slow + branch.join(slow + fast))
+
+
+def said(words: LanguageTokens) -> Dialogue:
+    """A dialogue whose language encoder has nothing left to read."""
+
+    class Silent(LanguageEncoder):
+        layers = nn.ModuleList()
+
+        def finish(self, words: LanguageTokens) -> LanguageTokens:
+            return words
+
+    return Dialogue(Silent(), words)
 
 
 class TestTwoStream:

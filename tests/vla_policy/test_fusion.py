@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vla_policy.config import FusionConfig, LanguageConfig
 from vla_policy.contract import Shapes
-from vla_policy.dialogue import Dialogue, Fusion
+from vla_policy.dialogue import Dialogue, Fusion, Sizes
 from vla_policy.fusion import FUSIONS
 from vla_policy.fusion.bidirectional import BidirectionalFusion
 from vla_policy.fusion.intermediate import INTERACTIONS, StageExchange, positions
@@ -17,6 +17,8 @@ from vla_policy.tokens import LanguageTokens, VisualTokens
 
 B, N, L, D, HEADS = 3, 12, 5, 16, 2
 C, STAGES = 8, 3  # of the backbone
+
+SIZES = Sizes(width=D, heads=HEADS, frame_width=C, channels=C, stages=STAGES)
 
 
 def inputs(moments: int = 1, seed: int = 0) -> tuple[VisualTokens, LanguageTokens]:
@@ -33,7 +35,7 @@ def with_words(language: LanguageTokens, tokens: Tensor) -> LanguageTokens:
 def built(name: str, **options: Any) -> Fusion:
     torch.manual_seed(1)
     config = FusionConfig(name=name, layers=2, **options)  # type: ignore[arg-type]
-    return FUSIONS[name](config, D, HEADS, C, STAGES)
+    return FUSIONS[name](config, SIZES)
 
 
 @pytest.fixture(params=sorted(FUSIONS))
@@ -75,7 +77,7 @@ def test_what_is_no_word_changes_nothing(fusion: Fusion) -> None:
 
 def test_bidirectional_is_its_equations() -> None:
     torch.manual_seed(2)
-    fusion, (vision, language) = BidirectionalFusion(FusionConfig(layers=1), D, HEADS, C, STAGES), inputs()
+    fusion, (vision, language) = BidirectionalFusion(FusionConfig(layers=1), SIZES), inputs()
     layer = fusion.layers[0]
     f_v, f_l = vision.fused[:, 0], language.tokens
 
@@ -101,7 +103,7 @@ def test_bidirectional_is_its_equations() -> None:
 
 def test_bidirectional_attention_maps_are_distributions_over_words_and_places() -> None:
     vision, language = inputs()
-    attention = BidirectionalFusion(FusionConfig(layers=2), D, HEADS, C, STAGES)(vision, language).attention
+    attention = BidirectionalFusion(FusionConfig(layers=2), SIZES)(vision, language).attention
     assert set(attention) == {
         f"{a}_reads_{b}_{i}" for a, b in (("vision", "language"), ("language", "vision")) for i in (0, 1)
     }

@@ -1,16 +1,22 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_policy.config import GroundingConfig
 from vla_policy.grounding.boxes import iou_and_giou, location_target, to_corners
-from vla_policy.grounding.decoder import PRIOR_EXTENT, SpaceTimeDecoder, Tube, grounding_loss
+from vla_policy.grounding.decoder import PRIOR_EXTENT, DecoderBlock, SpaceTimeDecoder, Tube, When
+from vla_policy.grounding.interval import best_interval
+from vla_policy.grounding.losses import bounds, event_loss, grounding_loss, guided_attention_loss, interval_loss
 from vla_policy.layers import cell_centres
-from vla_policy.tokens import FusedTokens, VisualTokens
+from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 B, T, D, C, POOLED = 2, 3, 16, 8, 32
 GRID = (4, 6)
 N = GRID[0] * GRID[1]
+EVERYWHERE = torch.ones(B, T, dtype=torch.bool)
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Tensor:
@@ -190,6 +196,7 @@ class TestLoss:
             tube_of(self.predicted, self.logits),
             self.boxes if boxes is None else boxes,
             self.visible if visible is None else visible,
+            EVERYWHERE,
         )
 
     def test_it_is_the_mean_over_visible_frames_of_its_parts(self) -> None:
@@ -209,7 +216,7 @@ class TestLoss:
     def test_weights_scale_the_parts(self) -> None:
         tube = tube_of(self.predicted, self.logits)
         config = GroundingConfig(location_weight=2.0, box_weight=0.5)
-        total, metrics = grounding_loss(config, tube, self.boxes, self.visible)
+        total, metrics = grounding_loss(config, tube, self.boxes, self.visible, EVERYWHERE)
         torch.testing.assert_close(total, 2 * metrics["location"] + 0.5 * metrics["box"])
 
     def test_invisible_frames_do_not_count(self) -> None:
@@ -229,10 +236,169 @@ class TestLoss:
         assert self.logits.grad is not None
         assert (self.logits.grad == 0).all()
 
+    def test_boxes_count_within_the_event_unless_all_visible_ones_are_wanted(self) -> None:
+        event = torch.tensor([[True, True, False], [False, True, False]])
+        tube = tube_of(self.predicted, self.logits)
+        both = self.visible & event
+        for scope, counted in (("event", both), ("visible", self.visible)):
+            config = GroundingConfig(scope=scope)  # type: ignore[arg-type]
+            got, _ = grounding_loss(config, tube, self.boxes, self.visible, event)
+            expected, _ = grounding_loss(GroundingConfig(), tube, self.boxes, counted, EVERYWHERE)
+            torch.testing.assert_close(got, expected)
+
+    def test_the_parts_of_time_are_added_with_their_weights(self) -> None:
+        event = torch.tensor([[True, True, False], [False, True, True]])
+        when = When(**{name: torch.randn(B, T) for name in ("start", "end", "during")})
+        maps = torch.randn(B, 2, T, T).softmax(-1)
+        tube = replace(tube_of(self.predicted, self.logits), when=when, attention={"decoder_time_0": maps})
+        plain, _ = grounding_loss(
+            GroundingConfig(), tube_of(self.predicted, self.logits), self.boxes, self.visible, event
+        )
+        config = GroundingConfig(interval_weight=2.0, attention_weight=3.0)
+        total, metrics = grounding_loss(config, tube, self.boxes, self.visible, event)
+        assert set(metrics) == {"location", "box", "iou", "interval", "event", "guided"}
+        torch.testing.assert_close(total, plain + 2 * (metrics["interval"] + metrics["event"]) + 3 * metrics["guided"])
+
     def test_perfect_boxes_leave_only_the_locations_entropy(self) -> None:
         target = location_target(self.boxes, GRID)
         tube = tube_of(self.boxes, target.clamp(min=1e-12).log())
-        total, metrics = grounding_loss(GroundingConfig(), tube, self.boxes, torch.ones(B, T, dtype=torch.bool))
+        total, metrics = grounding_loss(GroundingConfig(), tube, self.boxes, EVERYWHERE, EVERYWHERE)
         entropy = torch.special.entr(target).sum(-1).mean()
         torch.testing.assert_close(total, entropy, atol=1e-4, rtol=1e-4)
         assert metrics["iou"].item() == pytest.approx(1, abs=1e-5)
+
+
+class TestTime:
+    def test_start_and_end_are_compared_with_narrow_gaussians(self) -> None:
+        """Summed term by term with `math`, for events that begin and end at the frames named."""
+        frames, sigma = 5, 0.8
+        event = torch.tensor([[0, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
+        torch.manual_seed(0)
+        when = When(**{name: torch.randn(3, frames) for name in ("start", "end", "during")})
+        expected = []
+        for row, (first, last) in enumerate([(1, 2), (0, 4)]):
+            kl = 0.0
+            for true, logits in ((first, when.start[row].tolist()), (last, when.end[row].tolist())):
+                density = [math.exp(-((t - true) ** 2) / (2 * sigma**2)) for t in range(frames)]
+                partition = sum(math.exp(x) for x in logits)
+                for t in range(frames):
+                    p, q = density[t] / sum(density), math.exp(logits[t]) / partition
+                    kl += p * math.log(p / q)
+            expected.append(kl)
+        got = interval_loss(when, event, sigma)
+        assert got.item() == pytest.approx(sum(expected) / 2, rel=1e-5)  # the third sample has no event
+
+    def test_without_any_event_there_is_nothing_to_learn_about_its_bounds(self) -> None:
+        when = When(**{name: torch.randn(B, T, requires_grad=True) for name in ("start", "end", "during")})
+        loss = interval_loss(when, torch.zeros(B, T, dtype=torch.bool), 1.0)
+        loss.backward()
+        assert loss == 0
+        assert when.start.grad is not None
+        assert (when.start.grad == 0).all()
+
+    def test_bounds(self) -> None:
+        event = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]).bool()
+        first, last, there = bounds(event)
+        assert there.tolist() == [True, True, True, False]
+        assert list(zip(first[:3].tolist(), last[:3].tolist(), strict=True)) == [(1, 2), (0, 0), (3, 3)]
+
+    def test_event_loss_is_binary_cross_entropy(self) -> None:
+        torch.manual_seed(0)
+        during, event = torch.randn(B, T), torch.tensor([[True, False, True], [False, False, True]])
+        terms = [
+            -math.log(p if e else 1 - p)
+            for p, e in zip(during.sigmoid().flatten().tolist(), event.flatten().tolist(), strict=True)
+        ]
+        got = event_loss(When(start=during, end=during, during=during), event)
+        assert got.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+    def test_guided_attention_counts_what_leaves_the_event(self) -> None:
+        torch.manual_seed(0)
+        weights = torch.randn(B, 2, T, T).softmax(-1)
+        event = torch.tensor([[True, True, False], [False, False, True]])
+        terms = []
+        for b in range(B):
+            for q in range(T):
+                for k in range(T):
+                    if event[b, q] and not event[b, k]:
+                        terms.append(-math.log(1 - weights[b, :, q, k].mean().item()))
+        assert len(terms) == 4
+        assert guided_attention_loss(weights, event).item() == pytest.approx(sum(terms) / 4, rel=1e-5)
+        assert guided_attention_loss(weights, torch.ones_like(event)) == 0
+
+    @pytest.mark.parametrize("frames", [2, 3, 9])
+    def test_the_best_interval_is_the_best_of_all(self, frames: int) -> None:
+        generator = torch.Generator().manual_seed(frames)
+        start, end = (torch.rand(40, frames, generator=generator).softmax(-1) for _ in range(2))
+        first, last, confidence = best_interval(start, end)
+        for row in range(40):
+            pairs = {(s, e): (start[row, s] * end[row, e]).item() for s in range(frames) for e in range(s + 1, frames)}
+            best = max(pairs, key=pairs.__getitem__)
+            assert (first[row].item(), last[row].item()) == best
+            assert confidence[row].item() == pytest.approx(pairs[best])
+
+    def test_an_end_never_comes_before_its_start(self) -> None:
+        start, end = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+        first, last, confidence = best_interval(start, end)
+        assert first < last
+        assert confidence == 0
+
+    def test_one_frame_holds_no_interval(self) -> None:
+        with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):
+            best_interval(torch.ones(1, 1), torch.ones(1, 1))
+
+
+class TestBlock:
+    def parts(self, norm: str) -> tuple[DecoderBlock, Tensor, Tensor]:
+        torch.manual_seed(0)
+        block = DecoderBlock(D, 2, C, temporal=True, norm=norm)
+        for parameter in block.parameters():
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+        return block, torch.randn(B, T, D), torch.randn(B, T, N, C)
+
+    def test_post_norm_is_the_papers_order(self) -> None:
+        """`LN(x + f(x))` three times, query by query, with torch's own attention."""
+        block, queries, memory = self.parts("post")
+        got, _ = block(queries, memory)
+        assert block.time is not None
+        assert block.norm_time is not None
+        time, space = (nn.MultiheadAttention(D, 2, kdim=k, vdim=k, batch_first=True) for k in (D, C))
+        for ours, theirs in ((block.time, time), (block.space, space)):
+            state = {"in_proj_bias": torch.cat([ours.q.bias, torch.zeros(D), ours.v.bias])}
+            state |= {"out_proj.weight": ours.out.weight, "out_proj.bias": ours.out.bias}
+            weights = [ours.q.weight, ours.k.weight, ours.v.weight]
+            if ours is block.time:
+                state["in_proj_weight"] = torch.cat(weights)
+            else:
+                names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+                state |= dict(zip(names, weights, strict=True))
+            theirs.load_state_dict(state)
+        x = block.norm_time(queries + time(queries, queries, queries)[0])
+        looked = torch.stack([space(x[:, t : t + 1], memory[:, t], memory[:, t])[0][:, 0] for t in range(T)], dim=1)
+        x = block.norm_space(x + looked)
+        torch.testing.assert_close(got, block.norm_feed(x + block.feed(x)), atol=1e-5, rtol=1e-4)
+
+    def test_pre_norm_leaves_the_residual_alone(self) -> None:
+        block, queries, memory = self.parts("pre")
+        got, _ = block(1000 * queries, memory)
+        assert (got - 1000 * queries).abs().max() < 100
+
+    def test_words_join_every_frame_and_padding_does_not(self) -> None:
+        vision, fused = inputs()
+        mask = torch.tensor([[True, True, False]] * B)
+        tokens = torch.randn(B, T, 3, C)
+        model = decoder(through_time=False)
+
+        def queries(tokens: Tensor) -> Tensor:
+            heard = replace(vision, words=LanguageTokens(tokens=tokens, mask=mask))
+            found: Tensor = model(heard, fused).queries
+            return found
+
+        before = queries(tokens)
+        padded, word = tokens.clone(), tokens.clone()
+        padded[:, :, 2] += 1
+        word[:, 1, 0] += 1
+        torch.testing.assert_close(queries(padded), before)
+        changed = (queries(word) - before).abs().amax((0, 2)) > 1e-6
+        assert changed.tolist() == [False, True, False]
+        assert not torch.allclose(before, model(vision, fused).queries)

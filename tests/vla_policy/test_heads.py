@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 
 from vla_policy.config import HeadConfig
 from vla_policy.decision import ActionHead
 from vla_policy.heads import HEADS
-from vla_policy.heads.binned import BinnedHead
+from vla_policy.heads.binned import SPREAD, BinnedHead
 from vla_policy.heads.chunk_l1 import ChunkL1Head
 from vla_policy.heads.flow_matching import FlowMatchingHead
 from vla_policy.heads.gaussian_mixture import GaussianMixtureHead
@@ -97,21 +99,32 @@ def test_a_gaussian_mixture_keeps_two_good_actions_apart() -> None:
 
 
 def test_bins_share_a_label_so_that_its_place_is_kept() -> None:
-    head = BinnedHead(HeadConfig(chunk=S, hidden=8, bins=9), F, A)
-    action = torch.cat([torch.rand(50, S, A) * 2 - 1, torch.tensor([-1.0, 1.0, 0.25]).view(3, 1, 1).expand(3, S, A)])
-    share = head.share(action)
-    torch.testing.assert_close(share.sum(-1), torch.ones_like(action))
-    assert ((share > 0).sum(-1) <= 2).all()
-    torch.testing.assert_close(share @ head.centres, action)
+    head = BinnedHead(HeadConfig(chunk=S, hidden=8, bins=21), F, A)
+    spacing = 0.1
+    inner = torch.rand(50, S, A) * 1.4 - 0.7
+    share = head.share(inner)
+    torch.testing.assert_close(share.sum(-1), torch.ones_like(inner))
+    torch.testing.assert_close(share @ head.centres, inner, atol=0.002 * spacing, rtol=0)
+    # Beyond the last bin there is nothing to balance it: a full command comes out a little smaller.
+    ends = torch.tensor([-1.0, 1.0]).view(2, 1, 1).expand(2, S, A)
+    assert ((head.share(ends) @ head.centres - ends).abs() < 0.5 * spacing).all()
 
 
-def test_binned_loss_is_the_cross_entropy_for_labels_on_a_centre() -> None:
+def test_binned_loss_is_the_cross_entropy_with_a_narrow_gaussian() -> None:
     torch.manual_seed(0)
-    head, features = BinnedHead(HeadConfig(chunk=S, hidden=8, bins=5), F, A), torch.randn(B, F)
-    chosen = torch.randint(0, 5, (B, S, A))
-    expected = torch.nn.functional.cross_entropy(head(features).flatten(0, 2), chosen.flatten())
-    mask = torch.ones(B, S, dtype=torch.bool)
-    torch.testing.assert_close(head.loss(features, head.centres[chosen], mask), expected)
+    bins, label = 5, 0.3
+    head, features = BinnedHead(HeadConfig(chunk=1, hidden=8, bins=bins), F, 1), torch.randn(1, F)
+    logits = head(features).flatten().tolist()
+    centres = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    density = [math.exp(-((c - label) ** 2) / (2 * (SPREAD * 0.5) ** 2)) for c in centres]
+    partition = sum(math.exp(x) for x in logits)
+    expected = -sum(d / sum(density) * (x - math.log(partition)) for d, x in zip(density, logits, strict=True))
+    loss = head.loss(features, torch.full((1, 1, 1), label), torch.ones(1, 1, dtype=torch.bool))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    shares = [math.exp(x) / partition for x in logits]
+    assert head.act(features).item() == pytest.approx(
+        sum(p * c for p, c in zip(shares, centres, strict=True)), abs=1e-6
+    )
 
 
 def test_the_flow_is_integrated_by_euler_steps() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
-from vla_policy.config import LanguageConfig, PolicyConfig
+from vla_policy.config import READERS, GroundingConfig, LanguageConfig, PolicyConfig
 from vla_policy.contract import Aux, Batch, Observation, Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
@@ -51,12 +51,35 @@ VARIANTS: dict[str, Parts] = {
         f"rule={rule}": {"fusion": "vote", "head": "binned", "options": {"fusion": {"rule": rule}}}
         for rule in ("majority", "weighted", "soft")
     },
-    **{f"language={name}-{fusion}": {"language": name, "fusion": fusion} for name in LANGUAGES for fusion in FUSIONS},
+    **{
+        f"language={name}-{fusion}": {
+            "language": name,
+            "fusion": fusion,
+            "encoder": "slow_fast" if fusion == "none" else "two_stream",
+        }
+        for name in LANGUAGES
+        for fusion in FUSIONS
+    },
+    **{
+        f"fast={fast}": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"fast": fast, "clip": 2}}}
+        for fast in ("none", "gated", "transformer", "pooled")
+    },
+    "pick=first": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"pick": "first"}}},
+    "slow_stride=1": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"slow_stride": 1}}},
+    "norm=post": {"grounding": GroundingConfig(norm="post")},
+    "interval": {"grounding": GroundingConfig(interval_weight=1.0, attention_weight=1.0)},
+    "interval-slow_fast": {
+        "encoder": "slow_fast",
+        "fusion": "none",
+        "grounding": GroundingConfig(interval_weight=1.0, attention_weight=1.0, layers=2),
+    },
+    "feeds=pooled": {"grounding": GroundingConfig(feeds="pooled")},
 }
 GRID: dict[str, Parts] = {
     **{
         f"{encoder}-{fusion}-{head}": {"encoder": encoder, "fusion": fusion, "head": head}
         for encoder, fusion, head in product(ENCODERS, FUSIONS, HEADS)
+        if fusion != "none" or encoder in READERS
     },
     **VARIANTS,
 }

@@ -9,6 +9,7 @@ from vla_policy.encoders.conv3d import Conv3dEncoder
 from vla_policy.encoders.frame_lstm import FrameLSTMEncoder
 from vla_policy.encoders.frame_transformer import FrameTransformerEncoder
 from vla_policy.encoders.single_frame import SingleFrameEncoder
+from vla_policy.encoders.slow_fast import SlowFastEncoder
 from vla_policy.encoders.space_time_attention import SpaceTimeAttentionEncoder
 from vla_policy.encoders.two_stream import TwoStreamEncoder
 from vla_policy.vision import VisionEncoder
@@ -19,5 +20,6 @@ ENCODERS: dict[str, type[VisionEncoder]] = {
     "frame_transformer": FrameTransformerEncoder,
     "conv3d": Conv3dEncoder,
     "space_time_attention": SpaceTimeAttentionEncoder,
+    "slow_fast": SlowFastEncoder,
     "two_stream": TwoStreamEncoder,
 }

@@ -1,6 +1,6 @@
 """Fusions of vision and language: `VisualTokens`, `LanguageTokens` → `FusedTokens`. One file each.
 
-Built as `(config, width, heads, frame_width, stages)`, the last two being the backbone's.
+Built as `(config, sizes)`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from vla_policy.fusion.bidirectional import BidirectionalFusion
 from vla_policy.fusion.concat import ConcatFusion
 from vla_policy.fusion.cross_attention import CrossAttentionFusion
 from vla_policy.fusion.intermediate import IntermediateFusion
+from vla_policy.fusion.none import NoFusion
 from vla_policy.fusion.self_attention import SelfAttentionFusion
 from vla_policy.fusion.vote import VoteFusion
 from vla_policy.fusion.weighted import WeightedFusion
@@ -22,4 +23,5 @@ FUSIONS: dict[str, type[Fusion]] = {
     "concat": ConcatFusion,
     "weighted": WeightedFusion,
     "vote": VoteFusion,
+    "none": NoFusion,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vla_policy.config import FusionConfig
-from vla_policy.dialogue import Fusion
+from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -36,11 +36,11 @@ class BidirectionalLayer(nn.Module):
 class BidirectionalFusion(Fusion):
     """Stacked exchanges; pooled, the two sides are joined: `[mean f_v'; mean f_l']` or `mean f_v' + mean f_l'`."""
 
-    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(BidirectionalLayer(width, heads) for _ in range(config.layers))
+        self.layers = nn.ModuleList(BidirectionalLayer(sizes.width, sizes.heads) for _ in range(config.layers))
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * width
+        self.pooled_width = self.pool.times * sizes.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         _, k, n, _ = vision.fused.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vla_policy.config import FusionConfig
-from vla_policy.dialogue import Fusion
+from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.layers import Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -11,10 +11,10 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class ConcatFusion(Fusion):
     """Neither side changes the other, and there is nothing to learn."""
 
-    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
         self.pool = Pool("concat")
-        self.pooled_width = 2 * width
+        self.pooled_width = 2 * sizes.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         pooled = self.pool(vision.fused.flatten(1, 2), language.tokens, language.mask)

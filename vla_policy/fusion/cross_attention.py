@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vla_policy.config import FusionConfig
-from vla_policy.dialogue import Fusion
+from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -31,12 +31,12 @@ class CrossAttentionLayer(nn.Module):
 class CrossAttentionFusion(Fusion):
     """The side that is read is the same for all layers."""
 
-    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
         self.direction = config.direction
-        self.layers = nn.ModuleList(CrossAttentionLayer(width, heads) for _ in range(config.layers))
+        self.layers = nn.ModuleList(CrossAttentionLayer(sizes.width, sizes.heads) for _ in range(config.layers))
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * width
+        self.pooled_width = self.pool.times * sizes.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         grid = vision.fused.shape[1:3]

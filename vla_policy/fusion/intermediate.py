@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vla_policy.config import FusionConfig
-from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder
+from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder, Sizes
 from vla_policy.layers import Attention, Pool, masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -125,17 +125,17 @@ def positions(position: str, stages: int) -> list[int]:
 
 
 class IntermediateFusion(Fusion):
-    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
-        self.stages = stages
+        self.stages = sizes.stages
         self.exchanges = nn.ModuleDict(
             {
-                str(stage): StageExchange(config.interaction, width, heads, frame_width)
-                for stage in positions(config.position, stages)
+                str(stage): StageExchange(config.interaction, sizes.width, sizes.heads, sizes.channels)
+                for stage in positions(config.position, sizes.stages)
             }
         )
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * width
+        self.pooled_width = self.pool.times * sizes.width
 
     def dialogue(self, language: LanguageEncoder, words: LanguageTokens) -> Dialogue:
         exchanges = {int(stage): exchange for stage, exchange in self.exchanges.items()}

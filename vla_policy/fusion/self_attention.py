@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vla_policy.config import FusionConfig
-from vla_policy.dialogue import Fusion
+from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.layers import Pool, SelfAttentionBlock
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -17,12 +17,12 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class SelfAttentionFusion(Fusion):
     """Which side a token comes from is told by a learned vector a side."""
 
-    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
-        self.side = nn.Parameter(0.02 * torch.randn(2, width))
-        self.layers = nn.ModuleList(SelfAttentionBlock(width, heads) for _ in range(config.layers))
+        self.side = nn.Parameter(0.02 * torch.randn(2, sizes.width))
+        self.layers = nn.ModuleList(SelfAttentionBlock(sizes.width, sizes.heads) for _ in range(config.layers))
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * width
+        self.pooled_width = self.pool.times * sizes.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         grid, v = vision.fused.shape[1:3], vision.fused.flatten(1, 2)

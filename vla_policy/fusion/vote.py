@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vla_policy.config import FusionConfig
-from vla_policy.dialogue import Fusion
+from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.layers import Attention, masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -24,17 +24,15 @@ class VoteFusion(Fusion):
     - language: the words, each after having read the newest moment.
     """
 
-    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
         self.names = config.voters
         self.voters = len(config.voters)
+        keys = {name: sizes.frame_width if name == "spatial" else sizes.width for name in self.names}
         self.readers = nn.ModuleDict(
-            {
-                name: Attention(width, heads, key_width=frame_width if name == "spatial" else width)
-                for name in self.names
-            }
+            {name: Attention(sizes.width, sizes.heads, key_width=keys[name]) for name in self.names}
         )
-        self.pooled_width = 2 * width
+        self.pooled_width = 2 * sizes.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         sentence = masked_mean(language.tokens, language.mask)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vla_policy.config import FusionConfig
-from vla_policy.dialogue import Fusion
+from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.layers import masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -19,14 +19,14 @@ class WeightedFusion(Fusion):
     to say, `softmax([a_v·f_v, a_l·f_l])`.
     """
 
-    def __init__(self, config: FusionConfig, width: int, heads: int, frame_width: int, stages: int) -> None:
+    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
-        self.pooled_width = width
+        self.pooled_width = sizes.width
         self.score: nn.ModuleList | None = None
         if config.weights == "attention":
-            self.score = nn.ModuleList(nn.Linear(width, 1) for _ in range(2))
+            self.score = nn.ModuleList(nn.Linear(sizes.width, 1) for _ in range(2))
         else:
-            size = width if config.weights == "vector" else 1
+            size = sizes.width if config.weights == "vector" else 1
             self.weights = nn.Parameter(torch.full((2, size), 0.5), requires_grad=config.weights != "fixed")
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:

@@ -1,6 +1,7 @@
-"""Each action dimension as a choice among bins, trained by cross-entropy.
+"""Each action dimension as a distribution over bins, trained by cross-entropy.
 
-A label between two bin centres is shared by both in proportion ("two-hot"), so that binning costs no precision.
+A label is shared by the bins around it as by a narrow Gaussian ("histogram loss", Imani & White 2018), so that bins that
+lie side by side learn from each other and binning costs no precision; the distribution's mean is done.
 
 B batch, S chunk steps, A action dimensions, F feature width, N bins.
 """
@@ -13,6 +14,8 @@ from torch import Tensor
 from vla_policy.config import HeadConfig
 from vla_policy.decision import ActionHead
 from vla_policy.layers import masked_average, multi_layer
+
+SPREAD = 0.75  # standard deviation of a label, in bins
 
 
 class BinnedHead(ActionHead):
@@ -30,12 +33,9 @@ class BinnedHead(ActionHead):
         return logits
 
     def act(self, features: Tensor) -> Tensor:
-        """The mean of the likeliest bin and its two neighbours, `(B, S, A)` in [-1, 1]: one choice, finer than bins."""
-        probability = self(features).softmax(-1)
-        best = probability.argmax(-1, keepdim=True)
-        near = (torch.arange(self.shape[-1], device=best.device) - best).abs() <= 1
-        kept = probability * near
-        return (kept @ self.centres) / kept.sum(-1)
+        """The mean, `(B, S, A)` in [-1, 1]. The likeliest bin jumps where several are about as likely."""
+        mean: Tensor = self(features).softmax(-1) @ self.centres
+        return mean
 
     def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
         """Cross-entropy over the steps whose mask is True."""
@@ -43,7 +43,7 @@ class BinnedHead(ActionHead):
         return masked_average(cross_entropy.mean(-1), mask_BS)
 
     def share(self, action_BSA: Tensor) -> Tensor:
-        """What share of a label each bin gets, `(B, S, A, N)`: linear between the two nearest centres."""
+        """What share of a label each bin gets, `(B, S, A, N)`, adding up to 1."""
         spacing = self.centres[1] - self.centres[0]
-        off = (action_BSA.clamp(-1, 1)[..., None] - self.centres).abs() / spacing
-        return (1 - off).clamp(min=0)
+        off = (action_BSA.clamp(-1, 1)[..., None] - self.centres) / (SPREAD * spacing)
+        return (-0.5 * off**2).softmax(-1)

@@ -1,0 +1,82 @@
+"""What the decoder learns from: boxes, the event's start and end, and where in time queries look.
+
+After Yang et al. 2022, section 3.4.
+
+B batch, T frames, M heads.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vla_policy.config import GroundingConfig
+from vla_policy.grounding.boxes import iou_and_giou, location_target
+from vla_policy.grounding.decoder import Tube, When
+from vla_policy.layers import masked_average
+
+
+def grounding_loss(
+    config: GroundingConfig, tube: Tube, boxes: Tensor, visible: Tensor, event: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum, and the parts by name, detached.
+
+    Args:
+        boxes: (B, T, 4) true ones; visible, event: (B, T) bool.
+
+    Boxes and location map count in visible frames, with `config.scope` "event" in those of the event alone.
+    """
+    counted = visible & event if config.scope == "event" else visible
+    cross_entropy = -(location_target(boxes, tube.grid) * F.log_softmax(tube.logits, dim=-1)).sum(-1)
+    iou, giou = iou_and_giou(tube.boxes, boxes)
+    location = masked_average(cross_entropy, counted)
+    drawn = masked_average(5 * (tube.boxes - boxes).abs().mean(-1) + (1 - giou), counted)
+    total = config.location_weight * location + config.box_weight * drawn
+    metrics = {"location": location, "box": drawn, "iou": masked_average(iou[:, -1], counted[:, -1])}
+    if tube.when is not None:
+        interval, during = interval_loss(tube.when, event, config.sigma), event_loss(tube.when, event)
+        total = total + config.interval_weight * (interval + during)
+        metrics |= {"interval": interval, "event": during}
+    if config.attention_weight:
+        maps = [weights for name, weights in tube.attention.items() if name.startswith("decoder_time")]
+        guided = torch.stack([guided_attention_loss(weights, event) for weights in maps]).mean() if maps else 0 * total
+        total = total + config.attention_weight * guided
+        metrics["guided"] = guided
+    return total, {name: value.detach() for name, value in metrics.items()}
+
+
+def bounds(event: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """First and last frame of the event `(B,)`, and whether there is one `(B,)`, for `(B, T)` bool."""
+    frames = event.shape[1]
+    first = event.int().argmax(1)
+    last = frames - 1 - event.flip(1).int().argmax(1)
+    return first, last, event.any(1)
+
+
+def interval_loss(when: When, event: Tensor, sigma: float) -> Tensor:
+    """`KL(truth || predicted)` of start and of end, added; mean over the samples whose frames hold any of the event.
+
+    The truth is a Gaussian around the true frame, sampled at the frames and normalised.
+    """
+    first, last, there = bounds(event)
+    times = torch.arange(event.shape[1], device=event.device)
+    total = torch.zeros(len(event), device=event.device)
+    for true, logits in ((first, when.start), (last, when.end)):
+        truth = (-0.5 * ((times - true[:, None]) / sigma) ** 2).softmax(-1)
+        total = total + F.kl_div(logits.log_softmax(-1), truth, reduction="none").sum(-1)
+    return masked_average(total, there)
+
+
+def event_loss(when: When, event: Tensor) -> Tensor:
+    """Binary cross-entropy of whether each frame is part of the event."""
+    return F.binary_cross_entropy_with_logits(when.during, event.float())
+
+
+def guided_attention_loss(weights_BMTT: Tensor, event: Tensor) -> Tensor:
+    """`-log(1 - a)` of the attention `a` that queries within the event pay to frames outside it, mean over such pairs
+    (after TubeDETR's published code; the paper's text leaves the form open). Zero if there are none.
+    """
+    attended = weights_BMTT.float().mean(1)
+    outside = event[:, :, None] & ~event[:, None, :]
+    return masked_average(-torch.log((1 - attended).clamp(min=1e-6)), outside)
