@@ -120,7 +120,11 @@ def run_expert(env: TabletopEnv, seed: int, noise: float, detours: float = 0.0) 
         "boxes": np.zeros((env.horizon, views, SLOTS, 4), np.float32),
         "visible": np.zeros((env.horizon, views, SLOTS), np.bool_),
     }
-    known = {"positions": np.empty((env.horizon, shown, 3)), "velocities": np.empty((env.horizon, shown, 2))}
+    known = {
+        "positions": np.empty((env.horizon, shown, 3)),
+        "velocities": np.empty((env.horizon, shown, 2)),
+        "active": np.empty((env.horizon, shown), np.bool_),
+    }
     hands = np.empty((env.horizon, 3))
     others = [i for i in range(shown) if i != target]
     stray = others[rng.integers(len(others))]
@@ -152,14 +156,18 @@ def run_expert(env: TabletopEnv, seed: int, noise: float, detours: float = 0.0) 
         half_heights=info["privileged"]["half_heights"],
         hands=hands[:length],
         steps=PLAN_STEPS,
+        active=known["active"][:length],
+        kinds=info["privileged"]["kinds"],
     )
+    events = np.tile((0, length), (SLOTS, 1))
+    events[:shown] = np.minimum(env.events, length)
     return Episode(
         seed=seed,
         instructions=_instructions(env, rng),
         target=target,
         success=info["is_success"],
         action=action,
-        events=np.tile((0, length), (SLOTS, 1)),
+        events=events,
         **{name: values[:length] for name, values in rows.items()},
     )
 

@@ -1,6 +1,7 @@
 """Instructions: templates in trained and held-out phrasings, and reading a user's own words back.
 
-A referent is what the words single out: a colour and a shape, or a way of moving. Templates hold one `{it}`.
+A referent is what the words single out: a colour and a shape, or a way of moving, and what to wait for if anything.
+Templates hold one `{it}`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ PHRASINGS: tuple[Phrasing, ...] = ("train", "held_out")
 
 @dataclass(frozen=True, kw_only=True)
 class Referent:
-    """What an instruction means: colour and shape of a thing, or how it moves (a key of a task's MOTIONS)."""
+    """What an instruction means: colour and shape of a thing, or how it moves (a key of a task's MOTIONS).
+
+    `event` is the kind of event that says when to act (a key of `envs.events.EVENTS`), None for at once.
+    """
 
     colour: str | None = None
     shape: str | None = None
     motion: str | None = None
+    event: str | None = None
 
     @property
     def pair(self) -> tuple[str, str]:

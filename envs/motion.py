@@ -65,6 +65,18 @@ def stop_and_go(
     return travelled
 
 
+def go_between(times: np.ndarray, *, speed: float, start: float, end: float, ramp: float = 0.1) -> np.ndarray:
+    """Distance travelled by something that moves between two times, in seconds, and stands before and after.
+
+    Speed rises linearly over `ramp` seconds, unless it moves from the beginning, and falls likewise.
+    """
+    rising = np.ones_like(times) if start <= 0 else (times - start) / ramp
+    rate = speed * np.clip(np.minimum(rising, (end - times) / ramp), 0.0, 1.0)
+    travelled = np.zeros_like(times)
+    np.cumsum(rate[1:] * np.diff(times), out=travelled[1:])
+    return travelled
+
+
 def sample_path(kind: str, rng: np.random.Generator, times: np.ndarray, speed: float) -> tuple[Curve, np.ndarray]:
     """A random curve of this kind inside REGION, and the distances travelled along it."""
     travelled = speed * times

@@ -20,6 +20,8 @@ TASK_IDS: dict[str, tuple[str, str]] = {
     "reach": ("vla/Reach-v0", "envs.tasks.reach:ReachEnv"),
     "track": ("vla/Track-v0", "envs.tasks.track:TrackEnv"),
     "track_motion": ("vla/TrackMotion-v0", "envs.tasks.track_motion:TrackMotionEnv"),
+    "track_occlusion": ("vla/TrackOcclusion-v0", "envs.tasks.track_occlusion:TrackOcclusionEnv"),
+    "track_event": ("vla/TrackEvent-v0", "envs.tasks.track_event:TrackEventEnv"),
 }
 
 

@@ -1,8 +1,8 @@
-"""The MuJoCo model: a table, a six-joint arm with a parallel gripper, two cameras and slots for objects.
+"""The MuJoCo model: a table, a six-joint arm with a parallel gripper, two cameras, slots for objects, two props.
 
 Everything is authored here from primitives. Objects are mocap bodies driven along smooth paths; each slot holds the
-geoms of every shape, and an episode shows those it needs. Shadows and multisampling are off: with software
-rendering they are most of the cost of a frame.
+geoms of every shape, and an episode shows those it needs. Screen and lamp are there and hidden unless a task shows
+them. Shadows and multisampling are off: with software rendering they are most of the cost of a frame.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ CAMERA_ELEVATION = np.deg2rad(55.0)
 CAMERA_TARGET = (0.0, 0.0, 0.06)
 CAMERA_FOVY = 19.0
 PARKED = (0.0, 0.0, -5.0)  # where unused slots wait
+
+SCREEN_X = (-0.24, 0.33)  # metres; further towards the camera than any object, because the camera looks under it
+SCREEN_HEIGHT = 0.10  # of its underside: above every object and below a gripper that hovers, metres
+SCREEN_HALF_WIDTH = 0.09  # along y, metres
+LAMP_PLACE = (0.235, 0.205)  # x, y in metres: a corner of the table that the arm is never in front of
+LAMP_RADIUS = 0.038  # of the circle that holds it seen from above, metres
+LAMP_COLOURS = {"red": (1.0, 0.05, 0.05), "green": (0.05, 1.0, 0.15)}
 
 _PI = np.pi
 
@@ -61,6 +68,20 @@ def _slot(index: int) -> str:
     </body>"""
 
 
+def _props() -> str:
+    """The screen and the lamp, hidden; `envs.props` shows them."""
+    middle, half = (SCREEN_X[0] + SCREEN_X[1]) / 2, (SCREEN_X[1] - SCREEN_X[0]) / 2
+    thin = 0.003
+    red = " ".join(map(str, LAMP_COLOURS["red"]))
+    return f"""
+    <geom name="screen" type="box" size="{half} {SCREEN_HALF_WIDTH} {thin}" pos="{middle} 0 {SCREEN_HEIGHT + thin}"
+      rgba="0.30 0.38 0.44 1" class="prop"/>
+    <geom name="lamp/base" type="box" size="0.026 0.026 0.006" pos="{LAMP_PLACE[0]} {LAMP_PLACE[1]} 0.006"
+      rgba="0.08 0.08 0.09 1" class="prop"/>
+    <geom name="lamp/head" type="cylinder" size="0.021 0.012" pos="{LAMP_PLACE[0]} {LAMP_PLACE[1]} 0.024"
+      rgba="{red} 1" class="prop"/>"""
+
+
 def scene_xml() -> str:
     """The MJCF text of the whole scene."""
     return f"""
@@ -84,6 +105,9 @@ def scene_xml() -> str:
     </default>
     <default class="object">
       <geom group="{HIDDEN_GROUP}" contype="0" conaffinity="0" friction="1 0.01 0.001"/>
+    </default>
+    <default class="prop">
+      <geom group="{HIDDEN_GROUP}" contype="0" conaffinity="0"/>
     </default>
   </default>
   <asset>
@@ -136,6 +160,7 @@ def scene_xml() -> str:
       </body>
     </body>
     {"".join(_slot(i) for i in range(SLOTS))}
+    {_props()}
   </worldbody>
   <actuator>
     <position name="arm1" joint="arm1" kp="900" dampratio="1" forcerange="-150 150" inheritrange="1"/>

@@ -18,6 +18,7 @@ from gymnasium import spaces
 from envs.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
 from envs.instructions import Phrasing, Referent
 from envs.objects import COMBINATIONS, SLOTS, Combinations, TableObject
+from envs.props import light_lamp, show_props
 from envs.randomisation import SceneLook
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
 from envs.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, show_objects
@@ -34,30 +35,37 @@ Labels = Literal["boxes", "none"]
 class Layout:
     """One episode's content: objects, their paths `(n, K, 2)` in metres at the ramp rate, and which one is meant.
 
-    `referents[i]` are the words for object i, None where the task has no words that single it out.
+    `referents[i]` are the words for object i, None where the task has no words that single it out. `events` (n, 2) int
+    are the first and one-past-last control step in which the event of each object's words holds; None is the whole
+    episode. `screen` is y of the screen's middle in metres, `lamp` the control step from which the lamp is green
+    rather than red; None is a scene without.
     """
 
     objects: list[TableObject]
     paths: np.ndarray
     target: int
     referents: list[Referent | None]
+    events: np.ndarray | None = None
+    screen: float | None = None
+    lamp: int | None = None
 
 
 class Judgement:
     """What became of the episode so far, for each of n objects; row t is the state after t control steps.
 
     `errors` are horizontal distances from the gripper, `heights` its height above the object's top, both
-    (horizon + 1, n) in metres; `steps` rows are filled.
+    (horizon + 1, n), and `hands` (horizon + 1, 3) where it was, all in metres; `steps` rows are filled.
     """
 
     def __init__(self, horizon: int, objects: int) -> None:
         self.errors = np.full((horizon + 1, objects), np.inf)
         self.heights = np.full((horizon + 1, objects), np.inf)
+        self.hands = np.full((horizon + 1, 3), np.inf)
         self.steps = 0
         self.settled_on: int | None = None
 
-    def note(self, errors: np.ndarray, heights: np.ndarray) -> None:
-        self.errors[self.steps], self.heights[self.steps] = errors, heights
+    def note(self, errors: np.ndarray, heights: np.ndarray, hand: np.ndarray) -> None:
+        self.errors[self.steps], self.heights[self.steps], self.hands[self.steps] = errors, heights, hand
         self.steps += 1
 
 
@@ -134,6 +142,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Whether the episode so far succeeds if object `index` was meant."""
         raise NotImplementedError
 
+    def judged_steps(self, index: int) -> slice:
+        """Of `judgement`, the steps so far in which the gripper ought to be at object `index`: the last 60 %."""
+        return slice(self._step * 2 // 5 + 1, self._step + 1)
+
     def is_over(self) -> bool:
         """Whether the outcome is already settled before the horizon."""
         return False
@@ -169,10 +181,12 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         mujoco.mj_resetData(self._model, self._data)
         self._look.apply(self.np_random if self.randomise else None)
         show_objects(self._model, layout.objects)
+        show_props(self._model, screen=layout.screen, lamp=layout.lamp is not None)
         for renderer in (self._renderer, self._render_renderer):
             if renderer is not None:
                 renderer.forget_episode()
         self._names = tuple(o.name for o in layout.objects)
+        self._kinds = tuple(None if words is None else words.event for words in layout.referents)
         self._heights = np.array([o.half_height for o in layout.objects])
         self._positions = np.tile(
             [(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1)
@@ -199,6 +213,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         first = self._step * RAMP + 1
         self._arm.step(command, [self._mocap(first + part) for part in range(RAMP)])
         self._step += 1
+        if self._step == self._layout.lamp:
+            light_lamp(self._model, green=True)
         if not self._is_stable():
             self._stable = False
             mujoco.mj_resetData(self._model, self._data)  # finite again: the last observation stays in its space
@@ -238,10 +254,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     @property
     def target_name(self) -> str:
-        """The target for people, for example "red ball" or "red ball (clockwise)"."""
+        """The target for people, for example "red ball", "red ball (clockwise)" or "red ball (lamp)"."""
         words = self.layout.referents[self.layout.target]
         name = self.layout.objects[self.layout.target].name
-        return f"{name} ({words.motion})" if words is not None and words.motion else name
+        special = None if words is None else words.motion or words.event
+        return f"{name} ({special})" if special else name
 
     @property
     def success(self) -> bool:
@@ -251,6 +268,12 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     @property
     def step_count(self) -> int:
         return self._step
+
+    @property
+    def events(self) -> np.ndarray:
+        """First and one-past-last control step in which the event of each object's words holds, (n, 2) int64."""
+        events = self.layout.events
+        return np.tile((0, self.horizon), (len(self.layout.objects), 1)) if events is None else events.copy()
 
     @property
     def gl_renderer(self) -> str:
@@ -294,7 +317,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         hand = self._arm.position
         places = self._data.mocap_pos[: len(self.layout.objects)]
         errors = np.hypot(places[:, 0] - hand[0], places[:, 1] - hand[1])
-        self.judgement.note(errors, hand[2] - places[:, 2] - self._heights)
+        self.judgement.note(errors, hand[2] - places[:, 2] - self._heights, hand)
 
     def _observation(self) -> dict[str, Any]:
         renderer = self._pictures()
@@ -311,7 +334,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         layout = self.layout
         shown = len(layout.objects)
         tick = self._step * RAMP
-        success = self.success
+        success, events = self.success, self.events
         return {
             "is_success": success,
             "stable": self._stable,
@@ -321,6 +344,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
                 "half_heights": self._heights.copy(),
                 "velocities": (self._mocap(tick + RAMP) - self._mocap(tick))[:shown, :2] * CONTROL_HZ,
                 "target": layout.target,
+                "kinds": self._kinds,
+                "events": events,
+                "active": (events[:, 0] <= self._step) & (self._step < events[:, 1]),
                 "hand": self._arm.position,
                 "error": float(self.judgement.errors[self._step, layout.target]),
                 "boxes": {name: boxes[:shown] for name, (boxes, _) in self._boxes.items()},

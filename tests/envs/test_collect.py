@@ -17,10 +17,12 @@ import pytest
 import envs.collect
 from envs.collect import SHARD_EPISODES, SHARD_SEEDS, CollectConfig, collect, run_expert
 from envs.episode import SEED_RANGE, Dataset, DatasetError, open_dataset, split_seed
+from envs.events import read_event
 from envs.experts import EXPERTS, plan
 from envs.experts.situation import Situation
 from envs.instructions import read_object
 from envs.objects import SLOTS
+from envs.registration import TASK_IDS
 from envs.tabletop import TabletopEnv
 from envs.tasks.track_motion import read_motion
 
@@ -75,10 +77,10 @@ def test_what_is_stored_is_what_happened(collected: Dataset, make_env: MakeEnv) 
         assert seen["success"] == [True]
 
 
-@pytest.mark.parametrize("task", ["reach", "track", "track_motion"])
+@pytest.mark.parametrize("task", sorted(TASK_IDS))
 def test_every_object_that_words_single_out_gets_an_instruction_that_means_it(task: str, make_env: MakeEnv) -> None:
     env = make_env(task, cameras=("front",), size=16)
-    read = read_motion if task == "track_motion" else read_object
+    read = {"track_motion": read_motion, "track_event": read_event}.get(task, read_object)
     for seed in range(6):
         episode = run_expert(env, seed, 0.3)
         assert episode is not None
@@ -88,6 +90,7 @@ def test_every_object_that_words_single_out_gets_an_instruction_that_means_it(ta
             if text is not None and words is not None:
                 found = read(text)
                 assert (found.motion or found.pair) == (words.motion or words.pair)
+                assert found.event == words.event
         assert episode.instructions[episode.target] == env.instruction
         shown = len(env.layout.objects)
         assert not episode.boxes[:, :, shown:].any()
@@ -118,7 +121,7 @@ def test_the_labels_of_another_object_are_those_of_an_expert_that_goes_there(mak
 
 
 def test_a_plan_foretells_what_the_expert_does(make_env: MakeEnv) -> None:
-    for task in ("reach", "track", "track_motion"):
+    for task in TASK_IDS:
         env = make_env(task, cameras=("front",), size=16)
         for seed in range(3):
             episode = run_expert(env, seed, 0.0, 0.0)

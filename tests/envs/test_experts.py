@@ -67,11 +67,14 @@ def test_the_track_expert_is_velocity_plus_gain_times_gap() -> None:
         "positions": np.array([[0.0, 0.0, 0.0], [0.10, 0.05, 0.0]]),
         "velocities": np.array([[9.0, 9.0], [0.04, 0.0]]),
         "half_heights": np.array([0.04, 0.04]),
+        "active": np.array([True, True]),
+        "kinds": (None, None),
         "hand": np.array([0.10, 0.05, 0.15]),
     }
     expected = (np.array([0.04, 0.0]) + 4.0 * np.array([0.04 / 20, 0.0])) / MAX_SPEED[:2]
     np.testing.assert_allclose(expert_action("track", secret), expected, rtol=1e-6)
     assert EXPERTS["track_motion"] is EXPERTS["track"]
+    assert EXPERTS["track_occlusion"] is EXPERTS["track"]
 
 
 def test_the_reach_expert_stays_high_until_it_is_above() -> None:
@@ -80,6 +83,8 @@ def test_the_reach_expert_stays_high_until_it_is_above() -> None:
         "positions": np.array([[0.0, 0.0, 0.04]]),
         "velocities": np.zeros((1, 2)),
         "half_heights": np.array([0.04]),
+        "active": np.array([True]),
+        "kinds": (None,),
         "hand": np.array([0.15, 0.0, 0.17]),
     }
     aside = expert_action("reach", secret)

@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import binomtest, ks_2samp
 
 from envs.instructions import Referent
-from envs.motion import CLEARANCE, PATH_KINDS, REGION, bounce, ellipse, lissajous, sample_path, stop_and_go
+from envs.motion import CLEARANCE, PATH_KINDS, REGION, bounce, ellipse, go_between, lissajous, sample_path, stop_and_go
+from envs.registration import TASK_IDS
 from envs.scene import CONTROL_HZ
 from envs.tabletop import Layout, TabletopEnv
 from envs.tasks.track import SPEED, path_times
@@ -81,9 +82,15 @@ def test_curves_against_their_formulas() -> None:
     assert (np.diff(distance) >= 0).all()
     assert distance[-1] == pytest.approx(5 * 0.1 * (1.0 - 0.1), rel=0.02)  # five goes; each ramp loses half its time
     assert np.mean(np.diff(distance) == 0) == pytest.approx(0.5, abs=0.02)
+    once = go_between(times, speed=0.1, start=2.0, end=5.0, ramp=0.1)
+    assert once[times <= 2.0].max() == 0
+    assert np.ptp(once[times >= 5.0]) < 1e-12
+    assert once[-1] == pytest.approx(0.1 * (3.0 - 0.1), rel=0.01)  # both ramps lose half their time
+    from_the_beginning = go_between(times, speed=0.1, start=0.0, end=5.0)
+    assert from_the_beginning[1] == pytest.approx(0.1 * TICK)
 
 
-@pytest.mark.parametrize("task", ["reach", "track", "track_motion"])
+@pytest.mark.parametrize("task", sorted(TASK_IDS))
 def test_objects_stay_on_the_table_and_never_touch(task: str, make_env: MakeEnv) -> None:
     for layout in layouts(make_env(task), 150):
         assert (layout.paths >= REGION[0] - ROUNDING).all()
@@ -210,7 +217,7 @@ def test_starts_of_the_nameless_object_are_like_the_others(make_env: MakeEnv) ->
 
 
 def test_the_order_of_objects_says_nothing_about_where_they_are(make_env: MakeEnv) -> None:
-    for task in ("reach", "track"):
+    for task in ("reach", "track", "track_occlusion", "track_event"):
         scenes = layouts(make_env(task), 250)
         target, other = starts_of(scenes, lambda layout: layout.target), starts_of(scenes, lambda _: 3)
         for feature in (lambda p: p[:, 0], lambda p: p[:, 1], lambda p: np.abs(p).max(axis=1)):

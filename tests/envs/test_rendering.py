@@ -46,7 +46,9 @@ def reference(env: TabletopEnv, camera: str) -> tuple[np.ndarray, np.ndarray, np
     return picture, boxes, counts
 
 
-@pytest.mark.parametrize(("task", "size"), [("reach", 64), ("track", 48), ("track_motion", 96)])
+@pytest.mark.parametrize(
+    ("task", "size"), [("reach", 64), ("track", 48), ("track_motion", 96), ("track_occlusion", 64), ("track_event", 64)]
+)
 def test_pictures_and_boxes_against_an_independent_renderer(task: str, size: int, make_env: MakeEnv) -> None:
     env = make_env(task, size=size, randomise=size == 48)
     rng = np.random.default_rng(0)

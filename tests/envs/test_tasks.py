@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from envs.events import EVENTS, read_event
 from envs.experts import expert_action
 from envs.gl import choose_gl_backend
 from envs.instructions import Referent, read_object
@@ -33,6 +34,8 @@ def actions(env: TabletopEnv, count: int, seed: int = 0) -> np.ndarray:
 
 
 def referent_of(env: TabletopEnv, text: str) -> Referent:
+    if env.task == "track_event":
+        return read_event(text)
     return Referent(motion=read_motion(text).motion) if env.task == "track_motion" else read_object(text)
 
 
@@ -178,7 +181,7 @@ def test_instructions_fit_the_text_space(task: str, make_env: MakeEnv) -> None:
 
 
 def test_neither_colour_nor_shape_alone_says_which(make_env: MakeEnv) -> None:
-    for task in ("reach", "track"):
+    for task in ("reach", "track", "track_occlusion", "track_event"):
         for layout in layouts(make_env(task)):
             target = layout.objects[layout.target]
             assert len(layout.objects) == 4
@@ -249,11 +252,11 @@ def test_a_motion_can_be_asked_for_with_a_colour_and_a_shape(make_env: MakeEnv) 
 
 def test_reset_options_force_what_is_named_and_how(task: str, make_env: MakeEnv) -> None:
     env = make_env(task, labels="none", size=16)
-    referents = (
-        [Referent(motion=motion) for group in GROUPS for motion in group[:2]]
-        if task == "track_motion"
-        else [Referent(colour="red", shape="cross"), Referent(colour="blue", shape="cube")]
-    )
+    referents = [Referent(colour="red", shape="cross"), Referent(colour="blue", shape="cube")]
+    if task == "track_motion":
+        referents = [Referent(motion=motion) for group in GROUPS for motion in group[:2]]
+    if task == "track_event":
+        referents = [dataclasses.replace(words, event=kind) for words in referents for kind in EVENTS]
     for referent in referents:
         observation, info = env.reset(seed=3, options={"referent": referent})
         assert env.layout.referents[info["privileged"]["target"]] == referent

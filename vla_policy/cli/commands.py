@@ -111,7 +111,7 @@ def tasks(arguments: list[str]) -> int:
     for task, (env_id, _) in TASK_IDS.items():
         env = make_task(task, cameras=("front",))
         env.reset(seed=0)
-        print(f'{task:<14}{env_id:<22}"{env.instruction}"\n{"":<14}success: {type(env).criterion}')
+        print(f'{task:<17}{env_id:<24}"{env.instruction}"\n{"":<17}success: {type(env).criterion}')
         env.close()
     return 0
 
