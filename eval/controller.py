@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from eval.tubes import Tube
 from vla_policy.checkpoint import Checkpoint
 from vla_policy.contract import ActionChunk, Observation
 
@@ -98,6 +99,10 @@ class Controller:
         weights = np.exp(-self.config.ensemble * np.array(list(ages)))
         votes = np.stack([self._plans[-1 - age][:, age] for age in ages])
         return np.tensordot(weights / weights.sum(), votes, axes=1)
+
+    def new_tube(self) -> Tube:
+        """An empty tube for what this policy is going to see."""
+        return Tube(span=(self._frames - 1) * self._stride, stride=self._stride)
 
     def _decide(self) -> None:
         back = [(self._frames - 1 - i) * self._stride for i in range(self._frames)]

@@ -51,9 +51,11 @@ def markdown_table(results: Results) -> str:
         "against policy (95 % interval)",
         "error",
         "box IoU",
+        "m_tIoU",
+        "m_vIoU",
     ]
     header += ["control rate", "episodes", "invalid"]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * 7]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * (len(header) - 2)]
     for task_name, task in results.tasks.items():
         for name, c in in_order(task.conditions).items():
             cells = [
@@ -62,7 +64,7 @@ def markdown_table(results: Results) -> str:
                 rate_and_interval(c.success_rate, c.low, c.high),
                 points_and_interval(c.difference_to_policy),
             ]
-            cells += [centimetres(c.mean_error_m), number(c.box_iou, 2), _control_rate(name, task)]
+            cells += [centimetres(c.mean_error_m), number(c.box_iou, 2), *_tube_measures(c), _control_rate(name, task)]
             cells += [str(c.episodes), str(c.invalid)]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -139,7 +141,7 @@ def _task_view(name: str, task: TaskResult, settings: Mapping[str, Any]) -> dict
     }
 
 
-def _row(name: str, c: ConditionResult, task: TaskResult) -> dict[str, str]:
+def _row(name: str, c: ConditionResult, task: TaskResult) -> dict[str, Any]:
     d = c.difference_to_policy
     followed = c.followed_rate is not None and c.followed_low is not None and c.followed_high is not None
     return {
@@ -154,6 +156,7 @@ def _row(name: str, c: ConditionResult, task: TaskResult) -> dict[str, str]:
         "followed_interval": interval(c.followed_low or 0.0, c.followed_high or 0.0) if followed else "",
         "error": centimetres(c.mean_error_m),
         "box_iou": number(c.box_iou, 2),
+        "tubes": _tube_measures(c),
         "control_rate": _control_rate(name, task),
         "episodes": str(c.episodes),
         "invalid": str(c.invalid),
@@ -241,3 +244,9 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _control_rate(name: str, task: TaskResult) -> str:
     """It is the network's, whatever the condition: shown once."""
     return NONE if name != POLICY or task.control_rate_hz is None else f"{task.control_rate_hz:.0f} Hz"
+
+
+def _tube_measures(condition: ConditionResult) -> list[str]:
+    """m_tIoU and m_vIoU."""
+    tubes = condition.tubes
+    return [NONE] * 2 if tubes is None else [number(x, 2) for x in (tubes.mean_temporal_iou, tubes.mean_tube_iou)]

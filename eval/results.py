@@ -39,6 +39,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from eval.statistics import PairedDifference, paired_difference, wilson_interval
+from eval.tubes import TubeScores, TubeSummary, summarise_tubes
 
 SCHEMA_VERSION = 2
 
@@ -52,7 +53,8 @@ class EpisodeResult:
     `instruction` is what the policy read, `task_instruction` the true one (they differ in the controls).
     `target` names the true target for people ("red ball"). `mean_error_m` is the horizontal distance between
     gripper and target averaged over the judged part, `errors_m` the same distance at every control step.
-    `box_iou` compares the predicted with the true box in the newest frame, averaged over the episode.
+    `box_iou` compares the predicted with the true box in the newest frame, averaged over the episode; `tube` compares
+    all of them and the time of the event.
     `followed_instruction`: success judged against what the read instruction names; None if that is the task.
     `failure` says why in a few words ("wrong target", "lost target", "worker died", ...), "" on success.
     """
@@ -67,6 +69,7 @@ class EpisodeResult:
     mean_error_m: float | None = None
     errors_m: list[float] = field(default_factory=list)
     box_iou: float | None = None
+    tube: TubeScores | None = None
     followed_instruction: bool | None = None
     failure: str = ""
 
@@ -94,8 +97,9 @@ class ConditionResult:
     """All episodes of one condition and what follows from them; built by `summarise_condition`.
 
     `success_rate` with its Wilson interval `low`, `high`; None without episodes. `mean_error_m` and `box_iou`
-    average the episodes that have such a number, failures included. `followed_rate` is the share that did what the
-    instruction they read asks. `difference_to_policy` compares with the `policy` condition on the same seeds.
+    average the episodes that have such a number, failures included, as `tubes` does. `followed_rate` is the share that
+    did what the instruction they read asks. `difference_to_policy` compares with the `policy` condition on the same
+    seeds.
     """
 
     name: str
@@ -106,6 +110,7 @@ class ConditionResult:
     invalid: int
     mean_error_m: float | None = None
     box_iou: float | None = None
+    tubes: TubeSummary | None = None
     followed_rate: float | None = None
     followed_low: float | None = None
     followed_high: float | None = None
@@ -199,6 +204,7 @@ def summarise_condition(
         invalid=sum(not episode.valid for episode in ordered),
         mean_error_m=_mean([episode.mean_error_m for episode in ordered]),
         box_iou=_mean([episode.box_iou for episode in ordered]),
+        tubes=summarise_tubes([episode.tube for episode in ordered]),
         followed_rate=_share(followed),
         followed_low=followed_low,
         followed_high=followed_high,

@@ -18,8 +18,8 @@ import torch
 from eval.controller import Controller, ControllerConfig
 from eval.controls import Condition
 from eval.results import EpisodeResult
+from eval.tubes import Tube, TubeScores, box_ious
 from vla_policy.checkpoint import Checkpoint
-from vla_policy.grounding.boxes import iou_and_giou
 
 if TYPE_CHECKING:
     from envs.tabletop import TabletopEnv
@@ -146,7 +146,8 @@ class _Run:
         self.env, self.seed, self.row, self._condition = env, seed, row, condition
         self._referent, self._instruction = referent, instruction
         self._named: int | None = None
-        self._ious: list[float] = []
+        self._tube: Tube | None = None
+        self._true: list[tuple[bool, np.ndarray, bool]] = []  # of the same moments: part of the event, box, visible
         self.done = False
 
     def reset(self) -> None:
@@ -176,7 +177,8 @@ class _Run:
         target = env.layout.target
         success, stable = bool(info["is_success"]), bool(info["stable"])
         errors = env.judgement.errors[1 : env.step_count + 1, target]
-        judged = errors[len(errors) * 2 // 5 :]
+        judged = env.judgement.errors[env.judged_steps(target), target]
+        box_iou, tube = self._tube_scores()
         failure = ""
         if not stable:
             failure = "unstable simulation"
@@ -192,7 +194,8 @@ class _Run:
             target=env.target_name,
             mean_error_m=float(judged.mean()) if stable else None,
             errors_m=[round(float(e), ERROR_DIGITS) for e in errors] if stable else [],
-            box_iou=float(np.mean(self._ious)) if self._ious else None,
+            box_iou=box_iou,
+            tube=tube,
             followed_instruction=None if self._named is None else stable and bool(env.judge(self._named)),
             failure=failure,
         )
@@ -220,6 +223,19 @@ class _Run:
         secret = self._info["privileged"]
         camera = controller.policy.config.cameras[0]
         wanted = self.env.layout.target if self._named is None else self._named
-        if camera in secret["boxes"] and secret["visible"][camera][wanted]:
-            predicted = controller.chunk.aux.boxes[self.row, -1].float().cpu()
-            self._ious.append(iou_and_giou(predicted, torch.from_numpy(secret["boxes"][camera][wanted]))[0].item())
+        if camera in secret["boxes"]:
+            if self._tube is None:
+                self._tube = controller.new_tube()
+            self._tube.add(self.env.step_count, controller.chunk.aux, self.row)
+            begin, end = secret["events"][wanted]
+            during = begin <= self.env.step_count < end
+            self._true.append((during, secret["boxes"][camera][wanted].copy(), secret["visible"][camera][wanted]))
+
+    def _tube_scores(self) -> tuple[float | None, TubeScores | None]:
+        """Mean box IoU in visible frames, and the tube's scores; None of a policy that shows no boxes."""
+        if self._tube is None:
+            return None, None
+        during, boxes, visible = (np.array(part) for part in zip(*self._true, strict=True))
+        ious = box_ious(np.array(self._tube.boxes), boxes)[visible]
+        scores = self._tube.scores(during, boxes, visible)
+        return float(ious.mean()) if len(ious) else None, scores

@@ -1,0 +1,157 @@
+"""Tubes: a box in every frame of an interval, predicted and true, and how well they agree.
+
+The measures are those for untrimmed videos (Yang et al. 2022, section 4.1, after Zhang et al. 2020). With S_i the
+frames that both intervals hold and S_u those that at least one does, `tIoU = |S_i| / |S_u|` and
+`vIoU = 1 / |S_u| · Σ_{t in S_i} IoU(box_t, true box_t)`. A mean over episodes has an m in front, and vIoU@R is the
+share of episodes above R. Frames in which the target is hidden have no true box: vIoU leaves them out of both sets.
+
+K frames of an episode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vla_policy.contract import Aux
+from vla_policy.grounding.boxes import iou_and_giou
+from vla_policy.grounding.interval import best_interval
+
+Flags = NDArray[np.bool_]
+Boxes = NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TubeScores:
+    """Of one episode, each in [0, 1]: tIoU, vIoU, and the mean box IoU over the visible frames of the true interval;
+    None where there is nothing to compare with.
+    """
+
+    temporal_iou: float | None = None
+    tube_iou: float | None = None
+    box_iou: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TubeSummary:
+    """Of a condition, each in [0, 1]: m_tIoU, m_vIoU, vIoU@0.3, vIoU@0.5, and the mean box IoU over true intervals."""
+
+    episodes: int
+    mean_temporal_iou: float
+    mean_tube_iou: float
+    above_03: float
+    above_05: float
+    mean_box_iou: float
+
+
+def temporal_iou(predicted: Flags, true: Flags) -> float | None:
+    """tIoU of two sets of frames, `(K,)` each; None if both are empty."""
+    union = np.count_nonzero(predicted | true)
+    return float(np.count_nonzero(predicted & true) / union) if union else None
+
+
+def tube_iou(predicted: Flags, boxes: Boxes, true: Flags, true_boxes: Boxes, visible: Flags) -> float | None:
+    """vIoU; flags `(K,)`, boxes `(K, 4)` as (cx, cy, w, h) in [0, 1]. None if no visible frame is in either set."""
+    union = np.count_nonzero((predicted | true) & visible)
+    shared = predicted & true & visible
+    return float(box_ious(boxes, true_boxes)[shared].sum() / union) if union else None
+
+
+def box_ious(boxes: Boxes, true_boxes: Boxes) -> NDArray[np.float64]:
+    """IoU of boxes, frame by frame, `(K,)`."""
+    found = iou_and_giou(torch.from_numpy(np.asarray(boxes, float)), torch.from_numpy(np.asarray(true_boxes, float)))[0]
+    return found.numpy()
+
+
+def summarise_tubes(scores: Sequence[TubeScores | None]) -> TubeSummary | None:
+    """Means over the episodes that have both measures; None if there is none."""
+    known = [s for s in scores if s is not None and s.temporal_iou is not None and s.tube_iou is not None]
+    if not known:
+        return None
+
+    def mean(values: Sequence[float]) -> float:
+        return math.fsum(values) / len(values)
+
+    tubes = [s.tube_iou for s in known if s.tube_iou is not None]
+    return TubeSummary(
+        episodes=len(known),
+        mean_temporal_iou=mean([s.temporal_iou for s in known if s.temporal_iou is not None]),
+        mean_tube_iou=mean(tubes),
+        above_03=mean([float(v > 0.3) for v in tubes]),
+        above_05=mean([float(v > 0.5) for v in tubes]),
+        mean_box_iou=mean([s.box_iou or 0.0 for s in known]),
+    )
+
+
+@dataclass(kw_only=True)
+class Tube:
+    """The tube of an episode so far, as a policy sees it coming: at each moment the box of the newest frame, and the
+    probability that the frame is part of the event, both kept as they were said then.
+
+    Args:
+        span: control steps that the policy's window covers, `(T - 1) · stride`.
+        stride: control steps between two of its frames.
+    """
+
+    span: int
+    stride: int
+    steps: list[int] = field(default_factory=list)
+    boxes: list[list[float]] = field(default_factory=list)
+    during: list[float] = field(default_factory=list)
+    confidence: float | None = None
+    _interval: tuple[int, int] | None = None
+
+    def add(self, step: int, aux: Aux, row: int = 0) -> None:
+        """What the policy says at a control step; `row` of its batch."""
+        assert aux.boxes is not None
+        self.steps.append(step)
+        self.boxes.append(aux.boxes[row, -1].float().cpu().tolist())
+        # One that cannot tell takes everything for the event.
+        self.during.append(1.0 if aux.during is None else float(aux.during[row, -1]))
+        self._interval, self.confidence = None, None
+        if aux.start is not None and aux.end is not None and step <= self.span:
+            first, last, confidence = best_interval(aux.start[row : row + 1].cpu(), aux.end[row : row + 1].cpu())
+            frames = aux.start.shape[1]
+            begin, end = (max(step - (frames - 1 - int(i)) * self.stride, 0) for i in (first, last))
+            # A frame stands for the steps up to the next one.
+            self._interval, self.confidence = (begin, min(end + self.stride - 1, step)), float(confidence)
+
+    @property
+    def interval(self) -> tuple[int, int] | None:
+        """First and last control step of the event. While the policy's window covers the whole episode, its start and
+        end; later, the longest stretch of frames that it took for part of it. None where it sees no event.
+        """
+        if self._interval is not None:
+            # A softmax begins and ends the event somewhere, also where there is none.
+            return self._interval if max(self.during) > 0.5 else None
+        runs: list[list[int]] = []
+        for i, probability in enumerate(self.during):
+            if probability > 0.5:
+                if runs and runs[-1][-1] == i - 1:
+                    runs[-1].append(i)
+                else:
+                    runs.append([i])
+        longest = max(runs, key=len, default=None)
+        return None if longest is None else (self.steps[longest[0]], self.steps[longest[-1]])
+
+    def flags(self) -> Flags:
+        """Which of the moments the interval holds, `(K,)`."""
+        steps, interval = np.array(self.steps), self.interval
+        if interval is None:
+            return np.zeros(len(steps), dtype=bool)
+        return (steps >= interval[0]) & (steps <= interval[1])
+
+    def scores(self, true: Flags, true_boxes: Boxes, visible: Flags) -> TubeScores:
+        """Compare with the truth at the same moments, `(K,)`, `(K, 4)`, `(K,)`."""
+        predicted, boxes = self.flags(), np.array(self.boxes)
+        counted = true & visible
+        return TubeScores(
+            temporal_iou=temporal_iou(predicted, true),
+            tube_iou=tube_iou(predicted, boxes, true, true_boxes, visible),
+            box_iou=float(box_ious(boxes, true_boxes)[counted].mean()) if counted.any() else None,
+        )

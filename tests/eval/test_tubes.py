@@ -1,0 +1,151 @@
+"""Tubes and their measures: cases worked by hand, and what must hold for all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from eval.tubes import Tube, TubeScores, box_ious, summarise_tubes, temporal_iou, tube_iou
+from vla_policy.contract import Aux
+
+WHOLE = [0.5, 0.5, 0.4, 0.4]
+HALF = [0.4, 0.5, 0.2, 0.4]  # the left half of it
+AWAY = [0.1, 0.1, 0.1, 0.1]
+
+
+def flags(text: str) -> np.ndarray:
+    return np.array([c == "1" for c in text])
+
+
+@pytest.mark.parametrize(("predicted", "true", "expected"), [
+    ("01110", "01110", 1.0), ("11100", "00111", 1 / 5), ("11000", "00110", 0.0), ("11111", "01000", 1 / 5),
+    ("00000", "01100", 0.0), ("00000", "00000", None),
+])  # fmt: skip
+def test_temporal_iou_by_hand(predicted: str, true: str, expected: float | None) -> None:
+    assert temporal_iou(flags(predicted), flags(true)) == expected
+
+
+@pytest.mark.parametrize(("boxes", "predicted", "true", "visible", "expected"), [
+    ([WHOLE] * 4, "1111", "1111", "1111", 1.0),
+    ([HALF] * 4, "1111", "1111", "1111", 0.5),
+    # Two shared frames of four in all, one box right and one half right.
+    ([AWAY, WHOLE, HALF, AWAY], "1110", "0111", "1111", (1.0 + 0.5) / 4),
+    ([WHOLE] * 4, "1100", "0011", "1111", 0.0),
+    # The hidden third frame counts on neither side.
+    ([WHOLE, HALF, AWAY, WHOLE], "1111", "1111", "1101", (1.0 + 0.5 + 1.0) / 3),
+    ([WHOLE] * 4, "0000", "0110", "1001", None),
+])  # fmt: skip
+def test_tube_iou_by_hand(
+    boxes: list[list[float]], predicted: str, true: str, visible: str, expected: float | None
+) -> None:
+    got = tube_iou(flags(predicted), np.array(boxes), flags(true), np.array([WHOLE] * 4), flags(visible))
+    assert got == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_what_holds_for_all_tubes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    predicted, true, visible = rng.random((3, 6)) < rng.uniform(0.1, 1.0, (3, 1))
+    boxes, true_boxes = rng.uniform(0.1, 0.9, (2, 6, 4))
+    got = tube_iou(predicted, boxes, true, true_boxes, visible)
+    assert got == tube_iou(true, true_boxes, predicted, boxes, visible)
+    assert temporal_iou(predicted, true) == temporal_iou(true, predicted)
+    if got is None:
+        assert not ((predicted | true) & visible).any()
+        return
+    trimmed = temporal_iou(predicted & visible, true & visible)
+    assert trimmed is not None
+    assert 0 <= got <= trimmed + 1e-12 <= 1 + 2e-12  # boxes can only lose what time leaves
+    if (true & visible).any():
+        assert tube_iou(true, true_boxes, true, true_boxes, visible) == pytest.approx(1)
+
+
+def test_box_ious_frame_by_frame() -> None:
+    np.testing.assert_allclose(box_ious(np.array([WHOLE, HALF, AWAY]), np.array([WHOLE] * 3)), [1, 0.5, 0])
+
+
+def test_means_over_episodes() -> None:
+    scores = [
+        TubeScores(temporal_iou=1.0, tube_iou=0.8, box_iou=0.9),
+        TubeScores(temporal_iou=0.5, tube_iou=0.4, box_iou=0.5),
+        TubeScores(temporal_iou=0.0, tube_iou=0.0, box_iou=0.1),
+        TubeScores(temporal_iou=0.7, tube_iou=0.3, box_iou=0.5),  # not above 0.3
+        None,
+        TubeScores(),
+    ]
+    found = summarise_tubes(scores)
+    assert found is not None
+    assert found.episodes == 4
+    assert found.mean_temporal_iou == pytest.approx(2.2 / 4)
+    assert found.mean_tube_iou == pytest.approx(1.5 / 4)
+    assert (found.above_03, found.above_05) == (0.5, 0.25)
+    assert found.mean_box_iou == pytest.approx(0.5)
+    assert summarise_tubes([None]) is None
+
+
+def aux(start: int | None = None, end: int | None = None, during: float = 0.9, frames: int = 4) -> Aux:
+    """What a policy says that is sure of a window's start and end."""
+    boxes = torch.tensor([[[0.1 * (i + 1), 0.5, 0.1, 0.1] for i in range(frames)]])
+    if start is None or end is None:
+        return Aux(boxes=boxes)
+    eye = torch.eye(frames)
+    return Aux(
+        boxes=boxes,
+        start=0.97 * eye[start : start + 1] + 0.0075,
+        end=0.97 * eye[end : end + 1] + 0.0075,
+        during=torch.full((1, frames), during),
+    )
+
+
+class TestTube:
+    def test_it_grows_by_the_newest_box(self) -> None:
+        tube = Tube(span=6, stride=2)
+        for step in (0, 2, 4):
+            tube.add(step, aux())
+        assert tube.steps == [0, 2, 4]
+        np.testing.assert_allclose(tube.boxes, [[0.4, 0.5, 0.1, 0.1]] * 3)
+        assert tube.interval == (0, 4)  # a policy that cannot tell takes all of it
+        assert tube.confidence is None
+
+    def test_while_the_window_covers_the_episode_start_and_end_count(self) -> None:
+        tube = Tube(span=6, stride=2)
+        for step in range(7):
+            tube.add(step, aux(1, 2))
+        # Frames at 0, 2, 4, 6: from the second one to the end of the third one's time.
+        assert tube.interval == (2, 5)
+        assert tube.flags().tolist() == [False, False, True, True, True, True, False]
+        assert tube.confidence == pytest.approx(0.9775**2)
+
+    def test_before_the_start_the_window_holds_the_first_frame_several_times(self) -> None:
+        tube = Tube(span=6, stride=2)
+        tube.add(0, aux(0, 3))
+        assert tube.interval == (0, 0)
+
+    def test_after_that_the_longest_stretch_counts(self) -> None:
+        tube = Tube(span=6, stride=2)
+        for step, during in zip(range(0, 18, 2), (0.9, 0.1, 0.9, 0.8, 0.7, 0.2, 0.9, 0.1, 0.9), strict=True):
+            tube.add(step, aux(1, 2, during))
+        assert tube.interval == (4, 8)
+
+    def test_where_no_frame_is_part_of_it_there_is_no_event(self) -> None:
+        for last in (2, 40):
+            tube = Tube(span=6, stride=2)
+            for step in range(0, last, 2):
+                tube.add(step, aux(1, 2, 0.2))
+            assert tube.interval is None
+            assert not tube.flags().any()
+
+    def test_scores(self) -> None:
+        tube = Tube(span=6, stride=2)
+        for step in range(7):
+            tube.add(step, aux(1, 2))
+        true = np.array([t in (3, 4, 5, 6) for t in range(7)])
+        right = np.array([[0.4, 0.5, 0.1, 0.1]] * 7)
+        visible = np.array([t != 5 for t in range(7)])
+        scores = tube.scores(true, right, visible)
+        assert scores.temporal_iou == pytest.approx(3 / 5)
+        assert scores.tube_iou == pytest.approx(2 / 4)
+        assert scores.box_iou == pytest.approx(1)
+        none = tube.scores(np.zeros(7, bool), right, visible)
+        assert (none.temporal_iou, none.box_iou) == (0, None)
