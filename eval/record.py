@@ -17,6 +17,8 @@ from eval.controls import CONTROLS
 from eval.overlay import STRIP, Frame, draw_overlay
 from eval.results import EpisodeResult
 from eval.rollout import GROUP, one_thread, run_group
+from eval.timeline import Timeline, draw_timeline
+from eval.tubes import Tube
 from vla_policy.checkpoint import Checkpoint
 from vla_policy.contract import Aux
 
@@ -68,7 +70,8 @@ def record(
     # heat map belong to the picture that they are drawn on.
     onlooker = Controller(checkpoint, 1, ControllerConfig(execute=1))
     scenes: list[Scene] = []
-    sheets: list[Frame] = []  # attention, below the scene
+    sheets: list[Frame] = []  # time and attention, below the scene
+    tube = onlooker.new_tube()
 
     def keep(env: TabletopEnv, seen: dict[str, Any], read: str, action: np.ndarray) -> None:
         believed = None
@@ -80,7 +83,11 @@ def record(
             believed = onlooker.chunk.aux
         scenes.append(view.scene(read, believed, action))
         if believed is not None:
-            sheets.append(attention_sheet(view.picture, heats_of(checkpoint, believed, read), SCALE * PICTURE))
+            sheet = attention_sheet(view.picture, heats_of(checkpoint, believed, read), SCALE * PICTURE)
+            if believed.during is not None:
+                tube.add(env.step_count, believed)
+                sheet = np.concatenate([draw_timeline(_so_far(env, tube), env.step_count, SCALE * PICTURE), sheet])
+            sheets.append(sheet)
 
     try:
         rows: list[int | None] = [None] * GROUP
@@ -107,6 +114,17 @@ def record(
         sheets += [np.full_like(sheets[0], STRIP)] * HOLD  # no decision belongs to the end
         frames = [np.concatenate(both) for both in zip(frames, sheets, strict=True)]
     return Recording(episode=episode, frames=frames, fps=fps)
+
+
+def _so_far(env: TabletopEnv, tube: Tube) -> Timeline:
+    begin, end = env.events[env.layout.target]
+    return Timeline(
+        steps=env.horizon,
+        during=tube.during,
+        predicted=tube.interval,
+        true=(int(begin), int(end) - 1),
+        confidence=tube.confidence,
+    )
 
 
 def heats_of(checkpoint: Checkpoint, believed: Aux, read: str) -> dict[str, Heat]:

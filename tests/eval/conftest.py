@@ -10,7 +10,7 @@ import torch
 
 from envs.arm import AGENT_POS_NAMES
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
-from vla_policy.config import EncoderConfig, FusionConfig, HeadConfig, PolicyConfig
+from vla_policy.config import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import WordTokenizer
@@ -34,6 +34,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wrist_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, looking through the camera at the wrist."""
     return save_tiny(tmp_path_factory.mktemp("wrist") / "checkpoint", replace(CONFIG, cameras=("wrist",)))
+
+
+@pytest.fixture(scope="session")
+def timed_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, made to say when."""
+    config = replace(CONFIG, grounding=GroundingConfig(interval_weight=1.0))
+    return save_tiny(tmp_path_factory.mktemp("timed") / "checkpoint", config)
 
 
 def save_tiny(path: Path, config: PolicyConfig) -> Path:

@@ -100,6 +100,52 @@ def rollout(arguments: list[str]) -> int:
     return 0
 
 
+def ground(arguments: list[str]) -> int:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="vla ground", description=COMMANDS["ground"], exit_on_error=False)
+    parser.add_argument("checkpoint", type=str, help="checkpoint folder, or `default` for the policy that ships")
+    parser.add_argument("--video", type=str, help="a video to look at, such as MP4; needs --instruction")
+    parser.add_argument("--task", type=str, help="a task to act in instead; guessed from the instruction if left out")
+    parser.add_argument("--instruction", type=str, help='what to look for, for example "follow the red ball"')
+    parser.add_argument("--seed", type=int, default=0, help="test seed of the scene")
+    parser.add_argument("--out", type=str, default="runs/ground", help="folder for tube.mp4 and tube.json")
+    parsed = parse(parser, arguments)
+    from envs.episode import split_seed
+    from envs.scene import CONTROL_HZ
+    from eval import ground as grounding
+    from eval.record import guess_task
+    from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
+
+    if parsed.video and (parsed.task or not parsed.instruction):
+        raise ValueError("--video needs --instruction and goes without --task; say what to look for in it")
+    checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
+    out, truth, words = Path(parsed.out), None, parsed.instruction
+    _make_folder(out)
+    if parsed.video:
+        pictures = grounding.read_video(Path(parsed.video))
+        observations = grounding.observations_of(checkpoint, pictures)
+    else:
+        tasks = checkpoint.purpose.tasks
+        task = parsed.task or (guess_task(words, tasks) if words else tasks[0])
+        watched = grounding.watch(checkpoint, task, split_seed("test", parsed.seed), words)
+        pictures, observations, truth, words = (
+            watched.pictures,
+            watched.observations,
+            watched.truth,
+            watched.instruction,
+        )
+    with Progress("ground", len(observations), "moments") as progress:
+        tube = grounding.ground(checkpoint, observations, words, lambda done, _: progress.update(done))
+    film, described = grounding.write_grounding(out, tube, pictures, words, truth)
+    interval = tube.interval
+    said = "no event"
+    if interval is not None:
+        said = f"from {interval[0] / CONTROL_HZ:.1f} s to {(interval[1] + 1) / CONTROL_HZ:.1f} s"
+    print(f"{words!r}: {said}\n{film}\n{described}")
+    return 0
+
+
 def tasks(arguments: list[str]) -> int:
     if arguments and arguments not in (["-h"], ["--help"]):
         raise ValueError(f"vla tasks takes no arguments, got {' '.join(arguments)}")
@@ -294,6 +340,7 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate,
     "compare": compare,
     "rollout": rollout,
+    "ground": ground,
     "tasks": tasks,
     "bench": bench,
 }

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "eval": "success rates with intervals on unseen seeds, with controls, as JSON, table and HTML report",
     "compare": "train and judge many policies on the same data and seeds, as one table and HTML report",
     "rollout": "one episode as a video",
+    "ground": "where and when a video shows what the words mean: boxes and interval, as a video and JSON",
     "tasks": "list the tasks with an example instruction each",
     "bench": "speed of collection and data pipeline as ratios taken side by side, and the experts' success",
     "doctor": "look for what is missing or slow on this machine, and say what to do",

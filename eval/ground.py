@@ -1,0 +1,246 @@
+"""`vla ground`: what a policy believes its words to mean, over a whole video: a box in every frame, and an interval.
+
+The policy watches the video as it would have watched it live: at each moment it knows the frames until then.
+
+K moments, one a control step; V cameras, H W picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from envs.registration import make_task
+from envs.scene import CONTROL_HZ
+from eval.controller import Controller, ControllerConfig
+from eval.controls import CONTROLS
+from eval.overlay import Frame, draw_overlay
+from eval.record import read_instruction
+from eval.results import write_whole
+from eval.rollout import one_thread, run_group
+from eval.timeline import Timeline, draw_timeline
+from eval.tubes import Tube, TubeScores
+from vla_policy.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from envs.tabletop import TabletopEnv
+
+SEEN = 256  # pixels a side of a simulated episode's pictures
+PICTURE = 512  # pixels a side of the film that is written
+
+OnProgress = Callable[[int, int], None]  # moments done, all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What the simulator knows: event flags `(K,)`, boxes `(K, 4)` and visibility `(K,)` of what is named."""
+
+    during: np.ndarray
+    boxes: np.ndarray
+    visible: np.ndarray
+
+
+def ground(
+    checkpoint: Checkpoint,
+    observations: Sequence[dict[str, Any]],
+    instruction: str,
+    on_progress: OnProgress | None = None,
+) -> Tube:
+    """The tube of an instruction over observations as the environments give them, one a control step.
+
+    Raises:
+        ValueError: the instruction has no words, or an observation lacks what the policy sees.
+    """
+    watcher = Controller(checkpoint, 1, ControllerConfig(execute=1))
+    watcher.reset([instruction])
+    tube = watcher.new_tube()
+    with one_thread():
+        for step, seen in enumerate(observations):
+            watcher.act([seen])
+            assert watcher.chunk is not None
+            tube.add(step, watcher.chunk.aux)
+            if on_progress:
+                on_progress(step + 1, len(observations))
+    return tube
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """An episode that the policy acted in: what it saw and was told, larger pictures of the same moments, the truth."""
+
+    observations: list[dict[str, Any]]
+    pictures: list[Frame]
+    instruction: str
+    truth: Truth
+
+
+def watch(checkpoint: Checkpoint, task: str, seed: int, instruction: str | None = None) -> Watched:
+    """Roll out one episode and keep what grounding needs.
+
+    Args:
+        seed: the environment's seed.
+        instruction: what to say; the scene then holds what it names. None takes the task's own words.
+
+    Raises:
+        ValueError: the instruction names nothing the task knows, or the policy cannot do the task.
+    """
+    from envs.rendering import Renderer
+
+    policy = checkpoint.policy
+    referent = None if instruction is None else read_instruction(task, instruction)
+    env = make_task(task, cameras=policy.config.cameras, size=policy.shapes.size)
+    renderer, camera = Renderer(env._model, SEEN), policy.config.cameras[0]
+    observations: list[dict[str, Any]] = []
+    pictures: list[Frame] = []
+    true: list[tuple[bool, np.ndarray, bool]] = []
+    words = ""
+
+    def keep(env: TabletopEnv, seen: dict[str, Any], read: str, _action: np.ndarray) -> None:
+        nonlocal words
+        words = read
+        observations.append(seen)
+        pictures.append(renderer.draw(env._data, camera))
+        secret, target = env.privileged(), env.layout.target
+        begin, end = secret["events"][target]
+        during = bool(begin <= env.step_count < end)
+        true.append((during, secret["boxes"][camera][target].copy(), bool(secret["visible"][camera][target])))
+
+    try:
+        with one_thread():
+            run_group(
+                checkpoint,
+                Controller(checkpoint, 1, ControllerConfig()),
+                [env],
+                [seed],
+                CONTROLS["policy"],
+                on_step=keep,
+                referent=referent,
+                instruction=instruction,
+            )
+    finally:
+        renderer.close()
+        env.close()
+    during, boxes, visible = (np.array(part) for part in zip(*true, strict=True))
+    truth = Truth(during=during, boxes=boxes, visible=visible)
+    return Watched(observations=observations, pictures=pictures, instruction=words, truth=truth)
+
+
+def observations_of(checkpoint: Checkpoint, pictures: Sequence[Frame]) -> list[dict[str, Any]]:
+    """Pictures of one camera, of any size, as observations. What the arm's joints do is unknown: the mean is taken.
+
+    Raises:
+        ValueError: the policy sees several cameras, which one video cannot show.
+    """
+    policy = checkpoint.policy
+    cameras = policy.config.cameras
+    if len(cameras) > 1:
+        raise ValueError(
+            f"the policy sees {len(cameras)} cameras ({', '.join(cameras)}), a video shows one; use --task"
+        )
+    size = policy.shapes.size
+    agent_pos = policy.normaliser.mean.cpu().numpy()
+    return [{"pixels": {cameras[0]: _fitted(picture, size)}, "agent_pos": agent_pos} for picture in pictures]
+
+
+def _fitted(picture: Frame, size: int) -> Frame:
+    """The middle square of a picture, at the policy's resolution."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = Image.fromarray(picture[top : top + side, left : left + side])
+    return np.asarray(square.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)
+
+
+def read_video(path: Path) -> list[Frame]:
+    """The frames of a video at the control rate, `(H, W, 3)` uint8 each.
+
+    Raises:
+        ValueError: there is no such file, it is no video, or it has no frames.
+    """
+    import imageio.v3 as iio
+
+    if not path.is_file():
+        raise ValueError(f"--video {path}: no such file; give a video such as MP4")
+    try:
+        fps = float(iio.immeta(path, plugin="pyav")["fps"])
+        frames = list(iio.imiter(path, plugin="pyav"))
+    except Exception as error:  # noqa: BLE001 - the decoder's own kinds
+        raise ValueError(f"--video {path}: not a readable video ({' '.join(str(error).split())})") from None
+    if not frames or not fps > 0:
+        raise ValueError(f"--video {path}: got {len(frames)} frames at {fps:g} a second, expected one or more")
+    moments = np.arange(0, len(frames) / fps, 1 / CONTROL_HZ)
+    return [np.asarray(frames[min(int(moment * fps), len(frames) - 1)], dtype=np.uint8) for moment in moments]
+
+
+def write_grounding(
+    out: Path, tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Truth | None = None
+) -> tuple[Path, Path]:
+    """Write `tube.mp4` and `tube.json` into `out` and return their paths.
+
+    Args:
+        pictures: what is drawn on, one a moment; the boxes belong to their middle square.
+    """
+    from eval.video import write_mp4
+
+    scores = None if truth is None else tube.scores(truth.during, truth.boxes, truth.visible)
+    film = write_mp4(out / "tube.mp4", draw_tube(tube, pictures, instruction, truth), CONTROL_HZ)
+    described = json.dumps(describe_tube(tube, instruction, scores), indent=1)
+    return film, write_whole(out / "tube.json", described + "\n")
+
+
+def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Truth | None = None) -> list[Frame]:
+    """The pictures with box, interval and certainty. Boxes outside the predicted interval are left out."""
+    inside = tube.flags()
+    timeline = Timeline(
+        steps=len(tube.steps),
+        during=tube.during,
+        predicted=tube.interval,
+        true=None if truth is None else _interval(truth.during),
+        confidence=tube.confidence,
+    )
+    frames = []
+    for step, picture in enumerate(pictures):
+        shown = truth is not None and truth.during[step] and truth.visible[step]
+        scene = draw_overlay(
+            _fitted(picture, PICTURE),
+            instruction=instruction,
+            true_box=truth.boxes[step].tolist() if truth is not None and shown else None,
+            predicted_box=tube.boxes[step] if inside[step] else None,
+            step=step,
+            scale=1,
+        )
+        frames.append(np.concatenate([scene, draw_timeline(timeline, step, scene.shape[1])]))
+    return frames
+
+
+def describe_tube(tube: Tube, instruction: str, scores: TubeScores | None = None) -> dict[str, Any]:
+    """The tube as plain data: seconds, boxes (cx, cy, w, h) in [0, 1], probabilities, and the scores if known."""
+    inside, interval = tube.flags(), tube.interval
+    return {
+        "instruction": instruction,
+        "control_hz": CONTROL_HZ,
+        "interval_s": None if interval is None else [interval[0] / CONTROL_HZ, (interval[1] + 1) / CONTROL_HZ],
+        "confidence": tube.confidence,
+        "temporal_iou": None if scores is None else scores.temporal_iou,
+        "tube_iou": None if scores is None else scores.tube_iou,
+        "moments": [
+            {
+                "time_s": step / CONTROL_HZ,
+                "box": [round(x, 4) for x in box],
+                "event": round(during, 4),
+                "in_tube": bool(part),
+            }
+            for step, box, during, part in zip(tube.steps, tube.boxes, tube.during, inside, strict=True)
+        ],
+    }
+
+
+def _interval(flags: np.ndarray) -> tuple[int, int] | None:
+    at = np.flatnonzero(flags)
+    return (int(at[0]), int(at[-1])) if len(at) else None
