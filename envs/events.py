@@ -77,8 +77,11 @@ EVENTS: dict[str, Templates] = {
 _LAMP = rf"(?:lamp|signal|light(?! (?:{'|'.join(COLOURS)})\b))"  # no light blue ball
 _TURNING = r"(?:turns?|turned|turning|goes|gone|is|becomes|gets|switches|changes|changed|has|shows|shines|from|red|to)"
 # Words about the lamp: its own colour says nothing about the object that is meant.
-_GREEN_LAMP = re.compile(rf"\bgreen {_LAMP}\b|\b{_LAMP}(?: {_TURNING})* green\b|\bred {_LAMP}\b|\b{_LAMP}\b")
-_FOLLOWING = r"\b(?:follow|track|chase|hover|stay over|stay with|stay above|keep\b.* over|move with|go with)\b"
+_GREEN_LAMP = re.compile(rf"\bgreen {_LAMP}\b|\b(?:red )?{_LAMP}(?: {_TURNING})* green\b|\b(?:red )?{_LAMP}\b")
+_FOLLOWING = (
+    r"\b(?:follow(?:ing)?|track(?:ing)?|chas(?:e|ing)|pursu(?:e|ing)|hover(?:ing)?"
+    r"|stay over|stay with|stay above|keep\b.* over|move with|go with)\b"
+)
 _RESTING = r"\b(?:stop|stops|stopped|stands? still|halts?|halted|at rest|to rest)\b"
 # The first kind whose pattern is found in the words is meant.
 _PATTERNS: dict[str, str] = {

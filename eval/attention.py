@@ -73,9 +73,9 @@ def _heat(name: str, weights_QK: Heat, places: Places, words: Sequence[str]) -> 
         visual = places.cameras * places.cells
         return title, weights_QK[visual : visual + len(words), places.newest("vision", visual)].mean(0)
     if read in VISUAL:
-        rows = weights_QK[: len(words)] if reader.endswith("language") else weights_QK
+        rows = weights_QK[: len(words)] if "language" in reader else weights_QK
         return title, rows[:, places.newest(read, weights_QK.shape[1])].mean(0)
-    if reader in VISUAL:
+    if reader in VISUAL and weights_QK.shape[1] > 1:  # one key, as of a bag of words, is all that can be read
         by_word = weights_QK[places.newest(reader, weights_QK.shape[0]), : len(words)]
         chosen = int(by_word.var(0).argmax())
         # Every place reads something: what tells the places apart is what is above the least of them.

@@ -8,7 +8,7 @@ K moments, one a control step; V cameras, H W picture.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ def watch(checkpoint: Checkpoint, task: str, seed: int, instruction: str | None 
         with one_thread():
             run_group(
                 checkpoint,
-                Controller(checkpoint, 1, ControllerConfig()),
+                Controller(checkpoint, 1, ControllerConfig(execute=min(2, policy.config.head.chunk))),
                 [env],
                 [seed],
                 CONTROLS["policy"],
@@ -158,7 +158,7 @@ def _fitted(picture: Frame, size: int) -> Frame:
 
 
 def read_video(path: Path) -> list[Frame]:
-    """The frames of a video at the control rate, `(H, W, 3)` uint8 each.
+    """The middle squares of a video at the control rate, `(PICTURE, PICTURE, 3)` uint8 each.
 
     Raises:
         ValueError: there is no such file, it is no video, or it has no frames.
@@ -169,13 +169,18 @@ def read_video(path: Path) -> list[Frame]:
         raise ValueError(f"--video {path}: no such file; give a video such as MP4")
     try:
         fps = float(iio.immeta(path, plugin="pyav")["fps"])
-        frames = list(iio.imiter(path, plugin="pyav"))
+        pictures: list[Frame] = []
+        # Kept small at once: a minute of a large film would not fit into memory.
+        for number, frame in enumerate(iio.imiter(path, plugin="pyav")):
+            while len(pictures) / CONTROL_HZ < (number + 1) / fps - 1e-9:
+                pictures.append(_fitted(np.asarray(frame, dtype=np.uint8), PICTURE))
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - the decoder's own kinds
         raise ValueError(f"--video {path}: not a readable video ({' '.join(str(error).split())})") from None
-    if not frames or not fps > 0:
-        raise ValueError(f"--video {path}: got {len(frames)} frames at {fps:g} a second, expected one or more")
-    moments = np.arange(0, len(frames) / fps, 1 / CONTROL_HZ)
-    return [np.asarray(frames[min(int(moment * fps), len(frames) - 1)], dtype=np.uint8) for moment in moments]
+    if not pictures:
+        raise ValueError(f"--video {path}: got no frames, expected one or more")
+    return pictures
 
 
 def write_grounding(
@@ -194,7 +199,7 @@ def write_grounding(
     return film, write_whole(out / "tube.json", described + "\n")
 
 
-def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Truth | None = None) -> list[Frame]:
+def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Truth | None = None) -> Iterator[Frame]:
     """The pictures with box, interval and certainty. Boxes outside the predicted interval are left out."""
     inside = tube.flags()
     timeline = Timeline(
@@ -204,7 +209,6 @@ def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Tr
         true=None if truth is None else _interval(truth.during),
         confidence=tube.confidence,
     )
-    frames = []
     for step, picture in enumerate(pictures):
         shown = truth is not None and truth.during[step] and truth.visible[step]
         scene = draw_overlay(
@@ -215,13 +219,14 @@ def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Tr
             step=step,
             scale=1,
         )
-        frames.append(np.concatenate([scene, draw_timeline(timeline, step, scene.shape[1])]))
-    return frames
+        yield np.concatenate([scene, draw_timeline(timeline, step, scene.shape[1])])
 
 
 def describe_tube(tube: Tube, instruction: str, scores: TubeScores | None = None) -> dict[str, Any]:
-    """The tube as plain data: seconds, boxes (cx, cy, w, h) in [0, 1], probabilities, and the scores if known."""
+    """The tube as plain data: seconds, boxes (cx, cy, w, h) in [0, 1], probabilities if the
+    policy tells time, and the scores if known."""
     inside, interval = tube.flags(), tube.interval
+    probabilities: Sequence[float | None] = tube.during or [None] * len(tube.steps)
     return {
         "instruction": instruction,
         "control_hz": CONTROL_HZ,
@@ -233,10 +238,10 @@ def describe_tube(tube: Tube, instruction: str, scores: TubeScores | None = None
             {
                 "time_s": step / CONTROL_HZ,
                 "box": [round(x, 4) for x in box],
-                "event": round(during, 4),
+                "event": None if during is None else round(during, 4),
                 "in_tube": bool(part),
             }
-            for step, box, during, part in zip(tube.steps, tube.boxes, tube.during, inside, strict=True)
+            for step, box, during, part in zip(tube.steps, tube.boxes, probabilities, inside, strict=True)
         ],
     }
 

@@ -95,7 +95,7 @@ def record(
         with one_thread():  # as the evaluation's workers
             [episode] = run_group(
                 checkpoint,
-                Controller(checkpoint, GROUP, controller or ControllerConfig()),
+                Controller(checkpoint, GROUP, controller or ControllerConfig(execute=min(2, policy.config.head.chunk))),
                 [env] * GROUP,
                 rows,
                 shown,

@@ -53,6 +53,8 @@ def markdown_table(results: Results) -> str:
         "box IoU",
         "m_tIoU",
         "m_vIoU",
+        "vIoU@0.3",
+        "vIoU@0.5",
     ]
     header += ["control rate", "episodes", "invalid"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * (len(header) - 2)]
@@ -247,6 +249,8 @@ def _control_rate(name: str, task: TaskResult) -> str:
 
 
 def _tube_measures(condition: ConditionResult) -> list[str]:
-    """m_tIoU and m_vIoU."""
+    """m_tIoU, m_vIoU, vIoU@0.3 and vIoU@0.5."""
     tubes = condition.tubes
-    return [NONE] * 2 if tubes is None else [number(x, 2) for x in (tubes.mean_temporal_iou, tubes.mean_tube_iou)]
+    if tubes is None:
+        return [NONE] * 4
+    return [number(x, 2) for x in (tubes.mean_temporal_iou, tubes.mean_tube_iou, tubes.above_03, tubes.above_05)]

@@ -29,7 +29,8 @@ Boxes = NDArray[np.floating]
 @dataclass(frozen=True, kw_only=True)
 class TubeScores:
     """Of one episode, each in [0, 1]: tIoU, vIoU, and the mean box IoU over the visible frames of the true interval;
-    None where there is nothing to compare with.
+    None where there is nothing to compare with. A policy that does not tell time has no tIoU, and takes every frame for
+    part of the tube.
     """
 
     temporal_iou: float | None = None
@@ -42,11 +43,11 @@ class TubeSummary:
     """Of a condition, each in [0, 1]: m_tIoU, m_vIoU, vIoU@0.3, vIoU@0.5, and the mean box IoU over true intervals."""
 
     episodes: int
-    mean_temporal_iou: float
+    mean_temporal_iou: float | None
     mean_tube_iou: float
     above_03: float
     above_05: float
-    mean_box_iou: float
+    mean_box_iou: float | None
 
 
 def temporal_iou(predicted: Flags, true: Flags) -> float | None:
@@ -69,29 +70,31 @@ def box_ious(boxes: Boxes, true_boxes: Boxes) -> NDArray[np.float64]:
 
 
 def summarise_tubes(scores: Sequence[TubeScores | None]) -> TubeSummary | None:
-    """Means over the episodes that have both measures; None if there is none."""
-    known = [s for s in scores if s is not None and s.temporal_iou is not None and s.tube_iou is not None]
+    """Means over the episodes that have the measure; None if none has a vIoU."""
+    known = [s for s in scores if s is not None and s.tube_iou is not None]
     if not known:
         return None
-
-    def mean(values: Sequence[float]) -> float:
-        return math.fsum(values) / len(values)
-
     tubes = [s.tube_iou for s in known if s.tube_iou is not None]
     return TubeSummary(
         episodes=len(known),
-        mean_temporal_iou=mean([s.temporal_iou for s in known if s.temporal_iou is not None]),
-        mean_tube_iou=mean(tubes),
-        above_03=mean([float(v > 0.3) for v in tubes]),
-        above_05=mean([float(v > 0.5) for v in tubes]),
-        mean_box_iou=mean([s.box_iou or 0.0 for s in known]),
+        mean_temporal_iou=_mean([s.temporal_iou for s in known]),
+        mean_tube_iou=math.fsum(tubes) / len(tubes),
+        above_03=sum(v > 0.3 for v in tubes) / len(tubes),
+        above_05=sum(v > 0.5 for v in tubes) / len(tubes),
+        mean_box_iou=_mean([s.box_iou for s in known]),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 @dataclass(kw_only=True)
 class Tube:
     """The tube of an episode so far, as a policy sees it coming: at each moment the box of the newest frame, and the
-    probability that the frame is part of the event, both kept as they were said then.
+    probability that the frame is part of the event, both kept as they were said then. A policy that does not tell time
+    has no probabilities.
 
     Args:
         span: control steps that the policy's window covers, `(T - 1) · stride`.
@@ -103,32 +106,34 @@ class Tube:
     steps: list[int] = field(default_factory=list)
     boxes: list[list[float]] = field(default_factory=list)
     during: list[float] = field(default_factory=list)
-    confidence: float | None = None
-    _interval: tuple[int, int] | None = None
+    _interval: tuple[int, int, float] | None = None  # first, last, confidence
 
     def add(self, step: int, aux: Aux, row: int = 0) -> None:
         """What the policy says at a control step; `row` of its batch."""
         assert aux.boxes is not None
         self.steps.append(step)
         self.boxes.append(aux.boxes[row, -1].float().cpu().tolist())
-        # One that cannot tell takes everything for the event.
-        self.during.append(1.0 if aux.during is None else float(aux.during[row, -1]))
-        self._interval, self.confidence = None, None
+        if aux.during is not None:
+            self.during.append(float(aux.during[row, -1]))
+        self._interval = None
         if aux.start is not None and aux.end is not None and step <= self.span:
             first, last, confidence = best_interval(aux.start[row : row + 1].cpu(), aux.end[row : row + 1].cpu())
             frames = aux.start.shape[1]
             begin, end = (max(step - (frames - 1 - int(i)) * self.stride, 0) for i in (first, last))
             # A frame stands for the steps up to the next one.
-            self._interval, self.confidence = (begin, min(end + self.stride - 1, step)), float(confidence)
+            self._interval = begin, min(end + self.stride - 1, step), float(confidence)
 
     @property
     def interval(self) -> tuple[int, int] | None:
         """First and last control step of the event. While the policy's window covers the whole episode, its start and
-        end; later, the longest stretch of frames that it took for part of it. None where it sees no event.
+        end; later, the longest stretch of frames that it took for part of it. None where it sees no event; everything
+        where it does not tell.
         """
+        if not self.during:
+            return (self.steps[0], self.steps[-1]) if self.steps else None
         if self._interval is not None:
             # A softmax begins and ends the event somewhere, also where there is none.
-            return self._interval if max(self.during) > 0.5 else None
+            return self._interval[:2] if max(self.during) > 0.5 else None
         runs: list[list[int]] = []
         for i, probability in enumerate(self.during):
             if probability > 0.5:
@@ -138,6 +143,11 @@ class Tube:
                     runs.append([i])
         longest = max(runs, key=len, default=None)
         return None if longest is None else (self.steps[longest[0]], self.steps[longest[-1]])
+
+    @property
+    def confidence(self) -> float | None:
+        """The probability of the interval's start and end, where they were chosen together."""
+        return None if self._interval is None or self.interval is None else self._interval[2]
 
     def flags(self) -> Flags:
         """Which of the moments the interval holds, `(K,)`."""
@@ -151,7 +161,7 @@ class Tube:
         predicted, boxes = self.flags(), np.array(self.boxes)
         counted = true & visible
         return TubeScores(
-            temporal_iou=temporal_iou(predicted, true),
+            temporal_iou=temporal_iou(predicted, true) if self.during else None,
             tube_iou=tube_iou(predicted, boxes, true, true_boxes, visible),
             box_iou=float(box_ious(boxes, true_boxes)[counted].mean()) if counted.any() else None,
         )

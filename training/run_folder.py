@@ -50,17 +50,24 @@ def check_same(out: Path, described: dict[str, Any]) -> None:
     Raises:
         TrainingError: what differs first, as it was and as it is now.
     """
-    before = read_described(out)
-    now = json.loads(json.dumps(described))
-    for section, values in now.items():
-        old = before.get(section, {})
-        changed = [k for k in {**old, **values} if values.get(k) != old.get(k)]
-        if changed:
-            key = changed[0]
+    # What a run does not mention did not exist when it began, and is as it was then: at its default.
+    usual = {"policy": asdict(PolicyConfig()), "train": asdict(TrainConfig()), "data": {}}
+    old = {**_leaves(json.loads(json.dumps(usual))), **_leaves(read_described(out))}
+    now = _leaves(json.loads(json.dumps(described)))
+    for key in {**old, **now}:
+        if now.get(key) != old.get(key):
+            kind = "data" if key.startswith("data.") else "settings"
             raise TrainingError(
-                f"{out}: {section}.{key} was {old.get(key)!r} and is now {values.get(key)!r}; "
-                f"give the same {'data' if section == 'data' else 'settings'} again, or choose another --out"
+                f"{out}: {key} was {old.get(key)!r} and is now {now.get(key)!r}; "
+                f"give the same {kind} again, or choose another --out"
             )
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def check_folder(out: Path, resume: bool, described: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Expert for `track` and `track_motion`: move with the target and close the gap to it."""
+"""Expert for `track`, `track_motion` and `track_occlusion`: move with the target and close the gap to it."""
 
 from __future__ import annotations
 

@@ -41,3 +41,12 @@ def test_tasks_and_cameras_have_to_be_there() -> None:
         RunConfig(tasks=("trak",))
     with pytest.raises(ValueError, match=r"policy\.cameras has 'front', which collect\.cameras does not record"):
         replace(RunConfig(), collect=CollectConfig(cameras=("wrist",)))
+
+
+def test_the_window_of_track_event_spans_its_episode_and_says_when() -> None:
+    from envs.tasks.track_event import HORIZON
+    from vla_policy.cli.options import parse, run_config, run_parser
+
+    policy = run_config(parse(run_parser("train", "", "track_event"), ["--config", "track_event"])).policy
+    assert (policy.frames - 1) * policy.frame_stride >= HORIZON - 1
+    assert policy.grounding.interval_weight > 0

@@ -43,6 +43,8 @@ def test_events_are_read_back_from_every_phrasing(kind: str) -> None:
         ("wait while the purple ball moves, then touch it", "purple", "stop"),
         ("follow the red ball until it comes to rest, then come home", "red", "while"),
         ("so long as the orange ball moves, stay with it", "orange", "while"),
+        ("keep following the blue ball until it stops", "blue", "while"),
+        ("when the red light turns green go to the blue ball", "blue", "lamp"),
     ],
 )
 def test_a_users_own_words(text: str, colour: str, kind: str) -> None:

@@ -67,7 +67,7 @@ def test_a_video_of_any_size_and_rate_is_read(timed: Checkpoint, tmp_path: Path)
     size = timed.policy.shapes.size
     assert observations[0]["pixels"]["front"].shape == (size, size, 3)
     tube = ground(timed, observations, "follow the red ball")
-    frames = draw_tube(tube, pictures, "follow the red ball")
+    frames = list(draw_tube(tube, pictures, "follow the red ball"))
     assert len(frames) == 60
     assert len({frame.shape for frame in frames}) == 1
 

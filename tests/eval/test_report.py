@@ -88,7 +88,7 @@ def test_markdown_table() -> None:
     assert len(table) == 2 + len(CLEAR)
     assert len({line.count("|") for line in table}) == 1
     assert table[2].startswith(
-        "| track | policy | 95.0 % (86.3 to 98.3) | \u2013 | 2.0 cm | 0.60 | \u2013 | \u2013 | 100 Hz | 60 | 0 |"
+        "| track | policy | 95.0 % (86.3 to 98.3) | \u2013 | 2.0 cm | 0.60 |" + 4 * " \u2013 |" + " 100 Hz | 60 | 0 |"
     )
     assert sum("Hz" in line for line in table) == 1  # the policy's, whatever it is shown
     assert "shuffled instruction | 6.7 % (" in "\n".join(table)

@@ -71,17 +71,21 @@ def test_means_over_episodes() -> None:
         TubeScores(temporal_iou=0.5, tube_iou=0.4, box_iou=0.5),
         TubeScores(temporal_iou=0.0, tube_iou=0.0, box_iou=0.1),
         TubeScores(temporal_iou=0.7, tube_iou=0.3, box_iou=0.5),  # not above 0.3
+        TubeScores(tube_iou=0.5),  # of a policy that does not tell time, or without a visible frame in the event
         None,
         TubeScores(),
     ]
     found = summarise_tubes(scores)
     assert found is not None
-    assert found.episodes == 4
+    assert found.episodes == 5
     assert found.mean_temporal_iou == pytest.approx(2.2 / 4)
-    assert found.mean_tube_iou == pytest.approx(1.5 / 4)
-    assert (found.above_03, found.above_05) == (0.5, 0.25)
+    assert found.mean_tube_iou == pytest.approx(2.0 / 5)
+    assert (found.above_03, found.above_05) == (0.6, 0.2)
     assert found.mean_box_iou == pytest.approx(0.5)
     assert summarise_tubes([None]) is None
+    silent = summarise_tubes([TubeScores(tube_iou=0.5)])
+    assert silent is not None
+    assert silent.mean_temporal_iou is None
 
 
 def aux(start: int | None = None, end: int | None = None, during: float = 0.9, frames: int = 4) -> Aux:
@@ -107,6 +111,9 @@ class TestTube:
         np.testing.assert_allclose(tube.boxes, [[0.4, 0.5, 0.1, 0.1]] * 3)
         assert tube.interval == (0, 4)  # a policy that cannot tell takes all of it
         assert tube.confidence is None
+        assert tube.during == []
+        always = np.ones(3, dtype=bool)
+        assert tube.scores(always, np.array(tube.boxes), always).temporal_iou is None
 
     def test_while_the_window_covers_the_episode_start_and_end_count(self) -> None:
         tube = Tube(span=6, stride=2)
@@ -134,6 +141,7 @@ class TestTube:
             for step in range(0, last, 2):
                 tube.add(step, aux(1, 2, 0.2))
             assert tube.interval is None
+            assert tube.confidence is None
             assert not tube.flags().any()
 
     def test_scores(self) -> None:

@@ -146,7 +146,7 @@ sys.exit(7 if result.interrupted else 0)
         ("section", "change", "words"),
         [
             ("train", {"learning_rate": 0.5}, "train.learning_rate was 0.001 and is now 0.5"),
-            ("train", {"augment": AugmentConfig(shift=3)}, "train.augment was"),
+            ("train", {"augment": AugmentConfig(shift=3)}, r"train\.augment\.\w+ was"),
             ("policy", {"width": 32}, "policy.width was 16 and is now 32"),
         ],
     )
@@ -240,6 +240,19 @@ sys.exit(7 if result.interrupted else 0)
         ):
             with pytest.raises(TrainingError, match=f"^{run}: {words} again, or choose another --out$"):
                 check_same(run, describe(policy_config, changed, [given]))
+
+    def test_settings_that_a_run_does_not_mention_were_at_their_default(
+        self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path
+    ) -> None:
+        data, run = write_small(), tmp_path / "run"
+        train(policy_config, replace(config, steps=1), [data], run)
+        described = json.loads((run / "config.json").read_text())
+        del described["policy"]["grounding"]["norm"]
+        (run / "config.json").write_text(json.dumps(described))
+        check_same(run, describe(policy_config, replace(config, steps=1), [data]))
+        post = replace(policy_config, grounding=replace(policy_config.grounding, norm="post"))
+        with pytest.raises(TrainingError, match=r"policy\.grounding\.norm was 'pre' and is now 'post'"):
+            check_same(run, describe(post, replace(config, steps=1), [data]))
 
     def test_damaged_files_of_the_run_are_named(
         self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path, stop_at: StopAt

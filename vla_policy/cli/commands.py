@@ -139,8 +139,12 @@ def ground(arguments: list[str]) -> int:
         tube = grounding.ground(checkpoint, observations, words, lambda done, _: progress.update(done))
     film, described = grounding.write_grounding(out, tube, pictures, words, truth)
     interval = tube.interval
-    said = "no event"
-    if interval is not None:
+    said = (
+        "no event"
+        if tube.during
+        else "boxes only: this policy was not trained to tell when (grounding.interval_weight)"
+    )
+    if interval is not None and tube.during:
         said = f"from {interval[0] / CONTROL_HZ:.1f} s to {(interval[1] + 1) / CONTROL_HZ:.1f} s"
     print(f"{words!r}: {said}\n{film}\n{described}")
     return 0

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,16 @@ class _Shared:
     out: Path
     threads: int
     evaluation: list[str]
+    data_prints: list[str]
 
-    def settings(self) -> dict[str, Any]:
-        """What a row's outcome rests on beside the row itself: one that was made otherwise has to be made again."""
+    def settings(self, row: Row) -> dict[str, Any]:
+        """What a row's outcome rests on: one that was made otherwise has to be made again."""
         budget = {"samples": self.grid.samples, "seconds": self.grid.seconds}
-        data = [fingerprint_of(d) for d in self.datasets]
-        return {"run": self.grid.run, **budget, "data": data, "evaluation": self.evaluation}
+        config = configured(self.grid.run, row.changes)
+        parts = {name: asdict(getattr(config, name)) for name in ("policy", "train", "eval")}
+        made = {**parts, **budget, "data": self.data_prints, "evaluation": self.evaluation}
+        plain: dict[str, Any] = json.loads(json.dumps(made))  # as it is read back
+        return plain
 
 
 def compare(arguments: list[str]) -> int:
@@ -73,14 +77,18 @@ def compare(arguments: list[str]) -> int:
         configured(grid.run, row.changes)
     out = Path(parsed.out)
     data = Path(parsed.data) if parsed.data else out / "data"
-    evaluation = [f"--{name}={getattr(parsed, name)}" for name in ("episodes", "controls") if getattr(parsed, name)]
+    evaluation = [
+        f"--{name}={getattr(parsed, name)}" for name in ("episodes", "controls") if getattr(parsed, name) is not None
+    ]
+    datasets = collect_all(config, data)
     shared = _Shared(
         grid=grid,
-        datasets=collect_all(config, data),
+        datasets=datasets,
         data=data.resolve(),
         out=out.resolve(),
         threads=max(1, usable_cores() // parsed.jobs),
         evaluation=evaluation,
+        data_prints=[fingerprint_of(d) for d in datasets],
     )
     outcomes = _run_all(shared, parsed.jobs)
     # Costs are measured when nothing else runs, one after the other in this process: only so can they be compared.
@@ -127,12 +135,12 @@ def _run_all(shared: _Shared, jobs: int) -> list[RowOutcome]:
 
     done: dict[str, RowOutcome] = {}
     running = _Running()
-    rows, settings = shared.grid.rows, shared.settings()
+    rows = shared.grid.rows
     with Progress("compare", len(rows), "rows") as progress, ThreadPoolExecutor(jobs) as pool:
         waiting: dict[Future[RowOutcome], Row] = {}
         for row in rows:
             before = load_row(_folder(shared, row))
-            if before is not None and not before.failure and before.settings == settings:
+            if before is not None and not before.failure and before.settings == shared.settings(row):
                 done[row.name] = before
             else:
                 waiting[pool.submit(_run_row, shared, row, running)] = row
@@ -161,12 +169,13 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
     folder = _folder(shared, row)
     train = folder / "train"
     config = configured(shared.grid.run, row.changes)
-    # A row that was begun goes on with the threads it had: its weights depend on them.
-    begun = (train / CONFIG).is_file()
-    threads = read_described(train)["train"]["threads"] if begun else shared.threads
-    common = [*_options(shared.grid.run, row.changes), f"--train.seed={row.seed}", f"--train.threads={threads}"]
-    outcome = RowOutcome(variant=row.variant, seed=row.seed, changes=row.changes, settings=shared.settings())
+    outcome = RowOutcome(variant=row.variant, seed=row.seed, changes=row.changes, settings=shared.settings(row))
     try:
+        # A row that was begun goes on with the threads it had: its weights depend on them.
+        threads = shared.threads
+        if (train / CONFIG).is_file():
+            threads = int(read_described(train).get("train", {}).get("threads", threads))
+        common = [*_options(shared.grid.run, row.changes), f"--train.seed={row.seed}", f"--train.threads={threads}"]
         steps = _steps(shared, config, common, folder, running)
         if is_finished(train):
             trained = replace(config.train, steps=steps, seed=row.seed, threads=threads)

@@ -19,7 +19,7 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class VoteFusion(Fusion):
     """Each voter knows the sentence, or it could not know what is wanted, and looks at something of its own:
 
-    - spatial: the newest frame alone, at the places the sentence points at;
+    - spatial: what the encoder says of the newest frame, at the places the sentence points at;
     - temporal: the newest moment with its motion, at the places the sentence points at;
     - language: the words, each after having read the newest moment.
     """
