@@ -38,11 +38,16 @@ def write_comparison(entries: Sequence[Entry], out: Path) -> Path:
     return write_whole(out / "comparison.html", page)
 
 
+def short_title(variant: str) -> str:
+    """A row's changes for people: "fusion=vote,fusion.rule=soft" → "fusion vote, rule soft"."""
+    return ", ".join(part.split(".")[-1].replace("=", " ").replace("_", " ") for part in variant.split(","))
+
+
 def bars(entries: Sequence[Entry]) -> str | None:
     """Success of every variant with its interval; dots are the single training seeds."""
     drawn = [
         Bar(
-            title=entry.variant,
+            title=short_title(entry.variant),
             rate=entry.success.rate,
             low=entry.success.low,
             high=entry.success.high,
@@ -79,7 +84,12 @@ def _point(axes: Axes, entry: Entry, success: Rate, cost: float, *, first: bool)
     axes.plot([cost, cost], [success.low, success.high], color=colour, linewidth=1.4)
     axes.plot([cost], [success.rate], "o", color=colour, markersize=7 if first else 5)
     axes.annotate(
-        entry.variant, (cost, success.rate), (5, 4), textcoords="offset points", fontsize=8, color=STAND_IN["ink"]
+        short_title(entry.variant),
+        (cost, success.rate),
+        (5, 4),
+        textcoords="offset points",
+        fontsize=8,
+        color=STAND_IN["ink"],
     )
 
 
@@ -99,7 +109,7 @@ def _task_view(task: str, entries: Sequence[Entry]) -> dict[str, Any]:
 def _row(entry: Entry, controls: Sequence[str]) -> dict[str, Any]:
     success, d, cost = entry.success, entry.difference, entry.cost
     return {
-        "variant": entry.variant,
+        "variant": short_title(entry.variant),
         "seeds": str(len(entry.seeds)),
         "rate": rate_text(success),
         "interval": interval(success.low, success.high) if success else "",

@@ -6,6 +6,7 @@ How they get the page's font and colours is in `eval.svg`.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from eval.svg import STAND_IN, STYLE, new_figure, to_svg
 
 # Conditions that the policy should pass as well; all others but the expert take away something it needs.
 VARIANTS = ("held_out_phrasing", "unseen_combination")
+
+TITLE_WIDTH = 28  # characters of a line beside a bar: more would leave no room for the bars
 
 
 def condition_role(name: str) -> str:
@@ -49,7 +52,9 @@ def rate_bars(bars: Sequence[Bar], description: str) -> str | None:
     if not bars:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(0.36 * len(bars) + 0.75)
+        titles = [textwrap.fill(bar.title, TITLE_WIDTH) for bar in bars]
+        lines = max(title.count("\n") + 1 for title in titles)
+        figure, axes = new_figure(max(0.36, 0.19 * lines) * len(bars) + 0.75)
         for row, bar in enumerate(bars):
             axes.barh(row, bar.rate, height=0.58, color=STAND_IN[bar.colour], linewidth=0)
             axes.plot([bar.low, bar.high], [row, row], color=STAND_IN["ink"], linewidth=1.4)
@@ -66,7 +71,7 @@ def rate_bars(bars: Sequence[Bar], description: str) -> str | None:
                 fontweight="bold" if bar.bold else "normal",
                 transform=axes.get_yaxis_transform(),
             )
-        axes.set_yticks(range(len(bars)), [bar.title for bar in bars])
+        axes.set_yticks(range(len(bars)), titles)
         axes.tick_params(axis="y", length=0, labelcolor=STAND_IN["ink"])
         axes.set_ylim(len(bars) - 0.5, -0.5)
         axes.set_xlim(0.0, 1.0)

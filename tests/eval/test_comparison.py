@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from eval.comparison import RESULTS, RowOutcome, comparison_table, load_row, save_row, summarise
-from eval.comparison_report import write_comparison
+from eval.comparison_report import bars, short_title, write_comparison
 from eval.cost import Cost
 from eval.results import CheckpointInfo, EpisodeResult, Results, TaskResult, save_results, summarise_condition
 from eval.statistics import paired_difference, wilson_interval
@@ -76,6 +77,16 @@ def test_the_table_and_the_page_show_all_of_it(rows: list[tuple[RowOutcome, Path
     for words in ("reference", "other", "40.0 %", "out of memory", "<svg", "single training seeds"):
         assert words in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+
+
+def test_long_names_leave_room_for_the_bars(rows: list[tuple[RowOutcome, Path]]) -> None:
+    """A plot whose axes collapse warns, and warnings are errors here."""
+    long = "fusion=intermediate,fusion.interaction=bidirectional,fusion.position=multi"
+    assert short_title(long) == "fusion intermediate, interaction bidirectional, position multi"
+    renamed = [(replace(outcome, variant=outcome.variant.replace("other", long)), folder) for outcome, folder in rows]
+    drawn = bars(summarise(renamed, ["track"]))
+    assert drawn is not None
+    assert "position multi" in drawn
 
 
 def test_rows_are_kept_on_disk(tmp_path: Path) -> None:
