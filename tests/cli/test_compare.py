@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,3 +71,23 @@ def test_a_mistake_in_the_last_row_comes_to_light_first(
     assert "--policy.encoder.nmae" in told
     assert "did you mean" in told
     assert not Path("out").exists()
+
+
+def test_threads_do_not_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser changes the working directory while it reads: done in threads, results once went elsewhere."""
+    from vla_policy.cli import compare
+
+    parsed_in = set()
+    original = compare.configured
+
+    def watched(run: str, changes: dict[str, Any]) -> Any:
+        parsed_in.add(threading.current_thread())
+        return original(run, changes)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "configured", watched)
+    monkeypatch.setattr(compare._Running, "run", lambda *_: (_ for _ in ()).throw(compare._RowError("not run")))
+    Path("grid.yaml").write_text(GRID)
+    assert main(["compare", "grid.yaml", "--out", "out", "--episodes", "2", "--jobs", "2"]) == 1
+    assert parsed_in == {threading.main_thread()}
+    assert Path("out/table.md").is_file()

@@ -40,11 +40,12 @@ class _Shared:
     threads: int
     evaluation: list[str]
     data_prints: list[str]
+    configs: dict[str, RunConfig]  # by the row's name
 
     def settings(self, row: Row) -> dict[str, Any]:
         """What a row's outcome rests on: one that was made otherwise has to be made again."""
         budget = {"samples": self.grid.samples, "seconds": self.grid.seconds}
-        config = configured(self.grid.run, row.changes)
+        config = self.configs[row.name]
         parts = {name: asdict(getattr(config, name)) for name in ("policy", "train", "eval")}
         made = {**parts, **budget, "data": self.data_prints, "evaluation": self.evaluation}
         plain: dict[str, Any] = json.loads(json.dumps(made))  # as it is read back
@@ -73,8 +74,9 @@ def compare(arguments: list[str]) -> int:
         raise ValueError(f"--jobs {parsed.jobs} must be at least 1")
     grid = read_grid(Path(parsed.grid))
     config = configured(grid.run, {})
-    for row in grid.rows:  # a mistake in the last row should not come to light after hours
-        configured(grid.run, row.changes)
+    # All of them now: a mistake in the last row should not come to light after hours, and the parser changes the
+    # working directory while it reads, which threads must not do.
+    configs = {row.name: configured(grid.run, row.changes) for row in grid.rows}
     out = Path(parsed.out)
     data = Path(parsed.data) if parsed.data else out / "data"
     evaluation = [
@@ -89,11 +91,12 @@ def compare(arguments: list[str]) -> int:
         threads=max(1, usable_cores() // parsed.jobs),
         evaluation=evaluation,
         data_prints=[fingerprint_of(d) for d in datasets],
+        configs=configs,
     )
     outcomes = _run_all(shared, parsed.jobs)
     # Costs are measured when nothing else runs, one after the other in this process: only so can they be compared.
     for i, row in enumerate(grid.rows):
-        outcomes[i] = _with_cost(outcomes[i], _folder(shared, row), configured(grid.run, row.changes))
+        outcomes[i] = _with_cost(outcomes[i], _folder(shared, row), configs[row.name])
         save_row(outcomes[i], _folder(shared, row))
     folders = [_folder(shared, row) for row in grid.rows]
     entries = summarise(list(zip(outcomes, folders, strict=True)), config.tasks)
@@ -168,7 +171,7 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
 
     folder = _folder(shared, row)
     train = folder / "train"
-    config = configured(shared.grid.run, row.changes)
+    config = shared.configs[row.name]
     outcome = RowOutcome(variant=row.variant, seed=row.seed, changes=row.changes, settings=shared.settings(row))
     try:
         # A row that was begun goes on with the threads it had: its weights depend on them.
