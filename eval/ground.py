@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from envs.reading import read_instruction
 from envs.registration import make_task
 from envs.scene import CONTROL_HZ
 from eval.controller import Controller, ControllerConfig
 from eval.controls import CONTROLS
 from eval.overlay import Frame, draw_overlay
-from eval.record import read_instruction
 from eval.results import write_whole
 from eval.rollout import one_thread, run_group
 from eval.timeline import Timeline, draw_timeline

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from envs.instructions import Referent, read_object
+from envs.reading import read_instruction
 from envs.registration import make_task
 from eval.attention import Heat, Places, attention_sheet, heat_maps
 from eval.controller import Controller, ControllerConfig
@@ -134,44 +134,6 @@ def heats_of(checkpoint: Checkpoint, believed: Aux, read: str) -> dict[str, Heat
     places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.looks)
     maps = {name: weights[0] for name, weights in believed.attention.items()}
     return heat_maps(maps, places, checkpoint.tokenizer.pieces(read))
-
-
-def read_instruction(task: str, text: str) -> Referent:
-    """What a user's words mean in this task.
-
-    Raises:
-        ValueError: they name nothing the task knows.
-    """
-    from envs.events import read_event
-    from envs.tasks.track_motion import read_motion
-
-    if task == "track_event":
-        return read_event(text)
-    return read_motion(text) if task == "track_motion" else read_object(text)
-
-
-def guess_task(text: str, tasks: tuple[str, ...]) -> str:
-    """The task that fits a user's words best, out of those the policy knows.
-
-    Words that say when to act mean `track_event`, words of motion `track_motion`; otherwise verbs of staying mean
-    `track` and the rest `reach`.
-    """
-    from envs.events import read_kind
-    from envs.tasks.track_motion import read_motion
-
-    if "track_event" in tasks and read_kind(text) is not None:
-        return "track_event"
-    if "track_motion" in tasks:
-        try:
-            read_motion(text)
-        except ValueError:
-            pass
-        else:
-            return "track_motion"
-    staying = ("track", "follow", "stay", "keep", "chase", "hover", "after", "with")
-    preferred = "track" if any(word in text.lower() for word in staying) else "reach"
-    others = (task for task in tasks if task not in ("track_motion", "track_event"))
-    return preferred if preferred in tasks else next(others, tasks[0])
 
 
 def film(recording: Recording, path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Films of rollouts, and reading a user's own words."""
+"""Films of rollouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from envs.registration import make_task
 from eval import record as module
 from eval.controller import Controller, ControllerConfig
 from eval.evaluate import EvalConfig, evaluate
-from eval.record import HOLD, film, guess_task, record
+from eval.record import HOLD, film, record
 from vla_policy.checkpoint import load_checkpoint
 
 SEED = 5
@@ -130,28 +130,9 @@ def test_an_instruction_that_names_no_one_thing_is_refused(tiny_checkpoint: Path
         record(load_checkpoint(tiny_checkpoint), "track", 5, instruction=text)
 
 
-def test_the_task_is_guessed_from_the_words() -> None:
-    tasks = ("reach", "track", "track_motion")
-    assert guess_task("touch the red ball", tasks) == "reach"
-    assert guess_task("stay over the red ball", tasks) == "track"
-    assert guess_task("follow the ball moving clockwise", tasks) == "track_motion"
-    assert guess_task("stay over the red ball", ("reach",)) == "reach"
-
-
 def test_a_policy_that_tells_time_gets_a_timeline(timed_checkpoint: Path, tiny_checkpoint: Path) -> None:
     shapes = {}
     for path in (timed_checkpoint, tiny_checkpoint):
         recording = record(load_checkpoint(path), "track", SEED)
         [shapes[path]] = {frame.shape for frame in recording.frames}
     assert shapes[timed_checkpoint][0] > shapes[tiny_checkpoint][0]
-
-
-@pytest.mark.parametrize(("text", "tasks", "task"), [
-    ("follow the red ball while it moves", ("track", "track_event"), "track_event"),
-    ("when the lamp turns green, go to the blue cube", ("track", "track_event"), "track_event"),
-    ("wait until the yellow cube stops, then touch it", ("track_motion", "track_event"), "track_event"),
-    ("follow the one that keeps stopping", ("track", "track_motion", "track_event"), "track_motion"),
-    ("follow the red ball", ("track_event", "track_occlusion"), "track_occlusion"),
-])  # fmt: skip
-def test_words_of_time_choose_their_task(text: str, tasks: tuple[str, ...], task: str) -> None:
-    assert guess_task(text, tasks) == task

@@ -85,7 +85,8 @@ def rollout(arguments: list[str]) -> int:
     parser.add_argument("--video", type=str, default="rollout.mp4", help="MP4 file, or animated WebP by its ending")
     parsed = parse(parser, arguments)
     from envs.episode import split_seed
-    from eval.record import film, guess_task, record
+    from envs.reading import guess_task
+    from eval.record import film, record
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
     checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
@@ -112,9 +113,9 @@ def ground(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, default="runs/ground", help="folder for tube.mp4 and tube.json")
     parsed = parse(parser, arguments)
     from envs.episode import split_seed
+    from envs.reading import guess_task
     from envs.scene import CONTROL_HZ
     from eval import ground as grounding
-    from eval.record import guess_task
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
     if parsed.video and (parsed.task or not parsed.instruction):

@@ -1,0 +1,22 @@
+import pytest
+
+from envs.reading import guess_task
+
+
+def test_the_task_is_guessed_from_the_words() -> None:
+    tasks = ("reach", "track", "track_motion")
+    assert guess_task("touch the red ball", tasks) == "reach"
+    assert guess_task("stay over the red ball", tasks) == "track"
+    assert guess_task("follow the ball moving clockwise", tasks) == "track_motion"
+    assert guess_task("stay over the red ball", ("reach",)) == "reach"
+
+
+@pytest.mark.parametrize(("text", "tasks", "task"), [
+    ("follow the red ball while it moves", ("track", "track_event"), "track_event"),
+    ("when the lamp turns green, go to the blue cube", ("track", "track_event"), "track_event"),
+    ("wait until the yellow cube stops, then touch it", ("track_motion", "track_event"), "track_event"),
+    ("follow the one that keeps stopping", ("track", "track_motion", "track_event"), "track_motion"),
+    ("follow the red ball", ("track_event", "track_occlusion"), "track_occlusion"),
+])  # fmt: skip
+def test_words_of_time_choose_their_task(text: str, tasks: tuple[str, ...], task: str) -> None:
+    assert guess_task(text, tasks) == task
