@@ -142,6 +142,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Whether the episode so far succeeds if object `index` was meant."""
         raise NotImplementedError
 
+    def fault(self, index: int) -> str:
+        """What went wrong if object `index` was meant, in a few words, where the task knows better than a distance."""
+        return ""
+
     def judged_steps(self, index: int) -> slice:
         """Of `judgement`, the steps so far in which the gripper ought to be at object `index`: the last 60 %."""
         return slice(self._step * 2 // 5 + 1, self._step + 1)

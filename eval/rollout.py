@@ -205,6 +205,8 @@ class _Run:
         env = self.env
         if any(env.judge(i) for i in range(len(env.layout.objects))):
             return "wrong target"
+        if fault := env.fault(env.layout.target):
+            return fault
         close = judged < NEAR
         if not close.any():
             return "never near the target"

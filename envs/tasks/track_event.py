@@ -90,21 +90,28 @@ class TrackEventEnv(TabletopEnv):
         return HOME + self.np_random.uniform(-HOME_JITTER, HOME_JITTER, 3)
 
     def judge(self, index: int) -> bool:
+        return not self.fault(index)
+
+    def fault(self, index: int) -> str:
         start, end = self.events[index]
         words = self.layout.referents[index]
         assert words is not None
         at_home: np.ndarray = np.linalg.norm(self.judgement.hands - HOME, axis=1) <= HOME_TOLERANCE
         if not at_home[: start + 1].all():
-            return False
+            return "left home before the event"
         errors, heights = self.judgement.errors[start : end + 1, index], self.judgement.heights[start : end + 1, index]
         if words.event == "stop":
             held = np.hypot(errors, heights - HOVER) < TOUCH_TOLERANCE
             begun = np.flatnonzero(np.lib.stride_tricks.sliding_window_view(held, HOLD).all(axis=1))
-            return len(begun) > 0 and bool(begun[0] <= ARRIVAL)
+            return "" if len(begun) and begun[0] <= ARRIVAL else "did not touch the target in time"
         near = errors <= TOLERANCE
-        if not near[: ARRIVAL + 1].any() or not _mostly(near[ARRIVAL:]):
-            return False
-        return words.event != "while" or _mostly(at_home[end + RETURN :])
+        if not near[: ARRIVAL + 1].any():
+            return "not at the target in time"
+        if not _mostly(near[ARRIVAL:]):
+            return "did not stay at the target"
+        if words.event == "while" and not _mostly(at_home[end + RETURN :]):
+            return "not home in time after the event"
+        return ""
 
     def judged_steps(self, index: int) -> slice:
         """Those of the event, after the time to get there."""

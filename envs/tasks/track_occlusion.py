@@ -50,10 +50,15 @@ class TrackOcclusionEnv(TrackEnv):
         return Layout(objects=objects, paths=paths, target=0, referents=referents, screen=screen)
 
     def judge(self, index: int) -> bool:
+        return tracked(self.judgement, index) and not self.fault(index)
+
+    def fault(self, index: int) -> str:
+        if not tracked(self.judgement, index):
+            return ""
         judged = hidden_steps(self.layout, index)
         judged[:-JUDGED_STEPS] = False
         near = self.judgement.errors[judged, index] <= HIDDEN_TOLERANCE
-        return tracked(self.judgement, index) and bool(np.count_nonzero(near) >= HIDDEN_SHARE * len(near))
+        return "" if np.count_nonzero(near) >= HIDDEN_SHARE * len(near) else "lost the target under the screen"
 
 
 def hidden_steps(layout: Layout, index: int) -> np.ndarray:

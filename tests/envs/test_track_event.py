@@ -193,7 +193,10 @@ def test_going_at_once_or_never_fails(kind: str, make_env: MakeEnv) -> None:
     env = make_env("track_event", cameras=("front",), labels="none", size=16)
     for seed in range(3):
         assert not run(env, seed, always_active, referent=replace(BALL, event=kind))
+        assert env.fault(0) == "left home before the event"
         assert not run(env, seed, lambda secret, step: np.zeros(3), referent=replace(BALL, event=kind))
+        never = "did not touch the target in time" if kind == "stop" else "not at the target in time"
+        assert env.fault(0) == never
 
 
 @pytest.mark.parametrize("kind", sorted(EVENTS))
@@ -213,7 +216,9 @@ def test_not_coming_back_fails(make_env: MakeEnv) -> None:
     def stay(secret: dict[str, Any], step: int) -> np.ndarray:
         return always_active(secret, step) if step >= secret["events"][0, 0] else expert(secret, step)
 
-    assert not any(run(env, seed, stay, referent=replace(BALL, event="while")) for seed in range(4))
+    for seed in range(4):
+        assert not run(env, seed, stay, referent=replace(BALL, event="while"))
+        assert env.fault(0) == "not home in time after the event"
 
 
 def test_who_follows_the_words_for_another_object_is_judged_to_have_done_so(make_env: MakeEnv) -> None:

@@ -128,6 +128,7 @@ def test_in_hiding_it_is_judged_more_strictly_than_in_sight(make_env: MakeEnv) -
     env.reset(seed=0)
     env.judgement.errors[:] = HIDDEN_TOLERANCE + 0.005
     assert not env.judge(0)
+    assert env.fault(0) == "lost the target under the screen"
     env.judgement.errors[hidden_steps(env.layout, 0)] = HIDDEN_TOLERANCE
     assert env.judge(0)
     env.judgement.errors[~hidden_steps(env.layout, 0)] = 0.05  # and in sight as `track` is

@@ -77,6 +77,13 @@ def test_failures_are_diagnosed_by_distance(near: int, diagnosis: str, env: Tabl
     assert run._diagnose(errors) == diagnosis
 
 
+def test_a_task_that_knows_what_went_wrong_is_asked_first(env: TabletopEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    env.reset(seed=0)
+    monkeypatch.setattr(env, "fault", lambda index: f"dropped {index}")
+    run = _Run(env, 0, 0, CONTROLS["policy"], None, None)
+    assert run._diagnose(np.zeros(60)) == f"dropped {env.layout.target}"
+
+
 def test_the_predicted_box_is_compared_with_the_true_one(
     checkpoint: Checkpoint, env: TabletopEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:

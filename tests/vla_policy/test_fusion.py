@@ -185,29 +185,29 @@ class TestIntermediate:
         mask = torch.arange(L) < torch.tensor([5, 3, 1])[:, None]
         mean_l, mean_v = masked_mean(l, mask)[:, None], v.mean(1, keepdim=True)
 
-        said = INTERACTIONS["hadamard"](D, HEADS)(v, l, mask)
+        said = INTERACTIONS["hadamard"](D, HEADS, D)(v, l, mask)
         torch.testing.assert_close(said[0], v * mean_l)
         torch.testing.assert_close(said[1], l * mean_v)
 
-        said = INTERACTIONS["matrix"](D, HEADS)(v, l, mask)
+        said = INTERACTIONS["matrix"](D, HEADS, D)(v, l, mask)
         for b, words in enumerate((5, 3, 1)):
             affinity = v[b] @ l[b, :words].T / D**0.5
             torch.testing.assert_close(said[0][b], affinity @ l[b, :words] / words)
             torch.testing.assert_close(said[1][b, :words], affinity.T @ v[b] / N)
 
-        mlp = INTERACTIONS["concat_mlp"](D, HEADS)
+        mlp = INTERACTIONS["concat_mlp"](D, HEADS, D)
         said = mlp(v, l, mask)
         for side, (x, mean) in enumerate(((v, mean_l), (l, mean_v))):
             weight = torch.cat([mlp.own[side].weight, mlp.other[side].weight], dim=1)
             hidden = torch.relu(torch.cat([x, mean.expand_as(x)], -1) @ weight.T + mlp.own[side].bias)
             torch.testing.assert_close(said[side], mlp.last[side](hidden))
 
-        both = INTERACTIONS["bidirectional"](D, HEADS)
+        both = INTERACTIONS["bidirectional"](D, HEADS, D)
         said = both(v, l, mask)
         assert isinstance(both.vision_reads, Attention)
         torch.testing.assert_close(said[0], both.vision_reads(v, l, mask)[0])
         torch.testing.assert_close(said[1], both.language_reads(l, v)[0])
-        assert INTERACTIONS["attention"](D, HEADS)(v, l, mask)[1] is None
+        assert INTERACTIONS["attention"](D, HEADS, D)(v, l, mask)[1] is None
 
     @pytest.mark.parametrize("interaction", sorted(INTERACTIONS))
     def test_both_sides_go_on_from_what_they_were_told(self, interaction: str) -> None:

@@ -17,24 +17,31 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 Said = tuple[Tensor, Tensor | None, dict[str, Tensor]]  # for vision, for language, attention maps
 
 
-class Hadamard(nn.Module):
-    """`f_v ⊙ f_l`, element by element; each token of one side meets the mean of the other."""
+class Interaction(nn.Module):
+    """What is exchanged; built as `(width, heads, vision_width)`.
 
-    def __init__(self, width: int, heads: int) -> None:
+    `aligned`: whether vision comes, and is answered, at width D. Attention projects anyhow, and takes vision as it is:
+    at the backbone's width its many tokens cost half.
+    """
+
+    aligned = True
+
+    def __init__(self, width: int, heads: int, vision_width: int) -> None:
         super().__init__()
+
+
+class Hadamard(Interaction):
+    """`f_v ⊙ f_l`, element by element; each token of one side meets the mean of the other."""
 
     def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
         return v_BnD * masked_mean(l_BLD, mask_BL)[:, None], l_BLD * v_BnD.mean(1, keepdim=True), {}
 
 
-class Matrix(nn.Module):
+class Matrix(Interaction):
     """`A = f_v · f_lᵀ / √D`, every place with every word, and through it back: `A f_l / L` and `Aᵀ f_v / n`.
 
     Without the softmax that makes attention of it.
     """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
 
     def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
         words = l_BLD * mask_BL[..., None]
@@ -43,26 +50,28 @@ class Matrix(nn.Module):
         return affinity_BnL @ words / count, affinity_BnL.mT @ v_BnD / v_BnD.shape[1], {}
 
 
-class OneWayAttention(nn.Module):
+class OneWayAttention(Interaction):
     """`Attention(f_v, f_l)`: places read words; the words read on undisturbed."""
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.vision_reads = Attention(width, heads)
+    aligned = False
+
+    def __init__(self, width: int, heads: int, vision_width: int) -> None:
+        super().__init__(width, heads, vision_width)
+        self.vision_reads = Attention(width, heads, query_width=vision_width, out_width=vision_width)
 
     def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
         for_vision, weights = self.vision_reads(v_BnD, l_BLD, mask_BL)
         return for_vision, None, {"backbone_reads_language": weights}
 
 
-class ConcatMLP(nn.Module):
+class ConcatMLP(Interaction):
     """`MLP([f_v; f_l])`, each token of one side with the mean of the other; one multi-layer perceptron a side.
 
     The first layer of a concatenation is the sum of two layers, and is computed as such, without the joined copy.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
+    def __init__(self, width: int, heads: int, vision_width: int) -> None:
+        super().__init__(width, heads, vision_width)
         self.own = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
         self.other = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(2))
         self.last = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
@@ -76,12 +85,15 @@ class ConcatMLP(nn.Module):
         return said[0], said[1], {}
 
 
-class BothWaysAttention(nn.Module):
+class BothWaysAttention(Interaction):
     """`Attention(f_v, f_l)` and `Attention(f_l, f_v)`."""
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.vision_reads, self.language_reads = Attention(width, heads), Attention(width, heads)
+    aligned = False
+
+    def __init__(self, width: int, heads: int, vision_width: int) -> None:
+        super().__init__(width, heads, vision_width)
+        self.vision_reads = Attention(width, heads, query_width=vision_width, out_width=vision_width)
+        self.language_reads = Attention(width, heads, key_width=vision_width)
 
     def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
         for_vision, vision_weights = self.vision_reads(v_BnD, l_BLD, mask_BL)
@@ -90,7 +102,7 @@ class BothWaysAttention(nn.Module):
         return for_vision, for_language, maps
 
 
-INTERACTIONS: dict[str, type[nn.Module]] = {
+INTERACTIONS: dict[str, type[Interaction]] = {
     "hadamard": Hadamard,
     "matrix": Matrix,
     "attention": OneWayAttention,
@@ -100,14 +112,16 @@ INTERACTIONS: dict[str, type[nn.Module]] = {
 
 
 class StageExchange(nn.Module):
-    """One exchange: align both sides to width D, interact, add what each is told to what it was (residual)."""
+    """One exchange: align the two sides, interact, add what each is told to what it was (residual)."""
 
     def __init__(self, interaction: str, width: int, heads: int, frame_width: int) -> None:
         super().__init__()
-        self.align = nn.Linear(frame_width, width)
-        self.norm_v, self.norm_l = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.interaction = INTERACTIONS[interaction](width, heads)
-        self.to_vision = nn.Linear(width, frame_width)
+        kind = INTERACTIONS[interaction]
+        vision_width = width if kind.aligned else frame_width
+        self.align = nn.Linear(frame_width, width) if kind.aligned else nn.Identity()
+        self.norm_v, self.norm_l = nn.LayerNorm(vision_width), nn.LayerNorm(width)
+        self.interaction = kind(width, heads, vision_width)
+        self.to_vision = nn.Linear(width, frame_width) if kind.aligned else nn.Identity()
         self.to_language = None if interaction == "attention" else nn.Linear(width, width)
 
     def forward(self, vision_Bnc: Tensor, words: LanguageTokens) -> tuple[Tensor, LanguageTokens, dict[str, Tensor]]:
