@@ -1,7 +1,7 @@
 """A comparison as one YAML file: what all rows share, what each changes, and one budget for all of them.
 
     run: track                      # a named run: data, training and evaluation, as far as the rows do not change them
-    samples: 128000                 # budget of every row; or `seconds: 300`
+    samples: 128000                 # budget of every row; several as a list: [16000, 64000]; or `seconds: 300`
     seeds: [0]                      # training seeds of every row
     rows:
       - {}                          # the reference: every other row is compared with the first one
@@ -35,23 +35,28 @@ class GridError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One policy to train and judge: a name for people and folders, changes to the run, and the training seed."""
+    """One policy to train and judge: a name for people and folders, changes to the run, and the training seed.
+
+    `samples` is its budget, None if that is seconds; `among` says whether the grid has other budgets too.
+    """
 
     variant: str
     changes: dict[str, Any]
     seed: int
+    samples: int | None = None
+    among: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.variant}/seed={self.seed}"
+        budget = f"/samples={self.samples}" if self.among else ""
+        return f"{self.variant}{budget}/seed={self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A comparison; see the module for the fields. Exactly one of `samples` and `seconds` is set."""
+    """A comparison; see the module for the fields. `seconds` is None if the rows' budgets are samples."""
 
     run: str
-    samples: int | None
     seconds: float | None
     rows: tuple[Row, ...]
 
@@ -78,23 +83,29 @@ def read_grid(path: Path) -> Grid:
     unknown = sorted(set(read) - KEYS)
     if unknown:
         raise GridError(f"{path}: key {unknown[0]!r} is unknown; use {', '.join(sorted(KEYS))}")
-    budgets = [name for name in ("samples", "seconds") if isinstance(read.get(name), int | float)]
-    if len(budgets) != 1 or read[budgets[0]] <= 0:
-        raise GridError(f"{path}: needs one budget for all rows above 0: `samples: 128000` or `seconds: 300`")
-    rows = [row for item in read["rows"] for row in _expand(path, item, read.get("seeds", [0]))]
+    samples, seconds = _budgets(path, read)
+    rows = [row for item in read["rows"] for row in _expand(path, item, read.get("seeds", [0]), samples)]
     names = [row.name for row in rows]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise GridError(f"{path}: row {repeated[0]!r} is there twice")
-    return Grid(
-        run=str(read.get("run", "track")),
-        samples=int(read["samples"]) if budgets == ["samples"] else None,
-        seconds=float(read["seconds"]) if budgets == ["seconds"] else None,
-        rows=tuple(rows),
+    return Grid(run=str(read.get("run", "track")), seconds=seconds, rows=tuple(rows))
+
+
+def _budgets(path: Path, read: dict[str, Any]) -> tuple[list[int | None], float | None]:
+    """The samples of every row's budgets, or [None] and its seconds."""
+    samples, seconds = read.get("samples"), read.get("seconds")
+    several = samples if isinstance(samples, list) else [samples]
+    if seconds is None and several and all(isinstance(n, int) and n > 0 for n in several):
+        return sorted(set(several)), None
+    if samples is None and isinstance(seconds, int | float) and seconds > 0:
+        return [None], float(seconds)
+    raise GridError(
+        f"{path}: needs one budget for all rows above 0: `samples: 128000`, several as a list, or `seconds: 300`"
     )
 
 
-def _expand(path: Path, item: Any, seeds: Any) -> Iterator[Row]:
+def _expand(path: Path, item: Any, seeds: Any, samples: list[int | None]) -> Iterator[Row]:
     if not isinstance(item, dict):
         raise GridError(f"{path}: row {item!r} must be a mapping from fields to values")
     changes = {key: value if isinstance(value, list) else [value] for key, value in item.items() if key != "seeds"}
@@ -106,8 +117,9 @@ def _expand(path: Path, item: Any, seeds: Any) -> Iterator[Row]:
         raise GridError(f"{path}: seeds {chosen!r} must be a list of numbers of 0 or more")
     for values in product(*changes.values()):
         row = dict(zip(changes, values, strict=True))
-        for seed in chosen:
-            yield Row(variant=variant_name(row), changes=row, seed=seed)
+        for budget, seed in product(samples, chosen):
+            among = len(samples) > 1
+            yield Row(variant=variant_name(row), changes=row, seed=seed, samples=budget, among=among)
 
 
 def variant_name(changes: dict[str, Any]) -> str:

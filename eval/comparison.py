@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.cost import Cost
-from eval.figures import NONE, number, points_and_interval, rate_and_interval
+from eval.figures import NONE, number, points_and_interval, rate_and_interval, thousands
 from eval.results import POLICY, EpisodeResult, Results, load_results, write_whole
 from eval.statistics import PairedDifference, paired_difference, wilson_interval
 
@@ -27,11 +27,12 @@ RESULTS = Path("eval") / "results.json"
 class RowOutcome:
     """What became of one row: `failure` is empty for one that was trained and judged, else says why it was not.
     `settings` is what the rows share and the outcome rests on: budget, data, evaluation. `samples_per_second` and
-    `cost` are measured apart, when nothing else runs.
+    `cost` are measured apart, when nothing else runs. `budget` is that of its samples where there were several.
     """
 
     variant: str
     seed: int
+    budget: int | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
@@ -53,10 +54,13 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One variant on one task. `difference` is None for the reference, `success` where nothing was judged."""
+    """One variant on one task, with one of the budgets if there were several. `difference` is None for the reference,
+    `success` where nothing was judged.
+    """
 
     variant: str
     task: str
+    budget: int | None
     seeds: list[int]
     success: Rate | None
     difference: PairedDifference | None
@@ -83,30 +87,36 @@ def load_row(folder: Path) -> RowOutcome | None:
 
 
 def summarise(rows: Sequence[tuple[RowOutcome, Path]], tasks: Sequence[str]) -> list[Entry]:
-    """One entry a variant and task, in the order of the rows; the first variant is the reference."""
-    variants = list(dict.fromkeys(outcome.variant for outcome, _ in rows))
+    """One entry a task, variant and budget, in the order of the rows; the first variant is the reference."""
+    outcomes = [outcome for outcome, _ in rows]
+    variants = list(dict.fromkeys(outcome.variant for outcome in outcomes))
+    kinds = sorted(dict.fromkeys((o.variant, o.budget) for o in outcomes), key=lambda kind: variants.index(kind[0]))
     judged = {
-        (outcome.variant, outcome.seed): load_results(folder / RESULTS)
+        (outcome.variant, outcome.budget, outcome.seed): load_results(folder / RESULTS)
         for outcome, folder in rows
         if not outcome.failure and (folder / RESULTS).is_file()
     }
-    outcomes = [outcome for outcome, _ in rows]
-    return [_entry(variant, variants[0], task, outcomes, judged) for task in tasks for variant in variants]
+    return [_entry(kind, variants[0], task, outcomes, judged) for task in tasks for kind in kinds]
 
 
 def _entry(
-    variant: str, reference: str, task: str, outcomes: Sequence[RowOutcome], judged: dict[tuple[str, int], Results]
+    kind: tuple[str, int | None],
+    reference: str,
+    task: str,
+    outcomes: Sequence[RowOutcome],
+    judged: dict[tuple[str, int | None, int], Results],
 ) -> Entry:
-    own = [outcome for outcome in outcomes if outcome.variant == variant]
-    found = {o.seed: judged[variant, o.seed].tasks[task] for o in own if (variant, o.seed) in judged}
+    variant, budget = kind
+    own = [outcome for outcome in outcomes if (outcome.variant, outcome.budget) == kind]
+    found = {o.seed: judged[*kind, o.seed].tasks[task] for o in own if (*kind, o.seed) in judged}
     names = dict.fromkeys(name for results in found.values() for name in results.conditions)
     rates = {
         name: _rate([r.conditions[name].results for r in found.values() if name in r.conditions]) for name in names
     }
     pairs: list[tuple[bool, bool]] = []
     for seed, results in found.items():
-        if variant != reference and (reference, seed) in judged:
-            theirs = {e.seed: e.success for e in judged[reference, seed].tasks[task].conditions[POLICY].results}
+        if variant != reference and (reference, budget, seed) in judged:
+            theirs = {e.seed: e.success for e in judged[reference, budget, seed].tasks[task].conditions[POLICY].results}
             ours = results.conditions[POLICY].results
             pairs += [(e.success, theirs[e.seed]) for e in ours if e.seed in theirs]
     ious = [r.conditions[POLICY].box_iou for r in found.values() if r.conditions[POLICY].box_iou is not None]
@@ -114,6 +124,7 @@ def _entry(
     return Entry(
         variant=variant,
         task=task,
+        budget=budget,
         seeds=list(found),
         success=rates.pop(POLICY, None),
         difference=paired_difference([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None,
@@ -140,14 +151,17 @@ def _rate(by_seed: Sequence[Sequence[EpisodeResult]]) -> Rate:
 
 
 def comparison_table(entries: Sequence[Entry]) -> str:
-    """The comparison as Markdown: one row a variant and task."""
+    """The comparison as Markdown: one row a task, variant and budget."""
     controls = list(dict.fromkeys(name for entry in entries for name in entry.controls))
-    header = ["task", "variant", "seeds", "success (95 % interval)", "against the reference"]
+    several = any(entry.budget is not None for entry in entries)
+    header = ["task", "variant", *(["samples"] if several else []), "seeds", "success (95 % interval)"]
+    header += ["against the reference"]
     header += [name.replace("_", " ") for name in controls]
     header += ["box IoU", "parameters", "MFLOP", "samples/s", "latency p50, p99"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * (len(header) - 2)]
     for entry in entries:
-        cells = [entry.task, entry.variant, str(len(entry.seeds)), _rate_text(entry.success)]
+        cells = [entry.task, entry.variant, *([thousands(entry.budget)] if several else []), str(len(entry.seeds))]
+        cells += [_rate_text(entry.success)]
         cells += [points_and_interval(entry.difference)]
         cells += [rate_text(entry.controls.get(name)) for name in controls]
         cells += [number(entry.box_iou, 2)]
@@ -157,7 +171,8 @@ def comparison_table(entries: Sequence[Entry]) -> str:
         cells += [NONE if cost is None else f"{cost.latency_p50_ms:.1f}, {cost.latency_p99_ms:.1f} ms"]
         lines.append("| " + " | ".join(cells) + " |")
     for entry in entries:
-        lines += [f"\n{entry.variant} ({entry.task}): {failure}" for failure in entry.failures]
+        budget = f", {thousands(entry.budget)} samples" if several else ""
+        lines += [f"\n{entry.variant} ({entry.task}{budget}): {failure}" for failure in entry.failures]
     return "\n".join(lines) + "\n"
 
 

@@ -11,17 +11,24 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from eval.comparison import Entry, Rate, rate_text
-from eval.figures import NONE, interval, number, points
-from eval.plots import Bar, rate_bars
+from eval.figures import NONE, interval, number, points, thousands
+from eval.plots import Bar, legend_above, rate_bars
 from eval.report import TEMPLATES
 from eval.results import write_whole
-from eval.svg import STAND_IN, STYLE, new_figure, to_svg
+from eval.svg import STAND_IN, STYLE, new_figure, standalone, to_svg
+
+# Colours of one line each, then again with other dashes.
+CURVES = ("policy", "control", "expert", "extra", "variant")
+DASHES = ((), (4, 2), (1, 1.5))
 
 
 def write_comparison(entries: Sequence[Entry], out: Path) -> Path:
-    """Write `comparison.html` into `out` and return its path."""
+    """Write `comparison.html` into `out` and return its path; beside it, if there were several budgets, the picture of
+    success against samples for every task.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(enabled_extensions=("j2",)),
@@ -30,6 +37,9 @@ def write_comparison(entries: Sequence[Entry], out: Path) -> Path:
         lstrip_blocks=True,
     )
     tasks = list(dict.fromkeys(entry.task for entry in entries))
+    for task in tasks:
+        if drawn := success_against_samples([entry for entry in entries if entry.task == task]):
+            write_whole(out / f"{task}_samples.svg", standalone(drawn, (TEMPLATES / "colours.css").read_text()))
     page = environment.get_template("comparison.html.j2").render(
         tasks=[_task_view(task, [entry for entry in entries if entry.task == task]) for task in tasks],
         failures=sorted({f"{entry.variant}, {failure}" for entry in entries for failure in entry.failures}),
@@ -79,6 +89,34 @@ def success_against_cost(entries: Sequence[Entry]) -> str | None:
         return to_svg(figure, "Success rate against the operations of one decision")
 
 
+def success_against_samples(entries: Sequence[Entry]) -> str | None:
+    """Success over the training samples, a line with its intervals a variant; None if all had one budget."""
+    curves: dict[str, list[tuple[int, Rate]]] = {}
+    for entry in entries:
+        if entry.budget is not None and entry.success is not None:
+            curves.setdefault(entry.variant, []).append((entry.budget, entry.success))
+    if not curves:
+        return None
+    budgets = sorted({budget for curve in curves.values() for budget, _ in curve})
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(3.8)
+        for number, (variant, curve) in enumerate(curves.items()):
+            colour = STAND_IN[CURVES[number % len(CURVES)]]
+            samples = np.array([budget for budget, _ in curve]) * (1 + 0.02 * (number - (len(curves) - 1) / 2))
+            rates = np.array([[rate.low, rate.rate, rate.high] for _, rate in curve])
+            axes.vlines(samples, rates[:, 0], rates[:, 2], color=colour, linewidth=1.4)
+            dashes = (0, DASHES[number // len(CURVES) % len(DASHES)])
+            axes.plot(samples, rates[:, 1], "o", linestyle=dashes, color=colour, label=short_title(variant))
+        axes.set_xscale("log")
+        axes.set_xticks(budgets, [thousands(budget) for budget in budgets])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks(np.linspace(0.0, 1.0, 6), [f"{share} %" for share in range(0, 101, 20)])
+        axes.set_xlabel("training samples")
+        legend_above(axes, columns=2)
+        return to_svg(figure, "Success rate against training samples")
+
+
 def _point(axes: Axes, entry: Entry, success: Rate, cost: float, *, first: bool) -> None:
     colour = STAND_IN["policy" if first else "variant"]
     axes.plot([cost, cost], [success.low, success.high], color=colour, linewidth=1.4)
@@ -95,11 +133,15 @@ def _point(axes: Axes, entry: Entry, success: Rate, cost: float, *, first: bool)
 
 def _task_view(task: str, entries: Sequence[Entry]) -> dict[str, Any]:
     controls = list(dict.fromkeys(name for entry in entries for name in entry.controls))
-    drawn, against = bars(entries), success_against_cost(entries)
+    budgets = [entry.budget for entry in entries if entry.budget is not None]
+    last = [entry for entry in entries if entry.budget is None or entry.budget == max(budgets)]
+    drawn, against, curves = bars(last), success_against_cost(last), success_against_samples(entries)
     return {
         "name": task,
         "reference": entries[0].variant,
         "controls": [name.replace("_", " ") for name in controls],
+        "most": thousands(max(budgets)) if budgets else None,
+        "curves": Markup(curves) if curves else None,
         "bars": Markup(drawn) if drawn else None,
         "cost": Markup(against) if against else None,
         "rows": [_row(entry, controls) for entry in entries],
@@ -121,5 +163,5 @@ def _row(entry: Entry, controls: Sequence[str]) -> dict[str, Any]:
         "flops": NONE if cost is None else f"{cost.flops / 1e6:.0f}",
         "speed": number(entry.samples_per_second, 0),
         "latency": NONE if cost is None else f"{cost.latency_p50_ms:.1f}, {cost.latency_p99_ms:.1f}",
-        "samples": f"{entry.samples:,}".replace(",", "\N{THIN SPACE}"),
+        "samples": thousands(entry.samples),
     }

@@ -37,3 +37,8 @@ def number(value: float | None, digits: int) -> str:
 
 def centimetres(metres: float | None) -> str:
     return NONE if metres is None else f"{100 * metres:.1f} cm"
+
+
+def thousands(count: int | None) -> str:
+    """A count with thin spaces between its thousands."""
+    return NONE if count is None else f"{count:,}".replace(",", "\N{THIN SPACE}")

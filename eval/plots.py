@@ -157,7 +157,7 @@ def error_over_time(
         axes.set_ylim(bottom=0.0)
         axes.margins(x=0.0)
         axes.set_xlim(left=0.0)
-        _legend_above(axes, columns=2)
+        legend_above(axes, columns=2)
         return to_svg(figure, "Distance between gripper and target over the episode, median and quartiles")
 
 
@@ -206,7 +206,7 @@ def learning_curve_plot(rows: Sequence[Mapping[str, Any]]) -> str | None:
         seconds = _curve(rows, "seconds")
         if len(seconds) > 1 and (np.diff(seconds[:, 0]) > 0).all() and (np.diff(seconds[:, 1]) > 0).all():
             _minutes_above(axes, seconds)
-        _legend_above(axes, columns=3)
+        legend_above(axes, columns=3)
         return to_svg(figure, "Training loss over training steps")
 
 
@@ -237,7 +237,7 @@ def _minutes_above(axes: Axes, seconds: NDArray[np.float64]) -> None:
     upper.spines["top"].set_visible(False)
 
 
-def _legend_above(axes: Axes, columns: int) -> None:
+def legend_above(axes: Axes, columns: int) -> None:
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     figure.legend(loc="outside upper left", ncols=columns, handlelength=2.4, columnspacing=1.4, borderaxespad=0.2)

@@ -72,3 +72,11 @@ def to_svg(figure: Figure, title: str) -> str:
         body = re.sub(attribute, rf"\g<1>{prefix}-", body)
     body = body.replace("xlink:href", "href")
     return f'<svg class="plot" {box.group()} role="img" aria-label="{escape(title)}">{body}'.strip()
+
+
+def standalone(svg: str, colours: str) -> str:
+    """A picture of `to_svg` as a file of its own, with the style sheet that gives its colours."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg"'
+    font = "text { font-family: system-ui, sans-serif !important; }"
+    opening, rest = svg.split(">", 1)
+    return f"{opening.replace('<svg', head, 1)}><style>{colours}{font}</style>{rest}\n"

@@ -102,6 +102,7 @@ class FusionConfig:
             by attention; "intermediate" exchanges features between the encoders' layers; "concat", "weighted" and
             "vote" join what the encoders end in; "none" leaves it to an encoder that reads the words itself.
         layers: stacked exchanges of the attention fusions.
+        during: "bidirectional": after which layers of the backbone both directions read each other as well.
         output: attention fusions: how the two pooled sides are joined.
         direction: "cross_attention": who reads whom.
         interaction: "intermediate": what is exchanged.
@@ -113,6 +114,7 @@ class FusionConfig:
 
     name: FusionName = "bidirectional"
     layers: int = 2
+    during: Literal["none", "early", "middle", "multi"] = "none"
     output: Literal["concat", "sum"] = "concat"
     direction: Literal["language_reads_vision", "vision_reads_language"] = "language_reads_vision"
     interaction: Literal["hadamard", "matrix", "attention", "concat_mlp", "bidirectional"] = "bidirectional"

@@ -33,7 +33,7 @@ rows:
 """,
         )
     )
-    assert (grid.run, grid.samples, grid.seconds) == ("track", 640, None)
+    assert (grid.run, {row.samples for row in grid.rows}, grid.seconds) == ("track", {640}, None)
     assert [row.name for row in grid.rows] == [
         "reference/seed=0",
         "reference/seed=1",
@@ -45,6 +45,19 @@ rows:
     assert grid.rows[3].changes == {"policy.encoder.name": "conv3d", "policy.frames": 6}
     assert grid.variants[0] == "reference"
     assert len(grid.variants) == 5
+
+
+def test_several_budgets_make_a_row_each(tmp_path: Path) -> None:
+    grid = read_grid(written(tmp_path, "samples: [640, 64]\nrows:\n  - {}\n  - {policy.frames: 2, seeds: [0, 1]}"))
+    assert [(row.name, row.samples) for row in grid.rows] == [
+        ("reference/samples=64/seed=0", 64),
+        ("reference/samples=640/seed=0", 640),
+        ("frames=2/samples=64/seed=0", 64),
+        ("frames=2/samples=64/seed=1", 64),
+        ("frames=2/samples=640/seed=0", 640),
+        ("frames=2/samples=640/seed=1", 640),
+    ]
+    assert grid.variants == ["reference", "frames=2"]
 
 
 def test_names_fit_a_folder() -> None:
@@ -73,7 +86,9 @@ def test_grids_that_ship_can_be_run(path: Path) -> None:
         ("rows: [", "not readable as YAML"),
         ("- 1", "needs a list `rows`"),
         (HEAD + "rows: []", "needs a list `rows` with at least one item"),
-        ("run: track\nrows: [{}]", "needs one budget for all rows above 0: `samples: 128000` or `seconds: 300`"),
+        ("run: track\nrows: [{}]", "needs one budget for all rows above 0: `samples: 128000`, several as"),
+        ("samples: [640, 0]\nrows: [{}]", "needs one budget"),
+        ("samples: []\nrows: [{}]", "needs one budget"),
         (HEAD + "seconds: 5\nrows: [{}]", "needs one budget"),
         ("samples: 0\nrows: [{}]", "needs one budget"),
         (HEAD + "colour: red\nrows: [{}]", "key 'colour' is unknown; use rows, run, samples, seconds, seeds"),

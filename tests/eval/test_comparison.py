@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -77,6 +78,35 @@ def test_the_table_and_the_page_show_all_of_it(rows: list[tuple[RowOutcome, Path
     for words in ("reference", "other", "40.0 %", "out of memory", "<svg", "single training seeds"):
         assert words in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+
+
+def test_budgets_are_compared_one_by_one_and_drawn_as_a_curve(tmp_path: Path) -> None:
+    outcomes = {("reference", 64): [0, 0, 1], ("reference", 640): [1, 1, 1], ("other", 64): [0, 0, 0]}
+    outcomes["other", 640] = [0, 1, 1]
+    rows = []
+    for (variant, budget), successes in outcomes.items():
+        folder = tmp_path / variant / str(budget)
+        judged(folder, successes)
+        rows.append((RowOutcome(variant=variant, seed=0, budget=budget, samples=budget), folder))
+    rows.append((RowOutcome(variant="broken", seed=0, budget=6400, failure="no disk"), tmp_path))
+    entries = summarise(rows, ["track"])
+    assert [(e.variant, e.budget) for e in entries] == [*outcomes, ("broken", 6400)]
+    assert [None if e.difference is None else round(3 * e.difference.difference) for e in entries[:4]] == [
+        None,
+        None,
+        -1,
+        -1,
+    ]
+    table = comparison_table(entries)
+    assert "| track | other | 640 | 1 | 66.7 %" in table
+    assert "broken (track, 6\N{THIN SPACE}400 samples): seed 0: no disk" in table
+    page = write_comparison(entries, tmp_path).read_text()
+    assert "Success against samples" in page
+    picture = (tmp_path / "track_samples.svg").read_text()
+    root = ElementTree.fromstring(picture)
+    assert root.tag.endswith("svg")
+    for words in ("training samples", "reference", "other", "--policy: #"):
+        assert words in picture
 
 
 def test_long_names_leave_room_for_the_bars(rows: list[tuple[RowOutcome, Path]]) -> None:

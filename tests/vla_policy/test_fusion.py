@@ -231,6 +231,21 @@ class TestIntermediate:
         assert torch.equal(results[0], results[1]) is one_way
         assert torch.equal(results[0], alone) is one_way
 
+    @pytest.mark.parametrize("position", ["early", "middle", "multi"])
+    def test_bidirectional_can_exchange_the_same_as_well(self, position: str) -> None:
+        torch.manual_seed(0)
+        shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)
+        language = TextTransformer(LanguageConfig(layers=2), shapes, D, HEADS).eval()
+        words = language.embed(torch.randint(2, 30, (B, L)), torch.ones(B, L, dtype=torch.bool))
+        both, between = built("bidirectional", during=position), built("intermediate", position=position)
+        both.exchanges.load_state_dict(between.exchanges.state_dict())
+        dialogues = [fusion.dialogue(language, words) for fusion in (both, between)]
+        for stage in range(SIZES.stages):
+            vision = torch.randn(B, N, C)
+            told = [dialogue.after(stage, vision) for dialogue in dialogues]
+            assert torch.equal(*told)
+        assert torch.equal(*(dialogue.words().tokens for dialogue in dialogues))
+
     def test_the_language_layers_are_spread_over_the_stages(self) -> None:
         torch.manual_seed(0)
         shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)

@@ -44,7 +44,7 @@ class _Shared:
 
     def settings(self, row: Row) -> dict[str, Any]:
         """What a row's outcome rests on: one that was made otherwise has to be made again."""
-        budget = {"samples": self.grid.samples, "seconds": self.grid.seconds}
+        budget = {"samples": row.samples, "seconds": self.grid.seconds}
         config = self.configs[row.name]
         parts = {name: asdict(getattr(config, name)) for name in ("policy", "train", "eval")}
         made = {**parts, **budget, "data": self.data_prints, "evaluation": self.evaluation}
@@ -172,14 +172,20 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
     folder = _folder(shared, row)
     train = folder / "train"
     config = shared.configs[row.name]
-    outcome = RowOutcome(variant=row.variant, seed=row.seed, changes=row.changes, settings=shared.settings(row))
+    outcome = RowOutcome(
+        variant=row.variant,
+        seed=row.seed,
+        budget=row.samples if row.among else None,
+        changes=row.changes,
+        settings=shared.settings(row),
+    )
     try:
         # A row that was begun goes on with the threads it had: its weights depend on them.
         threads = shared.threads
         if (train / CONFIG).is_file():
             threads = int(read_described(train).get("train", {}).get("threads", threads))
         common = [*_options(shared.grid.run, row.changes), f"--train.seed={row.seed}", f"--train.threads={threads}"]
-        steps = _steps(shared, config, common, folder, running)
+        steps = _steps(shared, row, common, folder, running)
         if is_finished(train):
             trained = replace(config.train, steps=steps, seed=row.seed, threads=threads)
             check_same(train, describe(config.policy, trained, shared.datasets))
@@ -196,10 +202,10 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
     return replace(outcome, samples=steps * config.train.batch)
 
 
-def _steps(shared: _Shared, config: RunConfig, common: list[str], folder: Path, running: _Running) -> int:
+def _steps(shared: _Shared, row: Row, common: list[str], folder: Path, running: _Running) -> int:
     """Steps of a row; found once for a budget in seconds, and kept, so that a resumed row has the same."""
-    if shared.grid.samples is not None:
-        return max(1, shared.grid.samples // config.train.batch)
+    if row.samples is not None:
+        return max(1, row.samples // shared.configs[row.name].train.batch)
     assert shared.grid.seconds is not None
     from training.loop import read_log
 

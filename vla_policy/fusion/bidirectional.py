@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vla_policy.config import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder, Sizes
+from vla_policy.fusion.intermediate import Exchanges
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -34,13 +35,20 @@ class BidirectionalLayer(nn.Module):
 
 
 class BidirectionalFusion(Fusion):
-    """Stacked exchanges; pooled, the two sides are joined: `[mean f_v'; mean f_l']` or `mean f_v' + mean f_l'`."""
+    """Stacked exchanges; pooled, the two sides are joined: `[mean f_v'; mean f_l']` or `mean f_v' + mean f_l'`.
+
+    `during` adds the same exchange between the layers of the two encoders.
+    """
 
     def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
+        self.exchanges = Exchanges("bidirectional", config.during, sizes)
         self.layers = nn.ModuleList(BidirectionalLayer(sizes.width, sizes.heads) for _ in range(config.layers))
         self.pool = Pool(config.output)
         self.pooled_width = self.pool.times * sizes.width
+
+    def dialogue(self, language: LanguageEncoder, words: LanguageTokens) -> Dialogue:
+        return self.exchanges.dialogue(language, words)
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         _, k, n, _ = vision.fused.shape

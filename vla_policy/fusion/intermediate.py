@@ -134,26 +134,37 @@ class StageExchange(nn.Module):
 
 
 def positions(position: str, stages: int) -> list[int]:
-    """The stages of the backbone after which features are exchanged: the first, the middle one, or all."""
-    return {"early": [0], "middle": [stages // 2], "multi": list(range(stages))}[position]
+    """The stages of the backbone after which features are exchanged: none, the first, the middle one, or all."""
+    return {"none": [], "early": [0], "middle": [stages // 2], "multi": list(range(stages))}[position]
+
+
+class Exchanges(nn.Module):
+    """The exchanges of one fusion, at the stages of the backbone that `position` names."""
+
+    def __init__(self, interaction: str, position: str, sizes: Sizes) -> None:
+        super().__init__()
+        self.stages = sizes.stages
+        self.at = nn.ModuleDict(
+            {
+                str(stage): StageExchange(interaction, sizes.width, sizes.heads, sizes.channels)
+                for stage in positions(position, sizes.stages)
+            }
+        )
+
+    def dialogue(self, language: LanguageEncoder, words: LanguageTokens) -> Dialogue:
+        exchanges = {int(stage): exchange for stage, exchange in self.at.items()}
+        return Dialogue(language, words, exchanges, self.stages)
 
 
 class IntermediateFusion(Fusion):
     def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
         super().__init__()
-        self.stages = sizes.stages
-        self.exchanges = nn.ModuleDict(
-            {
-                str(stage): StageExchange(config.interaction, sizes.width, sizes.heads, sizes.channels)
-                for stage in positions(config.position, sizes.stages)
-            }
-        )
+        self.exchanges = Exchanges(config.interaction, config.position, sizes)
         self.pool = Pool(config.output)
         self.pooled_width = self.pool.times * sizes.width
 
     def dialogue(self, language: LanguageEncoder, words: LanguageTokens) -> Dialogue:
-        exchanges = {int(stage): exchange for stage, exchange in self.exchanges.items()}
-        return Dialogue(language, words, exchanges, self.stages)
+        return self.exchanges.dialogue(language, words)
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         pooled = self.pool(vision.fused.flatten(1, 2), language.tokens, language.mask)
