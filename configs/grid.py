@@ -3,6 +3,7 @@
     run: track                      # a named run: data, training and evaluation, as far as the rows do not change them
     samples: 128000                 # budget of every row; several as a list: [16000, 64000]; or `seconds: 300`
     seeds: [0]                      # training seeds of every row
+    base: {policy.frames: 2}        # changes of all rows, which rows may change again; not part of their names
     rows:
       - {}                          # the reference: every other row is compared with the first one
       - policy.encoder.name: [single_frame, conv3d]     # a list makes a row of each value
@@ -26,7 +27,7 @@ import yaml
 
 FORBIDDEN = ("tasks", "collect", "eval", "train.steps", "train.seed")  # what rows must share, or the grid decides
 ALLOWED = ("policy", "train")
-KEYS = {"run", "samples", "seconds", "seeds", "rows"}
+KEYS = {"run", "samples", "seconds", "seeds", "base", "rows"}
 
 
 class GridError(ValueError):
@@ -84,7 +85,8 @@ def read_grid(path: Path) -> Grid:
     if unknown:
         raise GridError(f"{path}: key {unknown[0]!r} is unknown; use {', '.join(sorted(KEYS))}")
     samples, seconds = _budgets(path, read)
-    rows = [row for item in read["rows"] for row in _expand(path, item, read.get("seeds", [0]), samples)]
+    base = _changes(path, read.get("base", {}))
+    rows = [row for item in read["rows"] for row in _expand(path, item, base, read.get("seeds", [0]), samples)]
     names = [row.name for row in rows]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
@@ -105,13 +107,19 @@ def _budgets(path: Path, read: dict[str, Any]) -> tuple[list[int | None], float 
     )
 
 
-def _expand(path: Path, item: Any, seeds: Any, samples: list[int | None]) -> Iterator[Row]:
+def _changes(path: Path, item: Any) -> dict[str, Any]:
+    """The fields that a mapping changes, and to what."""
     if not isinstance(item, dict):
-        raise GridError(f"{path}: row {item!r} must be a mapping from fields to values")
-    changes = {key: value if isinstance(value, list) else [value] for key, value in item.items() if key != "seeds"}
+        raise GridError(f"{path}: got {item!r}, expected a mapping from fields to values")
+    changes = {key: value for key, value in item.items() if key != "seeds"}
     for key in changes:
         if key.split(".")[0] not in ALLOWED or any(key == f or key.startswith(f"{f}.") for f in FORBIDDEN):
             raise GridError(f"{path}: rows may change policy.* and train.*, but not the steps or seed; got {key!r}")
+    return changes
+
+
+def _expand(path: Path, item: Any, base: dict[str, Any], seeds: Any, samples: list[int | None]) -> Iterator[Row]:
+    changes = {key: value if isinstance(value, list) else [value] for key, value in _changes(path, item).items()}
     chosen = item.get("seeds", seeds)
     if not isinstance(chosen, list) or not chosen or not all(isinstance(s, int) and s >= 0 for s in chosen):
         raise GridError(f"{path}: seeds {chosen!r} must be a list of numbers of 0 or more")
@@ -119,7 +127,7 @@ def _expand(path: Path, item: Any, seeds: Any, samples: list[int | None]) -> Ite
         row = dict(zip(changes, values, strict=True))
         for budget, seed in product(samples, chosen):
             among = len(samples) > 1
-            yield Row(variant=variant_name(row), changes=row, seed=seed, samples=budget, among=among)
+            yield Row(variant=variant_name(row), changes=base | row, seed=seed, samples=budget, among=among)
 
 
 def variant_name(changes: dict[str, Any]) -> str:

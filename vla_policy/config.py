@@ -114,7 +114,7 @@ class FusionConfig:
 
     name: FusionName = "bidirectional"
     layers: int = 2
-    during: Literal["none", "early", "middle", "multi"] = "none"
+    during: Literal["none", "early", "middle", "multi"] = "middle"
     output: Literal["concat", "sum"] = "concat"
     direction: Literal["language_reads_vision", "vision_reads_language"] = "language_reads_vision"
     interaction: Literal["hadamard", "matrix", "attention", "concat_mlp", "bidirectional"] = "bidirectional"

@@ -60,6 +60,15 @@ def test_several_budgets_make_a_row_each(tmp_path: Path) -> None:
     assert grid.variants == ["reference", "frames=2"]
 
 
+def test_the_base_is_under_every_row_and_in_no_name(tmp_path: Path) -> None:
+    text = "base: {policy.frames: 2, policy.width: 32}\nrows: [{}, {policy.frames: 3}]"
+    rows = read_grid(written(tmp_path, HEAD + text)).rows
+    assert [(row.variant, row.changes) for row in rows] == [
+        ("reference", {"policy.frames": 2, "policy.width": 32}),
+        ("frames=3", {"policy.frames": 3, "policy.width": 32}),
+    ]
+
+
 def test_names_fit_a_folder() -> None:
     assert variant_name({"policy.fusion.voters": ("spatial", "language")}) == "fusion.voters=_spatial_,_language_"
     assert "/" not in variant_name({"policy.language.pretrained": "/models/bert"})
@@ -70,7 +79,7 @@ def test_grids_that_ship_can_be_run(path: Path) -> None:
     from vla_policy.cli.compare import configured
 
     grid = read_grid(path)
-    assert grid.rows[0].changes == {}, "the first row is the reference"
+    assert grid.rows[0].variant == "reference"
     for row in grid.rows:
         config = configured(grid.run, row.changes)
         for key, value in row.changes.items():
@@ -91,8 +100,10 @@ def test_grids_that_ship_can_be_run(path: Path) -> None:
         ("samples: []\nrows: [{}]", "needs one budget"),
         (HEAD + "seconds: 5\nrows: [{}]", "needs one budget"),
         ("samples: 0\nrows: [{}]", "needs one budget"),
-        (HEAD + "colour: red\nrows: [{}]", "key 'colour' is unknown; use rows, run, samples, seconds, seeds"),
-        (HEAD + "rows: [3]", "row 3 must be a mapping"),
+        (HEAD + "colour: red\nrows: [{}]", "key 'colour' is unknown; use base, rows, run, samples, seconds, seeds"),
+        (HEAD + "rows: [3]", "got 3, expected a mapping"),
+        (HEAD + "base: 4\nrows: [{}]", "got 4, expected a mapping"),
+        (HEAD + "base: {tasks: [reach]}\nrows: [{}]", "rows may change policy"),
         (HEAD + "rows: [{collect.size: 96}]", "got 'collect.size'"),
         (HEAD + "rows: [{train.steps: 5}]", "not the steps or seed; got 'train.steps'"),
         (HEAD + "rows: [{}, {}]", "row 'reference/seed=0' is there twice"),

@@ -29,9 +29,7 @@ VARIANTS: dict[str, Parts] = {
         f"streams={value}": {"options": {"encoder": {"streams": value}}}
         for value in ("sum", "gated", "cross_attention")
     },
-    **{
-        f"during={position}": {"options": {"fusion": {"during": position}}} for position in ("early", "middle", "multi")
-    },
+    **{f"during={position}": {"options": {"fusion": {"during": position}}} for position in ("none", "early", "multi")},
     "attention=joint": {"encoder": "space_time_attention", "options": {"encoder": {"attention": "joint"}}},
     "output=sum": {"options": {"fusion": {"output": "sum"}}},
     "direction=vision_reads_language": {
