@@ -200,8 +200,12 @@ def write_grounding(
 
 
 def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Truth | None = None) -> Iterator[Frame]:
-    """The pictures with box, interval and certainty. Boxes outside the predicted interval are left out."""
+    """The pictures with box, interval and certainty. Boxes outside the predicted interval are left out, and those of
+    moments in which the policy takes the target for hidden.
+    """
     inside = tube.flags()
+    if tube.visible:
+        inside &= np.array(tube.visible) > 0.5
     timeline = Timeline(
         steps=len(tube.steps),
         during=tube.during,
@@ -223,10 +227,12 @@ def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Tr
 
 
 def describe_tube(tube: Tube, instruction: str, scores: TubeScores | None = None) -> dict[str, Any]:
-    """The tube as plain data: seconds, boxes (cx, cy, w, h) in [0, 1], probabilities if the
-    policy tells time, and the scores if known."""
+    """The tube as plain data: seconds, boxes (cx, cy, w, h) in [0, 1], the probabilities that the policy tells, and the
+    scores if known.
+    """
     inside, interval = tube.flags(), tube.interval
-    probabilities: Sequence[float | None] = tube.during or [None] * len(tube.steps)
+    unknown: Sequence[float | None] = [None] * len(tube.steps)
+    moments = zip(tube.steps, tube.boxes, tube.during or unknown, tube.visible or unknown, inside, strict=True)
     return {
         "instruction": instruction,
         "control_hz": CONTROL_HZ,
@@ -239,9 +245,10 @@ def describe_tube(tube: Tube, instruction: str, scores: TubeScores | None = None
                 "time_s": step / CONTROL_HZ,
                 "box": [round(x, 4) for x in box],
                 "event": None if during is None else round(during, 4),
+                "visible": None if visible is None else round(visible, 4),
                 "in_tube": bool(part),
             }
-            for step, box, during, part in zip(tube.steps, tube.boxes, probabilities, inside, strict=True)
+            for step, box, during, visible, part in moments
         ],
     }
 

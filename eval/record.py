@@ -169,7 +169,8 @@ class _View:
         true_box = secret["boxes"][camera][target].tolist() if secret["visible"][camera][target] else None
         predicted = location = None
         if believed is not None and believed.boxes is not None:
-            predicted = believed.boxes[0, -1].tolist()
+            seen = believed.visible is None or float(believed.visible[0, -1]) > 0.5
+            predicted = believed.boxes[0, -1].tolist() if seen else None
         if believed is not None and believed.location is not None:
             location = believed.location[0, -1].float().cpu().numpy()
         arrow = None if action is None else self._arrow(action)

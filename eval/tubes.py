@@ -93,8 +93,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 @dataclass(kw_only=True)
 class Tube:
     """The tube of an episode so far, as a policy sees it coming: at each moment the box of the newest frame, and the
-    probability that the frame is part of the event, both kept as they were said then. A policy that does not tell time
-    has no probabilities.
+    probabilities that the frame is part of the event and that the target is visible in it, all kept as they were said
+    then. Of a policy that does not tell one of the two, those are missing.
 
     Args:
         span: control steps that the policy's window covers, `(T - 1) · stride`.
@@ -106,6 +106,7 @@ class Tube:
     steps: list[int] = field(default_factory=list)
     boxes: list[list[float]] = field(default_factory=list)
     during: list[float] = field(default_factory=list)
+    visible: list[float] = field(default_factory=list)
     _interval: tuple[int, int, float] | None = None  # first, last, confidence
 
     def add(self, step: int, aux: Aux, row: int = 0) -> None:
@@ -115,6 +116,8 @@ class Tube:
         self.boxes.append(aux.boxes[row, -1].float().cpu().tolist())
         if aux.during is not None:
             self.during.append(float(aux.during[row, -1]))
+        if aux.visible is not None:
+            self.visible.append(float(aux.visible[row, -1]))
         self._interval = None
         if aux.start is not None and aux.end is not None and step <= self.span:
             first, last, confidence = best_interval(aux.start[row : row + 1].cpu(), aux.end[row : row + 1].cpu())

@@ -145,6 +145,8 @@ class GroundingConfig:
         location_weight: weight of the cross-entropy of the location map.
         box_weight: weight of L1 + GIoU of the boxes.
         interval_weight: weight of start, end and event; with 0 the decoder has no such heads.
+        visibility_weight: weight of whether the target is visible; with 0 the decoder does not tell. Where it does, the
+            action head knows which boxes it can rely on.
         sigma: standard deviation, in frames, of the Gaussian around the true start and end.
         attention_weight: weight of the guided attention: queries within the event should not look outside it.
         scope: boxes are learned within the event, as in the paper, or wherever the target is "visible".
@@ -157,6 +159,7 @@ class GroundingConfig:
     location_weight: float = 1.0
     box_weight: float = 1.0
     interval_weight: float = 0.0
+    visibility_weight: float = 0.0
     sigma: float = 1.0
     attention_weight: float = 0.0
     scope: Literal["event", "visible"] = "event"
@@ -165,7 +168,7 @@ class GroundingConfig:
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise ValueError(f"grounding.layers {self.layers} must be at least 1")
-        for name in ("location_weight", "box_weight", "interval_weight", "attention_weight"):
+        for name in ("location_weight", "box_weight", "interval_weight", "visibility_weight", "attention_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"grounding.{name} {getattr(self, name)} must be 0 or more")
         if self.sigma <= 0:

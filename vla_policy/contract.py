@@ -63,6 +63,7 @@ class Aux:
 
     boxes `(B, T, 4)` predicted, location `(B, T, h, w)` the probability of the target's place in each frame, and
     attention maps by name: `(B, M, queries, keys)` each, with `V·h·w` visual tokens in row-major order per camera.
+    visible `(B, T)`: probability that the target can be seen in a frame, None of a policy that was not trained to tell.
     start and end `(B, T)`: probability that the words' event begins and ends in each frame, adding up to 1; during
     `(B, T)`: probability that a frame is part of it. None of a policy that was not trained to tell.
     """
@@ -70,6 +71,7 @@ class Aux:
     boxes: Tensor | None = None
     location: Tensor | None = None
     attention: dict[str, Tensor] = field(default_factory=dict)
+    visible: Tensor | None = None
     start: Tensor | None = None
     end: Tensor | None = None
     during: Tensor | None = None

@@ -29,12 +29,24 @@ from vla_policy.normaliser import Normaliser
 PATH_SCALE = 8.0  # brings boxes to unit scale: the objects' paths span about a quarter of the picture
 
 
-def path_features(boxes: Tensor) -> Tensor:
+def path_features(boxes: Tensor, visible: Tensor | None = None) -> Tensor:
     """The target's path for the action head, `(B, T, 4)` → `(B, 4T)`: the newest box, centred, and the steps that led
     there, enlarged. Given positions alone, the head needed three times the samples to find velocities.
+
+    With the probability `(B, T)` that the target is visible → `(B, 9T - 4)`: these probabilities, and all boxes and
+    steps as far as they can be relied on, for the newest box may be nothing but a guess.
     """
-    steps = 4 * boxes.diff(dim=1).flatten(1)
-    return PATH_SCALE * torch.cat([boxes[:, -1] - 0.5, steps], dim=-1)
+    steps = 4 * boxes.diff(dim=1)
+    if visible is None:
+        return PATH_SCALE * torch.cat([boxes[:, -1] - 0.5, steps.flatten(1)], dim=-1)
+    seen = visible[..., None]
+    reliable = [(boxes - 0.5) * seen, steps * seen[:, 1:] * seen[:, :-1]]
+    return torch.cat([visible, *(PATH_SCALE * part.flatten(1) for part in reliable)], dim=-1)
+
+
+def path_width(looks: int, *, visible: bool) -> int:
+    """Numbers that `path_features` makes of so many frames."""
+    return 9 * looks - 4 if visible else 4 * looks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +87,8 @@ class VLAPolicy(nn.Module):
         self.grounding = SpaceTimeDecoder(
             config.grounding, width, heads, self.encoder.frame_width, pooled, self.encoder.looks
         )
-        grounded = width + self.encoder.looks * 4 if config.grounding.feeds == "queries" else 0
+        path = path_width(self.encoder.looks, visible=config.grounding.visibility_weight > 0)
+        grounded = width + path if config.grounding.feeds == "queries" else 0
         seen = grounded + pooled + shapes.proprioception
 
         def make_head() -> ActionHead:
@@ -93,7 +106,10 @@ class VLAPolicy(nn.Module):
         vision = self.encoder(frames, dialogue)
         fused = self.fusion(vision, dialogue.words())
         tube = self.grounding(vision, fused)
-        grounded = [tube.queries[:, -1], path_features(tube.boxes)] if self.config.grounding.feeds == "queries" else []
+        # What teaches visibility is what is visible alone.
+        visible = None if tube.visible is None else tube.visible.sigmoid().detach()
+        queries = self.config.grounding.feeds == "queries"
+        grounded = [tube.queries[:, -1], path_features(tube.boxes, visible)] if queries else []
         views = [*grounded, fused.pooled, agent_pos]
         if fused.voters is not None:
             voters = fused.voters.shape[1]
@@ -124,6 +140,7 @@ class VLAPolicy(nn.Module):
             boxes=features.tube.boxes,
             location=location,
             attention=features.attention,
+            visible=None if features.tube.visible is None else features.tube.visible.sigmoid(),
             start=None if when is None else when.start.softmax(-1),
             end=None if when is None else when.end.softmax(-1),
             during=None if when is None else when.during.sigmoid(),

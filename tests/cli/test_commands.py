@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +188,20 @@ class TestErrors:
         (tmp_path / "file").write_text("")
         message = error(capsys, "collect", "--config", "debug", "--out", str(tmp_path / "file" / "data"))
         assert "not a directory; a part of this path is a file" in message
+
+    def test_being_terminated_is_an_interrupt_too(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+
+        def terminated(_: list[str]) -> int:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+            return 0
+
+        monkeypatch.setitem(commands.RUN, "compare", terminated)
+        assert "finished rows and saved states are kept" in error(capsys, "compare", code=130)
+        assert signal.getsignal(signal.SIGTERM) == before
 
     @pytest.mark.parametrize(
         ("command", "words"),

@@ -38,8 +38,8 @@ def wrist_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def timed_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, made to say when."""
-    config = replace(CONFIG, grounding=GroundingConfig(interval_weight=1.0))
+    """The same, made to say when, and whether the target is visible."""
+    config = replace(CONFIG, grounding=GroundingConfig(interval_weight=1.0, visibility_weight=1.0))
     return save_tiny(tmp_path_factory.mktemp("timed") / "checkpoint", config)
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from envs.episode import split_seed
+from eval import ground as module
 from eval.controller import Controller, ControllerConfig
 from eval.ground import draw_tube, ground, observations_of, read_video, watch, write_grounding
+from eval.tubes import Tube
 from eval.video import write_mp4
 from vla_policy.checkpoint import Checkpoint, load_checkpoint
 
@@ -42,6 +44,8 @@ def test_an_episode_is_grounded_as_it_would_be_live(timed: Checkpoint, tmp_path:
         assert live.chunk.aux.during is not None
         torch.testing.assert_close(torch.tensor(tube.boxes[step]), live.chunk.aux.boxes[0, -1], atol=1e-5, rtol=0)
         assert tube.during[step] == pytest.approx(live.chunk.aux.during[0, -1].item(), abs=1e-5)
+        assert live.chunk.aux.visible is not None
+        assert tube.visible[step] == pytest.approx(live.chunk.aux.visible[0, -1].item(), abs=1e-5)
 
     film, described = write_grounding(tmp_path, tube, watched.pictures, watched.instruction, watched.truth)
     assert film.stat().st_size > 1000
@@ -49,8 +53,23 @@ def test_an_episode_is_grounded_as_it_would_be_live(timed: Checkpoint, tmp_path:
     assert told["instruction"] == watched.instruction
     assert len(told["moments"]) == steps
     assert told["moments"][3]["box"] == pytest.approx(tube.boxes[3], abs=1e-4)
+    assert told["moments"][3]["visible"] == pytest.approx(tube.visible[3], abs=1e-4)
     scores = tube.scores(watched.truth.during, watched.truth.boxes, watched.truth.visible)
     assert told["tube_iou"] == scores.tube_iou
+
+
+def test_a_box_of_what_is_taken_for_hidden_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def note(picture: np.ndarray, **marks: object) -> np.ndarray:
+        drawn.append(marks["predicted_box"])
+        return picture
+
+    monkeypatch.setattr(module, "draw_overlay", note)
+    box = [0.5, 0.5, 0.1, 0.1]
+    tube = Tube(span=6, stride=2, steps=[0, 1], boxes=[box, box], visible=[0.9, 0.1])
+    assert len(list(draw_tube(tube, [np.zeros((64, 64, 3), np.uint8)] * 2, "follow the red ball"))) == 2
+    assert drawn == [box, None]
 
 
 def test_ones_own_words_are_in_the_scene(timed: Checkpoint) -> None:

@@ -85,6 +85,25 @@ def test_picture_boxes_and_arrow_belong_to_one_moment_and_camera(
     env.close()
 
 
+def test_a_box_of_what_is_taken_for_hidden_is_not_drawn(
+    timed_checkpoint: Path, drawn: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(timed_checkpoint)
+    act = checkpoint.policy.act
+    seen: list[bool] = []
+
+    def sometimes(observation: Any) -> Any:
+        chunk = act(observation)
+        if len(observation.frames) == 1:  # the one that looks on for the film
+            seen.append(len(seen) % 3 > 0)
+            chunk.aux.visible[:] = 0.9 if seen[-1] else 0.1
+        return chunk
+
+    monkeypatch.setattr(checkpoint.policy, "act", sometimes)
+    record(checkpoint, "track", SEED)
+    assert [frame["predicted_box"] is not None for frame in drawn[:-1]] == seen
+
+
 def test_the_end_shows_the_last_moment_and_the_verdict(tiny_checkpoint: Path, drawn: list[dict[str, Any]]) -> None:
     recording = record(load_checkpoint(tiny_checkpoint), "track", SEED)
     last = drawn[-1]

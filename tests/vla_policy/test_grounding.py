@@ -186,6 +186,17 @@ class TestLoss:
             expected, _ = grounding_loss(GroundingConfig(), tube, self.boxes, counted, EVERYWHERE)
             torch.testing.assert_close(got, expected)
 
+    def test_visibility_is_learned_in_all_frames_of_the_event_and_outside_it(self) -> None:
+        logits = torch.randn(B, T)
+        tube = replace(tube_of(self.predicted, self.logits), visible=logits)
+        event = torch.zeros(B, T, dtype=torch.bool)
+        config = GroundingConfig(visibility_weight=2.0)
+        total, metrics = grounding_loss(config, tube, self.boxes, self.visible, event)
+        p = logits.sigmoid()
+        expected = -torch.where(self.visible, p.log(), (1 - p).log()).mean()
+        torch.testing.assert_close(metrics["visible"], expected)
+        torch.testing.assert_close(total, 2 * expected)
+
     def test_the_parts_of_time_are_added_with_their_weights(self) -> None:
         event = torch.tensor([[True, True, False], [False, True, True]])
         when = When(**{name: torch.randn(B, T) for name in ("start", "end", "during")})

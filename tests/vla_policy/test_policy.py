@@ -16,7 +16,7 @@ from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
-from vla_policy.policy import PATH_SCALE, VLAPolicy, path_features
+from vla_policy.policy import PATH_SCALE, VLAPolicy, path_features, path_width
 from vla_policy.tokenizer import TOKENIZERS
 
 MakePolicy = Callable[..., VLAPolicy]
@@ -74,6 +74,8 @@ VARIANTS: dict[str, Parts] = {
         "fusion": "none",
         "grounding": GroundingConfig(interval_weight=1.0, attention_weight=1.0, layers=2),
     },
+    "visibility": {"grounding": GroundingConfig(visibility_weight=1.0)},
+    "visibility-single_frame": {"encoder": "single_frame", "grounding": GroundingConfig(visibility_weight=1.0)},
     "feeds=pooled": {"grounding": GroundingConfig(feeds="pooled")},
 }
 GRID: dict[str, Parts] = {
@@ -302,6 +304,19 @@ def test_path_features_are_the_newest_place_and_the_steps_that_led_there() -> No
     torch.testing.assert_close(features, PATH_SCALE * expected)
     still = path_features(boxes[:, :1].expand(-1, 3, -1))
     assert (still[:, 4:] == 0).all()
+
+
+def test_path_features_of_boxes_that_may_be_guesses_count_as_far_as_the_target_is_seen() -> None:
+    boxes = torch.rand(2, 3, 4)
+    visible = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.25, 0.5]])
+    features = path_features(boxes, visible)
+    assert features.shape == (2, path_width(3, visible=True))
+    assert path_features(boxes).shape == (2, path_width(3, visible=False))
+    torch.testing.assert_close(features[:, :3], visible)
+    torch.testing.assert_close(features[0, 3:15], PATH_SCALE * (boxes[0] - 0.5).flatten())
+    torch.testing.assert_close(features[1, 7:11], PATH_SCALE * 0.25 * (boxes[1, 1] - 0.5))
+    torch.testing.assert_close(features[0, 15:], PATH_SCALE * 4 * boxes[0].diff(dim=0).flatten())
+    torch.testing.assert_close(features[1, 19:], PATH_SCALE * 4 * 0.125 * (boxes[1, 2] - boxes[1, 1]))
 
 
 class TestDropout:

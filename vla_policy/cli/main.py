@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 COMMANDS: dict[str, str] = {
@@ -62,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The oneDNN and tokenizers libraries otherwise chat or warn when processes fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        return _command(name)(rest)
+        with _terminated_as_interrupted():
+            return _command(name)(rest)
     except KeyboardInterrupt:
         return _fail("; ".join(["interrupted", *([KEPT[name]] if name in KEPT else [])]), code=130)
     except OSError as error:
@@ -71,6 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(" ".join(str(error).split()))
     except MemoryError:
         return _fail("out of memory; lower train.batch, eval.workers or collect.workers")
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, too: what a command started must not outlive it, and its state is saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -35,7 +35,8 @@ class When:
 @dataclass(frozen=True, kw_only=True)
 class Tube:
     """queries `(B, T, D)`, boxes `(B, T, 4)`, location logits `(B, T, n)` over the first camera's grid, and the centre
-    that the location map implies `(B, T, 2)`. when: of a decoder that knows time, the event.
+    that the location map implies `(B, T, 2)`. visible: of a decoder that tells, logits `(B, T)` of whether the target
+    is; when: of a decoder that knows time, the event.
     """
 
     queries: Tensor
@@ -44,6 +45,7 @@ class Tube:
     centre: Tensor
     grid: tuple[int, int]
     attention: dict[str, Tensor]
+    visible: Tensor | None = None
     when: When | None = None
 
 
@@ -98,6 +100,8 @@ class WhenHeads(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.start, self.end, self.during = (multi_layer([width, width, 1]) for _ in range(3))
+        for head in (self.start, self.end):  # a softmax ignores what is added to all its logits
+            head[-1] = nn.Linear(width, 1, bias=False)
 
     def forward(self, queries_BTD: Tensor) -> When:
         start, end, during = (head(queries_BTD).squeeze(-1).float() for head in (self.start, self.end, self.during))
@@ -124,6 +128,7 @@ class SpaceTimeDecoder(nn.Module):
         self.box = multi_layer([width, width, width, 4])
         nn.init.zeros_(self.box[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.box[-1].bias)  # type: ignore[arg-type]
+        self.visible = multi_layer([width, width, 1]) if config.visibility_weight else None
         # With one frame there is nothing between a start and an end.
         self.when = WhenHeads(width) if config.interval_weight and frames > 1 else None
 
@@ -161,5 +166,6 @@ class SpaceTimeDecoder(nn.Module):
             centre=centre,
             grid=vision.grid,
             attention=attention,
+            visible=None if self.visible is None else self.visible(queries).squeeze(-1).float(),
             when=None if self.when is None else self.when(queries),
         )

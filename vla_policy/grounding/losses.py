@@ -34,6 +34,10 @@ def grounding_loss(
     drawn = masked_average(5 * (tube.boxes - boxes).abs().mean(-1) + (1 - giou), counted)
     total = config.location_weight * location + config.box_weight * drawn
     metrics = {"location": location, "box": drawn, "iou": masked_average(iou[:, -1], counted[:, -1])}
+    if tube.visible is not None:
+        seen = F.binary_cross_entropy_with_logits(tube.visible, visible.float())
+        total = total + config.visibility_weight * seen
+        metrics["visible"] = seen
     if tube.when is not None:
         interval, during = interval_loss(tube.when, event, config.sigma), event_loss(tube.when, event)
         total = total + config.interval_weight * (interval + during)
