@@ -88,7 +88,8 @@ class VLAPolicy(nn.Module):
             config.grounding, width, heads, self.encoder.frame_width, pooled, self.encoder.looks
         )
         path = path_width(self.encoder.looks, visible=config.grounding.visibility_weight > 0)
-        grounded = width + path if config.grounding.feeds == "queries" else 0
+        told = int(self.grounding.when is not None)
+        grounded = width + path + told if config.grounding.feeds == "queries" else 0
         seen = grounded + pooled + shapes.proprioception
 
         def make_head() -> ActionHead:
@@ -106,10 +107,7 @@ class VLAPolicy(nn.Module):
         vision = self.encoder(frames, dialogue)
         fused = self.fusion(vision, dialogue.words())
         tube = self.grounding(vision, fused)
-        # What teaches visibility is what is visible alone.
-        visible = None if tube.visible is None else tube.visible.sigmoid().detach()
-        queries = self.config.grounding.feeds == "queries"
-        grounded = [tube.queries[:, -1], path_features(tube.boxes, visible)] if queries else []
+        grounded = self._grounded(tube) if self.config.grounding.feeds == "queries" else []
         views = [*grounded, fused.pooled, agent_pos]
         if fused.voters is not None:
             voters = fused.voters.shape[1]
@@ -118,6 +116,14 @@ class VLAPolicy(nn.Module):
         seen = torch.cat([view.float() for view in views], dim=-1)
         attention = {**dialogue.attention, **vision.attention, **fused.attention, **tube.attention}
         return Features(action=seen, tube=tube, attention=attention)
+
+    def _grounded(self, tube: Tube) -> list[Tensor]:
+        """What the action head reads of the tube. Whether the target is visible, and whether it is time to act, is
+        learned from their labels alone.
+        """
+        visible = None if tube.visible is None else tube.visible.sigmoid().detach()
+        now = [] if tube.when is None else [tube.when.during[:, -1:].sigmoid().detach()]
+        return [tube.queries[:, -1], path_features(tube.boxes, visible), *now]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The training loss and, detached, its parts."""

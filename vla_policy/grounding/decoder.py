@@ -14,12 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_policy.config import GroundingConfig
 from vla_policy.layers import Attention, FeedForward, cell_centres, multi_layer, newest_at_zero, place_encoding
 from vla_policy.tokens import FusedTokens, VisualTokens
 
+STEP_SCALE = 32.0  # of a box's steps between frames: a moving object's are about a thirtieth of the picture
 PRIOR_EXTENT = 0.15  # width and height of a box before anything is learned, share of the picture
 
 
@@ -95,16 +97,22 @@ class DecoderBlock(nn.Module):
 class WhenHeads(nn.Module):
     """Start and end of the event, two layers each as in the paper, and on top of it whether a frame is part of the
     event: a softmax over frames has to begin the event somewhere, also while it has not begun.
+
+    They read the queries and how the box moves into and out of each frame: whether something moves or rests is what
+    many events are about, and with few blocks the queries hardly know of each other's frames.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.start, self.end, self.during = (multi_layer([width, width, 1]) for _ in range(3))
+        self.start, self.end, self.during = (multi_layer([width + 8, width, 1]) for _ in range(3))
         for head in (self.start, self.end):  # a softmax ignores what is added to all its logits
             head[-1] = nn.Linear(width, 1, bias=False)
 
-    def forward(self, queries_BTD: Tensor) -> When:
-        start, end, during = (head(queries_BTD).squeeze(-1).float() for head in (self.start, self.end, self.during))
+    def forward(self, queries_BTD: Tensor, boxes_BT4: Tensor) -> When:
+        steps = STEP_SCALE * boxes_BT4.detach().diff(dim=1).to(queries_BTD.dtype)
+        into, out_of = F.pad(steps, (0, 0, 1, 0)), F.pad(steps, (0, 0, 0, 1))
+        seen = torch.cat([queries_BTD, into, out_of], dim=-1)
+        start, end, during = (head(seen).squeeze(-1).float() for head in (self.start, self.end, self.during))
         return When(start=start, end=end, during=during)
 
 
@@ -167,5 +175,5 @@ class SpaceTimeDecoder(nn.Module):
             grid=vision.grid,
             attention=attention,
             visible=None if self.visible is None else self.visible(queries).squeeze(-1).float(),
-            when=None if self.when is None else self.when(queries),
+            when=None if self.when is None else self.when(queries, boxes),
         )
