@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vla_policy.config import GroundingConfig
 from vla_policy.grounding.boxes import iou_and_giou, location_target
-from vla_policy.grounding.decoder import PRIOR_EXTENT, DecoderBlock, SpaceTimeDecoder, Tube, When
+from vla_policy.grounding.decoder import PRIOR_EXTENT, STEP_SCALE, DecoderBlock, SpaceTimeDecoder, Tube, When, WhenHeads
 from vla_policy.grounding.interval import best_interval
 from vla_policy.grounding.losses import bounds, event_loss, grounding_loss, guided_attention_loss, interval_loss
 from vla_policy.layers import cell_centres
@@ -246,6 +246,19 @@ class TestTime:
         assert loss == 0
         assert when.start.grad is not None
         assert (when.start.grad == 0).all()
+
+    def test_the_heads_read_queries_and_the_boxs_steps_into_and_out_of_each_frame(self) -> None:
+        torch.manual_seed(0)
+        heads = WhenHeads(8)
+        queries, boxes = torch.randn(B, T, 8), torch.rand(B, T, 4, requires_grad=True)
+        told = heads(queries, boxes)
+        for t in range(T):
+            into = boxes[:, t] - boxes[:, t - 1] if t > 0 else torch.zeros(B, 4)
+            out_of = boxes[:, t + 1] - boxes[:, t] if t < T - 1 else torch.zeros(B, 4)
+            seen = torch.cat([queries[:, t], STEP_SCALE * into, STEP_SCALE * out_of], dim=1)
+            for head, logits in ((heads.start, told.start), (heads.end, told.end), (heads.during, told.during)):
+                torch.testing.assert_close(logits[:, t], head(seen)[:, 0])
+        assert not torch.autograd.grad(told.during.sum(), boxes, allow_unused=True)[0]  # boxes have labels of their own
 
     def test_bounds(self) -> None:
         event = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]).bool()

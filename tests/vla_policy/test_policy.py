@@ -319,6 +319,14 @@ def test_path_features_of_boxes_that_may_be_guesses_count_as_far_as_the_target_i
     torch.testing.assert_close(features[1, 19:], PATH_SCALE * 4 * 0.125 * (boxes[1, 2] - boxes[1, 1]))
 
 
+def test_the_action_head_is_told_whether_it_is_time_to_act(make_policy: MakePolicy, batch: Batch) -> None:
+    policy = make_policy(grounding=GroundingConfig(interval_weight=1.0)).eval()
+    features = policy(batch.observation)
+    assert features.tube.when is not None
+    width, path = policy.config.width, path_width(features.tube.boxes.shape[1], visible=False)
+    torch.testing.assert_close(features.action[:, width + path], features.tube.when.during[:, -1].sigmoid())
+
+
 class TestDropout:
     def test_history_dropout_hides_all_frames_but_the_newest(self, make_policy: MakePolicy, batch: Batch) -> None:
         policy = make_policy(history_dropout=0.999)
