@@ -1,9 +1,9 @@
-"""A comparison as one YAML file: what all rows share, what each changes, and one budget for all of them.
+"""A comparison as one YAML file: what all rows share, what each changes, and the same budgets for all of them.
 
     run: track                      # a named run: data, training and evaluation, as far as the rows do not change them
     samples: 128000                 # budget of every row; several as a list: [16000, 64000]; or `seconds: 300`
     seeds: [0]                      # training seeds of every row
-    base: {policy.frames: 2}        # changes of all rows, which rows may change again; not part of their names
+    base: {policy.frames: 2}        # single values for all rows, which rows may change again; not in their names
     rows:
       - {}                          # the reference: every other row is compared with the first one
       - policy.encoder.name: [single_frame, conv3d]     # a list makes a row of each value
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -36,20 +36,20 @@ class GridError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One policy to train and judge: a name for people and folders, changes to the run, and the training seed.
+    """One policy to train and judge: a name for people, changes to the run, and the training seed.
 
-    `samples` is its budget, None if that is seconds; `among` says whether the grid has other budgets too.
+    `samples` is its budget, None if that is seconds.
     """
 
     variant: str
     changes: dict[str, Any]
     seed: int
     samples: int | None = None
-    among: bool = False
 
     @property
     def name(self) -> str:
-        budget = f"/samples={self.samples}" if self.among else ""
+        """The folder of what becomes of it."""
+        budget = "" if self.samples is None else f"/samples={self.samples}"
         return f"{self.variant}{budget}/seed={self.seed}"
 
 
@@ -85,8 +85,14 @@ def read_grid(path: Path) -> Grid:
     if unknown:
         raise GridError(f"{path}: key {unknown[0]!r} is unknown; use {', '.join(sorted(KEYS))}")
     samples, seconds = _budgets(path, read)
-    base = _changes(path, read.get("base", {}))
-    rows = [row for item in read["rows"] for row in _expand(path, item, base, read.get("seeds", [0]), samples)]
+    base = _changes(path, "base", read.get("base", {}))
+    for key, value in base.items():
+        if key == "seeds" or isinstance(value, list):
+            raise GridError(
+                f"{path}: base: {key} {value!r}: seeds and lists are for rows; give single values of fields"
+            )
+    items = enumerate(read["rows"], start=1)
+    rows = [row for i, item in items for row in _expand(path, f"row {i}", item, base, read.get("seeds", [0]), samples)]
     names = [row.name for row in rows]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
@@ -97,37 +103,47 @@ def read_grid(path: Path) -> Grid:
 def _budgets(path: Path, read: dict[str, Any]) -> tuple[list[int | None], float | None]:
     """The samples of every row's budgets, or [None] and its seconds."""
     samples, seconds = read.get("samples"), read.get("seconds")
-    several = samples if isinstance(samples, list) else [samples]
-    if seconds is None and several and all(isinstance(n, int) and n > 0 for n in several):
-        return sorted(set(several)), None
-    if samples is None and isinstance(seconds, int | float) and seconds > 0:
+    several: list[Any] = samples if isinstance(samples, list) else [samples]
+    if seconds is None and several and all(_is_number(n) and n == int(n) for n in several):
+        return [*sorted({int(n) for n in several})], None
+    if samples is None and _is_number(seconds):
         return [None], float(seconds)
     raise GridError(
-        f"{path}: needs one budget for all rows above 0: `samples: 128000`, several as a list, or `seconds: 300`"
+        f"{path}: got samples {samples!r} and seconds {seconds!r}, expected one budget for all rows above 0: "
+        "`samples: 128000`, several as a list, or `seconds: 300`"
     )
 
 
-def _changes(path: Path, item: Any) -> dict[str, Any]:
-    """The fields that a mapping changes, and to what."""
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _changes(path: Path, where: str, item: Any) -> dict[str, Any]:
+    """The fields that a mapping changes, and to what; and its seeds, if it has any."""
     if not isinstance(item, dict):
-        raise GridError(f"{path}: got {item!r}, expected a mapping from fields to values")
-    changes = {key: value for key, value in item.items() if key != "seeds"}
-    for key in changes:
-        if key.split(".")[0] not in ALLOWED or any(key == f or key.startswith(f"{f}.") for f in FORBIDDEN):
-            raise GridError(f"{path}: rows may change policy.* and train.*, but not the steps or seed; got {key!r}")
-    return changes
+        raise GridError(f"{path}: {where}: got {item!r}, expected a mapping from fields to values")
+    for key in item:
+        known = isinstance(key, str) and (key == "seeds" or key.split(".")[0] in ALLOWED)
+        if not known or any(key == f or key.startswith(f"{f}.") for f in FORBIDDEN):
+            raise GridError(
+                f"{path}: {where}: rows may change policy.* and train.*, but not the steps or seed; got {key!r}"
+            )
+    return dict(item)
 
 
-def _expand(path: Path, item: Any, base: dict[str, Any], seeds: Any, samples: list[int | None]) -> Iterator[Row]:
-    changes = {key: value if isinstance(value, list) else [value] for key, value in _changes(path, item).items()}
-    chosen = item.get("seeds", seeds)
-    if not isinstance(chosen, list) or not chosen or not all(isinstance(s, int) and s >= 0 for s in chosen):
-        raise GridError(f"{path}: seeds {chosen!r} must be a list of numbers of 0 or more")
+def _expand(
+    path: Path, where: str, item: Any, base: dict[str, Any], seeds: Any, samples: list[int | None]
+) -> Iterator[Row]:
+    read = _changes(path, where, item)
+    chosen = read.pop("seeds", seeds)
+    changes = {key: value if isinstance(value, list) else [value] for key, value in read.items()}
+    whole = isinstance(chosen, list) and all(type(s) is int and s >= 0 for s in chosen)
+    if not whole or not chosen:
+        raise GridError(f"{path}: {where}: seeds {chosen!r} must be a list of numbers of 0 or more")
     for values in product(*changes.values()):
         row = dict(zip(changes, values, strict=True))
         for budget, seed in product(samples, chosen):
-            among = len(samples) > 1
-            yield Row(variant=variant_name(row), changes=base | row, seed=seed, samples=budget, among=among)
+            yield Row(variant=variant_name(row), changes=base | row, seed=seed, samples=budget)
 
 
 def variant_name(changes: dict[str, Any]) -> str:

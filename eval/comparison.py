@@ -1,8 +1,8 @@
-"""Several policies, trained on the same data with the same budget and judged on the same seeds, side by side.
+"""Several policies, trained on the same data with the same budgets and judged on the same seeds, side by side.
 
 Every row of a comparison is a folder with `row.json` (a `RowOutcome`) and, if it was judged, `eval/results.json`.
 `summarise` joins the training seeds of a variant: rates are over all their episodes, and the difference to the
-reference, the first variant, is over pairs of the same training seed and the same test seed. The intervals say how much
+reference, the first variant, is over pairs of the same budget, training seed and test seed. The intervals say how much
 the test scenes may have to do with it; what another training seed would give is seen only where several were trained.
 """
 
@@ -27,7 +27,7 @@ RESULTS = Path("eval") / "results.json"
 class RowOutcome:
     """What became of one row: `failure` is empty for one that was trained and judged, else says why it was not.
     `settings` is what the rows share and the outcome rests on: budget, data, evaluation. `samples_per_second` and
-    `cost` are measured apart, when nothing else runs. `budget` is that of its samples where there were several.
+    `cost` are measured apart, when nothing else runs. `budget` is that of its samples, None if it was time.
     """
 
     variant: str
@@ -54,7 +54,7 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One variant on one task, with one of the budgets if there were several. `difference` is None for the reference,
+    """One variant on one task, with one of the budgets. `difference` is None for the reference,
     `success` where nothing was judged.
     """
 
@@ -153,7 +153,7 @@ def _rate(by_seed: Sequence[Sequence[EpisodeResult]]) -> Rate:
 def comparison_table(entries: Sequence[Entry]) -> str:
     """The comparison as Markdown: one row a task, variant and budget."""
     controls = list(dict.fromkeys(name for entry in entries for name in entry.controls))
-    several = any(entry.budget is not None for entry in entries)
+    several = several_budgets(entries)
     header = ["task", "variant", *(["samples"] if several else []), "seeds", "success (95 % interval)"]
     header += ["against the reference"]
     header += [name.replace("_", " ") for name in controls]
@@ -174,6 +174,10 @@ def comparison_table(entries: Sequence[Entry]) -> str:
         budget = f", {thousands(entry.budget)} samples" if several else ""
         lines += [f"\n{entry.variant} ({entry.task}{budget}): {failure}" for failure in entry.failures]
     return "\n".join(lines) + "\n"
+
+
+def several_budgets(entries: Sequence[Entry]) -> bool:
+    return len({entry.budget for entry in entries}) > 1
 
 
 def rate_text(rate: Rate | None) -> str:

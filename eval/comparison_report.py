@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from eval.comparison import Entry, Rate, rate_text
+from eval.comparison import Entry, Rate, rate_text, several_budgets
 from eval.figures import NONE, interval, number, points, thousands
 from eval.plots import Bar, legend_above, rate_bars
 from eval.report import TEMPLATES
@@ -23,6 +23,7 @@ from eval.svg import STAND_IN, STYLE, new_figure, standalone, to_svg
 # Colours of one line each, then again with other dashes.
 CURVES = ("policy", "control", "expert", "extra", "variant")
 DASHES = ((), (4, 2), (1, 1.5))
+SPREAD = 0.08  # of a budget's points, side by side, share of the budget
 
 
 def write_comparison(entries: Sequence[Entry], out: Path) -> Path:
@@ -42,10 +43,15 @@ def write_comparison(entries: Sequence[Entry], out: Path) -> Path:
             write_whole(out / f"{task}_samples.svg", standalone(drawn, (TEMPLATES / "colours.css").read_text()))
     page = environment.get_template("comparison.html.j2").render(
         tasks=[_task_view(task, [entry for entry in entries if entry.task == task]) for task in tasks],
-        failures=sorted({f"{entry.variant}, {failure}" for entry in entries for failure in entry.failures}),
+        several=several_budgets(entries),
+        failures=sorted({f"{_full_name(entry, entries)}, {f}" for entry in entries for f in entry.failures}),
         seeds=max((len(entry.seeds) for entry in entries), default=0),
     )
     return write_whole(out / "comparison.html", page)
+
+
+def _full_name(entry: Entry, entries: Sequence[Entry]) -> str:
+    return f"{entry.variant}, {thousands(entry.budget)} samples" if several_budgets(entries) else entry.variant
 
 
 def short_title(variant: str) -> str:
@@ -95,14 +101,14 @@ def success_against_samples(entries: Sequence[Entry]) -> str | None:
     for entry in entries:
         if entry.budget is not None and entry.success is not None:
             curves.setdefault(entry.variant, []).append((entry.budget, entry.success))
-    if not curves:
+    if not curves or not several_budgets(entries):
         return None
     budgets = sorted({budget for curve in curves.values() for budget, _ in curve})
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.8)
         for number, (variant, curve) in enumerate(curves.items()):
             colour = STAND_IN[CURVES[number % len(CURVES)]]
-            samples = np.array([budget for budget, _ in curve]) * (1 + 0.02 * (number - (len(curves) - 1) / 2))
+            samples = np.array([budget for budget, _ in curve]) * (1 + SPREAD * (number / len(curves) - 0.5))
             rates = np.array([[rate.low, rate.rate, rate.high] for _, rate in curve])
             axes.vlines(samples, rates[:, 0], rates[:, 2], color=colour, linewidth=1.4)
             dashes = (0, DASHES[number // len(CURVES) % len(DASHES)])
@@ -113,7 +119,7 @@ def success_against_samples(entries: Sequence[Entry]) -> str | None:
         axes.set_ylim(-0.03, 1.03)
         axes.set_yticks(np.linspace(0.0, 1.0, 6), [f"{share} %" for share in range(0, 101, 20)])
         axes.set_xlabel("training samples")
-        legend_above(axes, columns=2)
+        legend_above(axes, columns=1)
         return to_svg(figure, "Success rate against training samples")
 
 
@@ -133,8 +139,8 @@ def _point(axes: Axes, entry: Entry, success: Rate, cost: float, *, first: bool)
 
 def _task_view(task: str, entries: Sequence[Entry]) -> dict[str, Any]:
     controls = list(dict.fromkeys(name for entry in entries for name in entry.controls))
-    budgets = [entry.budget for entry in entries if entry.budget is not None]
-    last = [entry for entry in entries if entry.budget is None or entry.budget == max(budgets)]
+    budgets = [entry.budget for entry in entries if entry.budget is not None] if several_budgets(entries) else []
+    last = [entry for entry in entries if not budgets or entry.budget == max(budgets)]
     drawn, against, curves = bars(last), success_against_cost(last), success_against_samples(entries)
     return {
         "name": task,

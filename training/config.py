@@ -22,7 +22,7 @@ class TrainConfig:
         batch: samples a step, over all processes.
         learning_rate: peak of the AdamW learning rate, after the warm-up.
         final_rate: learning rate at the end of the cosine, as a share of the peak.
-        warmup: steps of linear warm-up.
+        warmup: steps of linear warm-up, in short runs a fifth of them at most.
         weight_decay: on matrices and kernels; none on biases, norms and embeddings.
         clip: the gradient's norm is cut to this.
         ema: decay of the moving average of the weights, which is what is saved; 0 turns it off.
@@ -75,6 +75,6 @@ class TrainConfig:
 
     def rate(self, step: int) -> float:
         """Learning rate of a step (0-based): linear warm-up, then a half cosine down to the final share."""
-        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        warm = min(1.0, (step + 1) / max(min(self.warmup, self.steps // 5), 1))
         fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * fall)

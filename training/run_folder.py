@@ -13,7 +13,7 @@ from training.config import TrainConfig, TrainingError
 from training.provenance import fingerprint
 from training.state import has_state
 from vla_policy.checkpoint import COMPLETE
-from vla_policy.config import PolicyConfig
+from vla_policy.config import UNMENTIONED, PolicyConfig
 
 CHECKPOINT = "checkpoint"
 CONFIG = "config.json"
@@ -50,10 +50,7 @@ def check_same(out: Path, described: dict[str, Any]) -> None:
     Raises:
         TrainingError: what differs first, as it was and as it is now.
     """
-    # What a run does not mention did not exist when it began, and is as it was then: at its default.
-    usual = {"policy": asdict(PolicyConfig()), "train": asdict(TrainConfig()), "data": {}}
-    old = {**_leaves(json.loads(json.dumps(usual))), **_leaves(read_described(out))}
-    now = _leaves(json.loads(json.dumps(described)))
+    old, now = leaves(read_described(out)), leaves(described)
     for key in {**old, **now}:
         if now.get(key) != old.get(key):
             kind = "data" if key.startswith("data.") else "settings"
@@ -63,10 +60,23 @@ def check_same(out: Path, described: dict[str, Any]) -> None:
             )
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(described: dict[str, Any]) -> dict[str, Any]:
+    """What a run rests on as one level, "policy.fusion.name" and so on, as it is read back from JSON.
+
+    What is not mentioned did not exist when the run began, and is as it was then: mostly at its default.
+    """
+    usual = {"policy": asdict(PolicyConfig()), "train": asdict(TrainConfig())}
+    unmentioned = {"policy": UNMENTIONED}
+    found: dict[str, Any] = {}
+    for values in (usual, unmentioned, described):
+        found |= _flat(json.loads(json.dumps(values)))
+    return found
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
 
 

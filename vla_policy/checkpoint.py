@@ -25,7 +25,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vla_policy.config import PolicyConfig
+from vla_policy.config import UNMENTIONED, PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
@@ -135,7 +135,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if version != SCHEMA_VERSION:
         raise CheckpointError(f"{path / 'config.json'}: schema_version {version!r}, expected {SCHEMA_VERSION}")
     try:
-        config = read_dataclass(PolicyConfig, described["policy"])
+        config = read_dataclass(PolicyConfig, _with_unmentioned(described["policy"]))
         shapes = read_dataclass(Shapes, described["shapes"])
         purpose = read_dataclass(Purpose, described["purpose"])
         kind = TOKENIZERS[config.language.name]
@@ -149,7 +149,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         policy.load_state_dict(load_file(path / "model.safetensors"))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()  # torch begins with a headline
-        raise CheckpointError(f"{path / 'model.safetensors'}: not this policy's weights ({reason})") from None
+        weights = path / "model.safetensors"
+        raise CheckpointError(
+            f"{weights}: not this policy's weights, or those of another version; train again ({reason})"
+        ) from None
     try:
         tokenizer = kind.load(path, config.language.max_words)
     except ValueError as error:
@@ -176,6 +179,10 @@ def read_dataclass(kind: type[T], values: dict[str, Any]) -> T:
             value = read_dataclass(hint, value)
         built[name] = tuple(value) if isinstance(value, list) else value
     return kind(**built)
+
+
+def _with_unmentioned(policy: dict[str, Any]) -> dict[str, Any]:
+    return {**policy, **{part: {**values, **policy[part]} for part, values in UNMENTIONED.items()}}
 
 
 def _require(path: Path, names: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 EncoderName = Literal[
     "single_frame", "frame_lstm", "frame_transformer", "conv3d", "space_time_attention", "slow_fast", "two_stream"
@@ -14,6 +14,8 @@ FusionName = Literal[
 ]
 READERS = ("slow_fast",)  # encoders that read the words themselves
 HeadName = Literal["chunk_l1", "gaussian_mixture", "binned", "flow_matching"]
+# Of fields that came later: what a policy that does not mention them was, where that is not today's default.
+UNMENTIONED: dict[str, dict[str, Any]] = {"fusion": {"during": "none"}}
 MAJORITY = 3  # voters: among fewer there is none
 
 
@@ -99,8 +101,9 @@ class FusionConfig:
 
     Args:
         name: the fusion. "bidirectional", "cross_attention" and "self_attention" come after both encoders and join them
-            by attention; "intermediate" exchanges features between the encoders' layers; "concat", "weighted" and
-            "vote" join what the encoders end in; "none" leaves it to an encoder that reads the words itself.
+            by attention, "bidirectional" also between their layers (`during`); "intermediate" exchanges features
+            between the encoders' layers alone; "concat", "weighted" and "vote" join what the encoders end in; "none"
+            leaves it to an encoder that reads the words itself.
         layers: stacked exchanges of the attention fusions.
         during: "bidirectional": after which layers of the backbone both directions read each other as well.
         output: attention fusions: how the two pooled sides are joined.
@@ -145,8 +148,8 @@ class GroundingConfig:
         location_weight: weight of the cross-entropy of the location map.
         box_weight: weight of L1 + GIoU of the boxes.
         interval_weight: weight of start, end and event; with 0 the decoder has no such heads.
-        visibility_weight: weight of whether the target is visible; with 0 the decoder does not tell. Where it does, the
-            action head knows which boxes it can rely on.
+        visibility_weight: weight of whether the target is visible, in all frames; with 0 the decoder does not tell.
+            Where it does, an action head that reads the queries knows which boxes it can rely on.
         sigma: standard deviation, in frames, of the Gaussian around the true start and end.
         attention_weight: weight of the guided attention: queries within the event should not look outside it.
         scope: boxes are learned within the event, as in the paper, or wherever the target is "visible".

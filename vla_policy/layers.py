@@ -1,6 +1,6 @@
 """Layers that several parts share: attention, feed-forward, position encodings, pooling.
 
-B batch, N Q K tokens, D width, M heads, E = D/M head width. Suffixes name the axes.
+B batch, N Q K tokens, D width, M heads, E = D/M head width, C O widths of what comes and goes. Suffixes name the axes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Attention(nn.Module):
     picture's tokens reading a sentence.
 
     Args:
-        query_width, key_width, out_width: of the queries that come, the keys that come and the output, where they are
-            not D.
+        query_width, key_width, out_width: last axes of the queries that come, the keys that come and the output,
+            where they are not D.
     """
 
     def __init__(
@@ -48,33 +48,33 @@ class Attention(nn.Module):
         self.v = nn.Linear(key_width or width, width)
         self.out = nn.Linear(width, out_width or width)
 
-    def forward(self, query_BQD: Tensor, key_BKC: Tensor, mask_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns output `(B, Q, D)` and weights `(B, M, Q, K)`; keys with a False mask get weight zero."""
-        if query_BQD.shape[1] > key_BKC.shape[1]:
-            return self._few_keys(query_BQD, key_BKC, mask_BK)
-        return self._few_queries(query_BQD, key_BKC, mask_BK)
+    def forward(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns output `(B, Q, out_width)` and weights `(B, M, Q, K)`; keys with a False mask get weight zero."""
+        if query_BQC.shape[1] > key_BKC.shape[1]:
+            return self._few_keys(query_BQC, key_BKC, mask_BK)
+        return self._few_queries(query_BQC, key_BKC, mask_BK)
 
-    def _few_keys(self, query_BQD: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _few_keys(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
         m, keys = self.heads, key_BKC.shape[1]
         k_BMKE, v_BMKE = self._split(self.k(key_BKC)), self._split(self.v(key_BKC))
         k_BMKE = k_BMKE * k_BMKE.shape[-1] ** -0.5
-        toward_BMKD = k_BMKE @ self.q.weight.unflatten(0, (m, -1)).to(k_BMKE.dtype)
+        toward_BMKC = k_BMKE @ self.q.weight.unflatten(0, (m, -1)).to(k_BMKE.dtype)
         offset_BMK1 = k_BMKE @ self.q.bias.view(m, -1, 1).to(k_BMKE.dtype)
         if mask_BK is not None:
             # Half of the least number: no score that is added can take it to minus infinity.
             offset_BMK1 = offset_BMK1.masked_fill(~mask_BK[:, None, :, None], torch.finfo(offset_BMK1.dtype).min / 2)
         # Queries last: a softmax over a handful of keys is ten times slower along the last axis than across it.
-        query_BDQ = query_BQD.to(k_BMKE.dtype).mT
-        scores_BmkQ = torch.baddbmm(offset_BMK1.flatten(1, 2), toward_BMKD.flatten(1, 2), query_BDQ)
+        query_BCQ = query_BQC.to(k_BMKE.dtype).mT
+        scores_BmkQ = torch.baddbmm(offset_BMK1.flatten(1, 2), toward_BMKC.flatten(1, 2), query_BCQ)
         weights_BMKQ = scores_BmkQ.unflatten(1, (m, keys)).softmax(dim=2)
-        from_BMKD = v_BMKE @ self.out.weight.unflatten(1, (m, -1)).permute(1, 2, 0).to(v_BMKE.dtype)
+        from_BMKO = v_BMKE @ self.out.weight.unflatten(1, (m, -1)).permute(1, 2, 0).to(v_BMKE.dtype)
         bias = self.out.bias.to(v_BMKE.dtype)
-        output_BQD = torch.baddbmm(bias, weights_BMKQ.flatten(1, 2).mT, from_BMKD.flatten(1, 2))
-        return output_BQD, weights_BMKQ.mT
+        output_BQO = torch.baddbmm(bias, weights_BMKQ.flatten(1, 2).mT, from_BMKO.flatten(1, 2))
+        return output_BQO, weights_BMKQ.mT
 
-    def _few_queries(self, query_BQD: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
-        m, queries = self.heads, query_BQD.shape[1]
-        q_BMQE = self._split(self.q(query_BQD))
+    def _few_queries(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
+        m, queries = self.heads, query_BQC.shape[1]
+        q_BMQE = self._split(self.q(query_BQC))
         q_BMQE = q_BMQE * q_BMQE.shape[-1] ** -0.5
         toward_BMQC = q_BMQE @ self.k.weight.unflatten(0, (m, -1)).to(q_BMQE.dtype)
         key_BKC = key_BKC.to(q_BMQE.dtype)

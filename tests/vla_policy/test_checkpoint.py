@@ -65,6 +65,15 @@ class TestRoundTrip:
         assert not loaded.policy.training
         assert all(p.device.type == "cpu" for p in loaded.policy.parameters())
 
+    def test_what_an_older_one_does_not_mention_is_as_it_was_then(
+        self, make_policy: Callable[..., VLAPolicy], tmp_path: Path
+    ) -> None:
+        older = make_policy(options={"fusion": {"during": "none"}})
+        made = Checkpoint(older, WordTokenizer.train(TEXTS, 12), PURPOSE, {})
+        save_checkpoint(made, tmp_path / "checkpoint")
+        edit(tmp_path / "checkpoint", lambda config: config["policy"]["fusion"].pop("during"))
+        assert_same(made, load_checkpoint(tmp_path / "checkpoint"))
+
     def test_it_is_weights_and_json_only(self, folder: Path) -> None:
         assert sorted(p.name for p in folder.iterdir()) == FILES
         for file in folder.glob("*.json"):
@@ -204,7 +213,7 @@ class TestDamage:
             edit(folder, lambda d: d["policy"].update(width=32))
         save_file(weights, file)
         named = {"missing tensor": "normaliser.mean", "extra tensor": "extra"}.get(damage, "size mismatch for")
-        self.refused(folder, "model.safetensors", f"not this policy's weights .*{named}")
+        self.refused(folder, "model.safetensors", f"not this policy's weights, or those of another version; train again .*{named}")
 
     def test_no_folder(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none", tmp_path / "file"):

@@ -57,6 +57,23 @@ def test_attention_is_that_of_torch(queries: int, keys: int, masked: bool, key_w
 
 
 @pytest.mark.parametrize(("queries", "keys"), ORDERS)
+def test_attention_takes_queries_and_gives_answers_of_other_widths(queries: int, keys: int) -> None:
+    """In both orders of computing it, as torch's with the same matrices applied outside."""
+    torch.manual_seed(0)
+    attention = Attention(D, M, query_width=6, key_width=5, out_width=3).double()
+    query, key = torch.randn(B, queries, 6).double(), torch.randn(B, keys, 5).double()
+    mask = torch.rand(B, keys) < 0.6
+    mask[:, 0] = True
+    output, weights = attention(query, key, mask)
+    q, k, v = (
+        x.unflatten(-1, (M, -1)).transpose(1, 2) for x in (attention.q(query), attention.k(key), attention.v(key))
+    )
+    scores = (q @ k.mT * (D // M) ** -0.5).masked_fill(~mask[:, None, None], -torch.inf)
+    torch.testing.assert_close(weights, scores.softmax(-1))
+    torch.testing.assert_close(output, attention.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)))
+
+
+@pytest.mark.parametrize(("queries", "keys"), ORDERS)
 def test_attention_is_the_equation(queries: int, keys: int) -> None:
     attention, query, key, mask = made(keys, queries=queries)
 

@@ -141,14 +141,14 @@ def _run_all(shared: _Shared, jobs: int) -> list[RowOutcome]:
     rows = shared.grid.rows
     with Progress("compare", len(rows), "rows") as progress, ThreadPoolExecutor(jobs) as pool:
         waiting: dict[Future[RowOutcome], Row] = {}
-        for row in rows:
-            before = load_row(_folder(shared, row))
-            if before is not None and not before.failure and before.settings == shared.settings(row):
-                done[row.name] = before
-            else:
-                waiting[pool.submit(_run_row, shared, row, running)] = row
-        progress.update(len(done))
         try:
+            for row in rows:
+                before = load_row(_folder(shared, row))
+                if before is not None and not before.failure and _same(before.settings, shared.settings(row)):
+                    done[row.name] = before
+                else:
+                    waiting[pool.submit(_run_row, shared, row, running)] = row
+            progress.update(len(done))
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     row = waiting.pop(future)
@@ -163,6 +163,12 @@ def _run_all(shared: _Shared, jobs: int) -> list[RowOutcome]:
     return [done[row.name] for row in rows]
 
 
+def _same(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    from training.run_folder import leaves
+
+    return leaves(before) == leaves(now)
+
+
 def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
     from eval.comparison import RowOutcome
     from training.config import TrainingError
@@ -175,7 +181,7 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
     outcome = RowOutcome(
         variant=row.variant,
         seed=row.seed,
-        budget=row.samples if row.among else None,
+        budget=row.samples,
         changes=row.changes,
         settings=shared.settings(row),
     )
