@@ -20,7 +20,7 @@ from eval.controls import CONTROLS, choose_controls
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
 from eval.rollout import GROUP, action_index, control_rate, run_group
 from eval.workers import Lost, Pulse, run_jobs
-from vla_policy.checkpoint import DEFAULT_POLICY, Checkpoint, load_checkpoint
+from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint
 
 if TYPE_CHECKING:
     from envs.tabletop import TabletopEnv
@@ -116,7 +116,7 @@ def evaluate(
             }
             results[task] = TaskResult(control_rate_hz=rates[task], conditions=summaries)
         return Results(
-            checkpoint=CheckpointInfo(path=_given_name(checkpoint_path), provenance=checkpoint.provenance),
+            checkpoint=CheckpointInfo(path=given_name(checkpoint_path), provenance=checkpoint.provenance),
             seed=config.seed,
             tasks=results,
             settings=_settings(config, tasks),
@@ -134,11 +134,6 @@ def evaluate(
         if on_condition and len(of_condition) == config.episodes:
             on_condition(finished())
     return finished()
-
-
-def _given_name(path: Path) -> str:
-    """What the user called the checkpoint: results are compared and published, and should name nobody's folders."""
-    return "default" if path == DEFAULT_POLICY else str(path)
 
 
 def _groups(config: EvalConfig) -> Iterator[tuple[int | None, ...]]:

@@ -32,7 +32,8 @@ from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 SCHEMA_VERSION = 1
 COMPLETE = "COMPLETE"
-DEFAULT_POLICY = Path(__file__).parent / "assets" / "default"
+SHIPPED = Path(__file__).parent / "assets"  # a folder for each policy that ships
+DEFAULT_POLICY = SHIPPED / "default"
 T = TypeVar("T")
 
 
@@ -128,7 +129,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: missing, unfinished, damaged or foreign files; the message names the file.
     """
     if not path.is_dir():
-        raise CheckpointError(f"{path}: no checkpoint folder here; train one with `vla train`, or name `default`")
+        names = ", ".join(shipped_names())
+        raise CheckpointError(
+            f"{path}: no checkpoint folder here; train one with `vla train`, or name one that ships: {names}"
+        )
     _require(path, (COMPLETE, "config.json", "model.safetensors", "provenance.json"))
     described = _read_json(path / "config.json")
     version = described.get("schema_version")
@@ -161,8 +165,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def resolve_checkpoint(name: str) -> Path:
-    """The folder of a checkpoint given by path, or `default` for the policy that ships with the package."""
-    return DEFAULT_POLICY if name == "default" else Path(name)
+    """The folder of a checkpoint given by path, or by the name of a policy that ships with the package."""
+    return SHIPPED / name if name in shipped_names() else Path(name)
+
+
+def shipped_names() -> list[str]:
+    """Policies that ship with the package; `default` first."""
+    names = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
+    return sorted(names, key=lambda name: name != DEFAULT_POLICY.name)
+
+
+def given_name(path: Path) -> str:
+    """What the user called a checkpoint: results are compared and published, and should name nobody's folders."""
+    return path.name if path.parent == SHIPPED else str(path)
 
 
 def read_dataclass(kind: type[T], values: dict[str, Any]) -> T:

@@ -1,25 +1,27 @@
-"""The policy that ships: on a few unseen scenes it must do what it was made for, and listen."""
+"""The policies that ship: on a few unseen scenes they must do what they were made for, and listen."""
 
 from __future__ import annotations
 
 import pytest
 
 from eval.evaluate import EvalConfig, evaluate
-from vla_policy.checkpoint import DEFAULT_POLICY, load_checkpoint
+from vla_policy.checkpoint import SHIPPED, load_checkpoint, shipped_names
 
 EPISODES = 20
 LEAST_SUCCESSES = 15  # a policy of 90 % has fewer once in a hundred times
 MOST_DEAF = 5  # successes when another object is named
+ABILITIES = [(name, task) for name in shipped_names() for task in load_checkpoint(SHIPPED / name).purpose.tasks]
 
 
-@pytest.mark.parametrize("task", load_checkpoint(DEFAULT_POLICY).purpose.tasks)
-def test_the_default_policy_succeeds_and_listens(task: str) -> None:
+@pytest.mark.parametrize(("name", "task"), ABILITIES)
+def test_a_policy_that_ships_succeeds_and_listens(name: str, task: str) -> None:
     config = EvalConfig(tasks=(task,), episodes=EPISODES, controls=("shuffled_instruction",))
-    conditions = evaluate(DEFAULT_POLICY, config).tasks[task].conditions
+    conditions = evaluate(SHIPPED / name, config).tasks[task].conditions
     assert conditions["policy"].invalid == 0
     assert sum(e.success for e in conditions["policy"].results) >= LEAST_SUCCESSES
     assert sum(e.success for e in conditions["shuffled_instruction"].results) <= MOST_DEAF
 
 
-def test_the_default_policy_is_small() -> None:
-    assert sum(file.stat().st_size for file in DEFAULT_POLICY.rglob("*")) <= 5_000_000
+@pytest.mark.parametrize("name", shipped_names())
+def test_a_policy_that_ships_is_small(name: str) -> None:
+    assert sum(file.stat().st_size for file in (SHIPPED / name).rglob("*")) <= 5_000_000

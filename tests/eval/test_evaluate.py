@@ -19,7 +19,7 @@ from eval.evaluate import EvalConfig, evaluate
 from eval.results import EpisodeResult, Results
 from eval.rollout import GROUP, one_thread
 from eval.workers import Pulse
-from vla_policy.checkpoint import resolve_checkpoint
+from vla_policy.checkpoint import given_name, resolve_checkpoint
 
 
 def _rows(results: Results, condition: str = "policy") -> list[dict[str, Any]]:
@@ -167,8 +167,8 @@ def test_after_a_failure_the_environments_are_made_anew(tiny_checkpoint: Path, m
 
 
 def test_results_name_the_checkpoint_as_the_user_did() -> None:
-    assert module._given_name(resolve_checkpoint("default")) == "default"
-    assert module._given_name(resolve_checkpoint("runs/track/checkpoint")) == "runs/track/checkpoint"
+    assert given_name(resolve_checkpoint("default")) == "default"
+    assert given_name(resolve_checkpoint("runs/track/checkpoint")) == "runs/track/checkpoint"
 
 
 def test_as_many_workers_as_there_are_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:

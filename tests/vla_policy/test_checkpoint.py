@@ -213,7 +213,11 @@ class TestDamage:
             edit(folder, lambda d: d["policy"].update(width=32))
         save_file(weights, file)
         named = {"missing tensor": "normaliser.mean", "extra tensor": "extra"}.get(damage, "size mismatch for")
-        self.refused(folder, "model.safetensors", f"not this policy's weights, or those of another version; train again .*{named}")
+        self.refused(
+            folder,
+            "model.safetensors",
+            f"not this policy's weights, or those of another version; train again .*{named}",
+        )
 
     def test_no_folder(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none", tmp_path / "file"):
@@ -300,8 +304,10 @@ class TestHub:
         assert done.stdout.strip() == "('track',)"
 
 
-def test_the_name_default_means_the_policy_that_ships() -> None:
-    assert resolve_checkpoint("default") == module.DEFAULT_POLICY
+def test_names_mean_the_policies_that_ship() -> None:
+    assert module.shipped_names()[0] == "default"
+    for name in module.shipped_names():
+        assert resolve_checkpoint(name) == module.SHIPPED / name
     assert resolve_checkpoint("runs/mine") == Path("runs/mine")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from eval.evaluate import EvalConfig
     from eval.results import Results
 
+CHECKPOINT_HELP = "checkpoint folder, or the name of a policy that ships, such as `default`"
 CRITERION_EPISODES = 200  # fewer make a success rate too vague to quote
 
 
@@ -52,8 +53,10 @@ def train(arguments: list[str]) -> int:
 
 
 def evaluate(arguments: list[str]) -> int:
-    parser = run_parser("eval", COMMANDS["eval"] + ". CHECKPOINT is a folder, or `default`.", "track")
-    parser.add_argument("checkpoint", type=str, help="checkpoint folder, or `default` for the policy that ships")
+    parser = run_parser(
+        "eval", COMMANDS["eval"] + ". CHECKPOINT is a folder, or the name of a policy that ships.", "track"
+    )
+    parser.add_argument("checkpoint", type=str, help=CHECKPOINT_HELP)
     parser.add_argument("--episodes", type=int, help="episodes a condition; short for --eval.episodes")
     parser.add_argument("--seed", type=int, help="first test seed; short for --eval.seed")
     parser.add_argument("--workers", type=int, help="parallel processes; short for --eval.workers")
@@ -78,7 +81,7 @@ def rollout(arguments: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="vla rollout", description=COMMANDS["rollout"], exit_on_error=False)
-    parser.add_argument("checkpoint", type=str, help="checkpoint folder, or `default` for the policy that ships")
+    parser.add_argument("checkpoint", type=str, help=CHECKPOINT_HELP)
     parser.add_argument("--instruction", type=str, help='what to say, for example "follow the red ball"')
     parser.add_argument("--task", type=str, help="task; guessed from the instruction if left out")
     parser.add_argument("--seed", type=int, default=0, help="test seed of the scene")
@@ -105,7 +108,7 @@ def ground(arguments: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="vla ground", description=COMMANDS["ground"], exit_on_error=False)
-    parser.add_argument("checkpoint", type=str, help="checkpoint folder, or `default` for the policy that ships")
+    parser.add_argument("checkpoint", type=str, help=CHECKPOINT_HELP)
     parser.add_argument("--video", type=str, help="a video to look at, such as MP4; needs --instruction")
     parser.add_argument("--task", type=str, help="a task to act in instead; guessed from the instruction if left out")
     parser.add_argument("--instruction", type=str, help='what to look for, for example "follow the red ball"')
