@@ -32,11 +32,11 @@ def test_a_comparison_from_nothing_and_again(
     command = ["compare", "grid.yaml", "--out", "out", "--episodes", "2", "--jobs", "2"]
     assert main(command) == 0
     rows = Path("out") / "rows"
-    done = json.loads((rows / "reference" / "seed=0" / "row.json").read_text())
+    done = json.loads((rows / "reference" / "samples=48" / "seed=0" / "row.json").read_text())
     assert done["samples"] == 48
     assert done["samples_per_second"] > 0
     assert done["cost"]["flops"] > 0
-    failed = next(rows.glob("language=pretrained*/seed=0/row.json"))
+    failed = next(rows.glob("language=pretrained*/samples=48/seed=0/row.json"))
     assert "no such folder; give a local folder or a hub name" in json.loads(failed.read_text())["failure"]
     table = Path("out/table.md").read_text()
     assert "| track | encoder=single_frame | 1 |" in table
@@ -52,7 +52,7 @@ def test_a_comparison_from_nothing_and_again(
     more = [*command[:4], "--episodes", "3", "--jobs", "1"]
     assert main(more) == 0
     assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == weights
-    results = json.loads((rows / "reference" / "seed=0" / "eval" / "results.json").read_text())
+    results = json.loads((rows / "reference" / "samples=48" / "seed=0" / "eval" / "results.json").read_text())
     assert results["tasks"]["track"]["conditions"]["policy"]["episodes"] == 3
 
     Path("grid.yaml").write_text(GRID.replace("48", "64"))

@@ -9,7 +9,7 @@ from vla_policy.contract import Shapes
 from vla_policy.dialogue import Dialogue, Fusion, Sizes
 from vla_policy.fusion import FUSIONS
 from vla_policy.fusion.bidirectional import BidirectionalFusion
-from vla_policy.fusion.intermediate import INTERACTIONS, StageExchange, positions
+from vla_policy.fusion.exchanges import INTERACTIONS, StageExchange, positions
 from vla_policy.fusion.weighted import WeightedFusion
 from vla_policy.language.transformer import TextTransformer
 from vla_policy.layers import Attention, masked_mean

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vla_policy.config import FusionConfig
 from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder, Sizes
-from vla_policy.fusion.intermediate import Exchanges
+from vla_policy.fusion.exchanges import Exchanges
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
