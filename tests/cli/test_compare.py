@@ -55,10 +55,18 @@ def test_a_comparison_from_nothing_and_again(
     results = json.loads((rows / "reference" / "samples=48" / "seed=0" / "eval" / "results.json").read_text())
     assert results["tasks"]["track"]["conditions"]["policy"]["episodes"] == 3
 
-    Path("grid.yaml").write_text(GRID.replace("48", "64"))
+    # Another budget comes beside what is there.
+    Path("grid.yaml").write_text(GRID.replace("samples: 48", "samples: [48, 64]"))
+    assert main(more) == 0
+    now = {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")}
+    assert len(now) == 4
+    assert now.items() >= weights.items()
+    assert (Path("out") / "track_samples.svg").is_file()
+
+    Path("grid.yaml").write_text(GRID + "base: {train.learning_rate: 0.5}\n")
     capsys.readouterr()
-    assert main(command) == 1  # every row is of another budget, or failed before
-    assert "train.steps was 3 and is now 4" in capsys.readouterr().out
+    assert main(command) == 1  # every row was made otherwise, or failed before
+    assert "and is now 0.5; give the same settings again" in capsys.readouterr().out
 
 
 def test_a_mistake_in_the_last_row_comes_to_light_first(
