@@ -20,7 +20,7 @@ from vla_policy.decision import ActionHead, VotingHead
 from vla_policy.dialogue import Sizes
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
-from vla_policy.grounding.decoder import SpaceTimeDecoder, Tube
+from vla_policy.grounding.decoder import STEP_SCALE, SpaceTimeDecoder, Tube
 from vla_policy.grounding.losses import grounding_loss
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
@@ -36,12 +36,12 @@ def path_features(boxes: Tensor, visible: Tensor | None = None) -> Tensor:
     With the probability `(B, T)` that the target is visible → `(B, 9T - 4)`: these probabilities, and all boxes and
     steps as far as they can be relied on, for the newest box may be nothing but a guess.
     """
-    steps = 4 * boxes.diff(dim=1)
+    places, steps = PATH_SCALE * (boxes - 0.5), STEP_SCALE * boxes.diff(dim=1)
     if visible is None:
-        return PATH_SCALE * torch.cat([boxes[:, -1] - 0.5, steps.flatten(1)], dim=-1)
+        return torch.cat([places[:, -1], steps.flatten(1)], dim=-1)
     seen = visible[..., None]
-    reliable = [(boxes - 0.5) * seen, steps * seen[:, 1:] * seen[:, :-1]]
-    return torch.cat([visible, *(PATH_SCALE * part.flatten(1) for part in reliable)], dim=-1)
+    reliable = places * seen, steps * seen[:, 1:] * seen[:, :-1]
+    return torch.cat([visible, *(part.flatten(1) for part in reliable)], dim=-1)
 
 
 def path_width(looks: int, *, visible: bool) -> int:
