@@ -15,7 +15,14 @@ BIN = 0.1  # actions vote for the same thing if they fall into the same bin of t
 
 
 class ActionHead(nn.Module):
-    """Features `(B, F)` → a chunk of actions `(B, S, A)`."""
+    """Features `(B, F)` → a chunk of actions `(B, S, A)`.
+
+    `loss_scale` is what the loss is multiplied by where it is added to others: it brings the gradient that reaches the
+    features to about that of `chunk_l1`. Likelihoods send several times as much, and drown what grounding teaches the
+    encoder meanwhile.
+    """
+
+    loss_scale: float = 1.0
 
     def act(self, features: Tensor) -> Tensor:
         """Actions in [-1, 1]; the same ones whenever it is asked the same."""
@@ -40,7 +47,8 @@ class VotingHead(ActionHead):
     ) -> None:
         super().__init__()
         self.rule = rule
-        self.heads = nn.ModuleList(make_head() for _ in range(voters))
+        heads = [make_head() for _ in range(voters)]
+        self.heads, self.loss_scale = nn.ModuleList(heads), heads[0].loss_scale
         self.trust = nn.Parameter(torch.zeros(voters)) if rule == "weighted" else None
 
     def act(self, features: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class VLAPolicy(nn.Module):
         looked_at = features.tube.boxes.shape[1]  # the newest ones
         boxes, visible, event = (x[:, -looked_at:] for x in (batch.boxes, batch.visible, batch.event))
         grounding, metrics = grounding_loss(self.config.grounding, features.tube, boxes, visible, event)
-        total = action + grounding
+        total = self.head.loss_scale * action + grounding
         return total, {"loss": total.detach(), "action": action.detach(), **metrics}
 
     @torch.no_grad()

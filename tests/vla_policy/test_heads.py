@@ -51,6 +51,30 @@ def test_steps_past_the_end_do_not_count(head: ActionHead) -> None:
     assert loss(torch.where(mask[..., None], action - 0.5, action)) != before
 
 
+def test_no_head_drowns_what_grounding_teaches_the_encoder() -> None:
+    """Scaled, every head's gradient at the features is about as large as that of regression, well into training."""
+    gradients = {name: gradient_at_features(name) for name in HEADS}
+    assert all(0.4 < gradient / gradients["chunk_l1"] < 2 for gradient in gradients.values()), gradients
+
+
+def gradient_at_features(name: str, steps: int = 600) -> float:
+    """Mean norm over the second half of a training run on noisy actions that depend on their features."""
+    torch.manual_seed(0)
+    head, truth = HEADS[name](HeadConfig(chunk=S, hidden=64), F, A), torch.randn(F, A) / F**0.5
+    optimizer, norms = torch.optim.AdamW(head.parameters(), 1.5e-3), []
+    for _ in range(steps):
+        features = torch.randn(64, F, requires_grad=True)
+        meant = 2 * (features.detach() @ truth)[:, None].expand(-1, S, -1)
+        action = (meant + 0.15 * torch.randn(64, S, A)).clamp(-1, 1)
+        loss = head.loss_scale * head.loss(features, action, torch.ones(64, S, dtype=torch.bool))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert features.grad is not None
+        norms.append(features.grad.norm().item())
+    return sum(norms[steps // 2 :]) / (steps - steps // 2)
+
+
 def test_loss_without_any_step_is_zero(head: ActionHead) -> None:
     loss = head.loss(torch.randn(B, F), torch.zeros(B, S, A), torch.zeros(B, S, dtype=torch.bool))
     assert loss == 0
