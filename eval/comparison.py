@@ -55,7 +55,8 @@ class Rate:
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One variant on one task, with one of the budgets. `difference` is None for the reference,
-    `success` where nothing was judged.
+    `success` where nothing was judged. `tube_iou` is m_vIoU and `temporal_iou` m_tIoU of `eval.tubes`; these and
+    `box_iou` are means over the training seeds.
     """
 
     variant: str
@@ -66,6 +67,8 @@ class Entry:
     difference: PairedDifference | None
     controls: dict[str, Rate]
     box_iou: float | None
+    tube_iou: float | None
+    temporal_iou: float | None
     samples: int
     samples_per_second: float | None
     cost: Cost | None
@@ -119,7 +122,8 @@ def _entry(
             theirs = {e.seed: e.success for e in judged[reference, budget, seed].tasks[task].conditions[POLICY].results}
             ours = results.conditions[POLICY].results
             pairs += [(e.success, theirs[e.seed]) for e in ours if e.seed in theirs]
-    ious = [r.conditions[POLICY].box_iou for r in found.values() if r.conditions[POLICY].box_iou is not None]
+    meant = [results.conditions[POLICY] for results in found.values()]
+    tubes = [condition.tubes for condition in meant if condition.tubes is not None]
     trained = [o for o in own if not o.failure]
     return Entry(
         variant=variant,
@@ -129,12 +133,29 @@ def _entry(
         success=rates.pop(POLICY, None),
         difference=paired_difference([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None,
         controls=rates,
-        box_iou=sum(i for i in ious if i is not None) / len(ious) if ious else None,
+        box_iou=_mean([condition.box_iou for condition in meant]),
+        tube_iou=_mean([tube.mean_tube_iou for tube in tubes]),
+        temporal_iou=_mean([tube.mean_temporal_iou for tube in tubes]),
         samples=max((o.samples for o in trained), default=0),
         samples_per_second=next((o.samples_per_second for o in trained), None),
         cost=next((o.cost for o in trained if o.cost is not None), None),
         failures=[f"seed {o.seed}: {o.failure}" for o in own if o.failure],
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def overlaps(entries: Sequence[Entry]) -> dict[str, list[float | None]]:
+    """How well boxes fit, a column a measure that any of the entries has, in their order."""
+    columns = {
+        "box IoU": [entry.box_iou for entry in entries],
+        "m_vIoU": [entry.tube_iou for entry in entries],
+        "m_tIoU": [entry.temporal_iou for entry in entries],
+    }
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 
 def _rate(by_seed: Sequence[Sequence[EpisodeResult]]) -> Rate:
@@ -157,14 +178,15 @@ def comparison_table(entries: Sequence[Entry]) -> str:
     header = ["task", "variant", *(["samples"] if several else []), "seeds", "success (95 % interval)"]
     header += ["against the reference"]
     header += [name.replace("_", " ") for name in controls]
-    header += ["box IoU", "parameters", "MFLOP", "samples/s", "latency p50, p99"]
+    measures = overlaps(entries)
+    header += [*measures, "parameters", "MFLOP", "samples/s", "latency p50, p99"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * 2 + "---:|" * (len(header) - 2)]
-    for entry in entries:
+    for i, entry in enumerate(entries):
         cells = [entry.task, entry.variant, *([thousands(entry.budget)] if several else []), str(len(entry.seeds))]
         cells += [_rate_text(entry.success)]
         cells += [points_and_interval(entry.difference)]
         cells += [rate_text(entry.controls.get(name)) for name in controls]
-        cells += [number(entry.box_iou, 2)]
+        cells += [number(column[i], 2) for column in measures.values()]
         cost = entry.cost
         cells += [NONE] * 2 if cost is None else [f"{cost.parameters / 1e6:.2f} M", f"{cost.flops / 1e6:.0f}"]
         cells += [number(entry.samples_per_second, 0)]

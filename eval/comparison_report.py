@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from eval.comparison import Entry, Rate, rate_text, several_budgets
+from eval.comparison import Entry, Rate, overlaps, rate_text, several_budgets
 from eval.figures import NONE, interval, number, points, thousands
 from eval.plots import Bar, legend_above, rate_bars
 from eval.report import TEMPLATES
@@ -46,6 +46,7 @@ def write_comparison(entries: Sequence[Entry], out: Path) -> Path:
         several=several_budgets(entries),
         failures=sorted({f"{_full_name(entry, entries)}, {f}" for entry in entries for f in entry.failures}),
         seeds=max((len(entry.seeds) for entry in entries), default=0),
+        costs=any(entry.cost is not None for entry in entries),
     )
     return write_whole(out / "comparison.html", page)
 
@@ -141,6 +142,7 @@ def _task_view(task: str, entries: Sequence[Entry]) -> dict[str, Any]:
     controls = list(dict.fromkeys(name for entry in entries for name in entry.controls))
     budgets = [entry.budget for entry in entries if entry.budget is not None] if several_budgets(entries) else []
     last = [entry for entry in entries if not budgets or entry.budget == max(budgets)]
+    measures = overlaps(entries)
     drawn, against, curves = bars(last), success_against_cost(last), success_against_samples(entries)
     return {
         "name": task,
@@ -150,11 +152,12 @@ def _task_view(task: str, entries: Sequence[Entry]) -> dict[str, Any]:
         "curves": Markup(curves) if curves else None,
         "bars": Markup(drawn) if drawn else None,
         "cost": Markup(against) if against else None,
-        "rows": [_row(entry, controls) for entry in entries],
+        "measures": list(measures),
+        "rows": [_row(entry, controls, [column[i] for column in measures.values()]) for i, entry in enumerate(entries)],
     }
 
 
-def _row(entry: Entry, controls: Sequence[str]) -> dict[str, Any]:
+def _row(entry: Entry, controls: Sequence[str], fits: Sequence[float | None]) -> dict[str, Any]:
     success, d, cost = entry.success, entry.difference, entry.cost
     return {
         "variant": short_title(entry.variant),
@@ -164,7 +167,7 @@ def _row(entry: Entry, controls: Sequence[str]) -> dict[str, Any]:
         "difference": points(d.difference) if d else NONE,
         "difference_interval": f"{points(d.low)} to {points(d.high)}" if d else "",
         "controls": [rate_text(entry.controls.get(name)) for name in controls],
-        "box_iou": number(entry.box_iou, 2),
+        "fits": [number(value, 2) for value in fits],
         "parameters": NONE if cost is None else f"{cost.parameters / 1e6:.2f} M",
         "flops": NONE if cost is None else f"{cost.flops / 1e6:.0f}",
         "speed": number(entry.samples_per_second, 0),

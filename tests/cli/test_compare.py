@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,15 @@ def test_a_comparison_from_nothing_and_again(
     assert now.items() >= weights.items()
     assert (Path("out") / "track_samples.svg").is_file()
 
+    # One that cannot be read takes no other with it, and is judged again.
+    lost = rows / "reference" / "samples=64" / "seed=0" / "eval" / "results.json"
+    lost.write_text(lost.read_text()[:-100])
+    assert main(more) == 0
+    assert "results.json: not valid JSON" in Path("out/table.md").read_text()
+    assert main(more) == 0
+    assert "results.json" not in Path("out/table.md").read_text()
+    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == now
+
     Path("grid.yaml").write_text(GRID + "base: {train.learning_rate: 0.5}\n")
     capsys.readouterr()
     assert main(command) == 1  # every row was made otherwise, or failed before
@@ -78,6 +90,43 @@ def test_a_mistake_in_the_last_row_comes_to_light_first(
     told = capsys.readouterr().err
     assert "--policy.encoder.nmae" in told
     assert "did you mean" in told
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text("run: debug\nsamples: 800\nbase: {train.log_every: 1}\nrows: [{}]\n")
+    command = ["compare", "grid.yaml", "--out", "out", "--episodes", "2"]
+    row = Path("out/rows/reference/samples=800/seed=0")
+    log = row / "train" / "log.jsonl"
+    process = subprocess.Popen([sys.executable, "-m", "vla_policy.cli.main", *command], stderr=subprocess.DEVNULL)
+    while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
+        assert process.poll() is None, "ended before it was interrupted"
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) != 0
+    before = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert before[-1] < 50
+    assert not (row / "row.json").exists()
+    assert main(command) == 0
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, len(steps) + 1))
+    assert json.loads((row / "row.json").read_text())["samples"] == 800
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--controls=shufled_instruction", "did you mean shuffled_instruction?"), ("--episodes=0", "must be at least 1")],
+)
+def test_a_mistake_in_the_evaluation_comes_to_light_first(
+    option: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text(GRID)
+    assert main(["compare", "grid.yaml", "--out", "out", option]) == 2
+    assert told in capsys.readouterr().err
     assert not Path("out").exists()
 
 

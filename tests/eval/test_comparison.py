@@ -14,6 +14,7 @@ from eval.comparison_report import bars, short_title, write_comparison
 from eval.cost import Cost
 from eval.results import CheckpointInfo, EpisodeResult, Results, TaskResult, save_results, summarise_condition
 from eval.statistics import paired_difference, wilson_interval
+from eval.tubes import TubeScores
 
 COST = Cost(parameters=770_000, trained=770_000, flops=90_000_000, latency_p50_ms=2.5, latency_p99_ms=4.0)
 REFERENCE = {0: [1, 1, 1, 0, 1], 1: [1, 0, 1, 1, 1]}
@@ -21,7 +22,8 @@ OTHER = {0: [0, 1, 0, 0, 1]}
 
 
 def judged(folder: Path, outcomes: Sequence[int]) -> None:
-    episodes = [EpisodeResult(seed=i, success=bool(o), box_iou=0.5, steps=3) for i, o in enumerate(outcomes)]
+    tube = TubeScores(temporal_iou=0.75, tube_iou=0.25)
+    episodes = [EpisodeResult(seed=i, success=bool(o), box_iou=0.5, tube=tube, steps=3) for i, o in enumerate(outcomes)]
     shuffled = [EpisodeResult(seed=i, success=False, steps=3) for i in range(len(outcomes))]
     conditions = {
         "policy": summarise_condition("policy", episodes),
@@ -58,7 +60,7 @@ def test_seeds_are_joined_and_compared_in_pairs(rows: list[tuple[RowOutcome, Pat
     # Seed 1 of the reference has no partner.
     assert other.difference == paired_difference([bool(o) for o in OTHER[0]], [bool(o) for o in REFERENCE[0]])
     assert other.controls["shuffled_instruction"].rate == 0.0
-    assert other.box_iou == 0.5
+    assert (other.box_iou, other.tube_iou, other.temporal_iou) == (0.5, 0.25, 0.75)
     assert other.samples_per_second == 320.0
     assert other.cost == COST
     assert broken.success is None
@@ -68,14 +70,12 @@ def test_seeds_are_joined_and_compared_in_pairs(rows: list[tuple[RowOutcome, Pat
 def test_the_table_and_the_page_show_all_of_it(rows: list[tuple[RowOutcome, Path]], tmp_path: Path) -> None:
     entries = summarise(rows, ["track"])
     table = comparison_table(entries)
-    assert (
-        "| track | reference | 2 | 80.0 % (49.0 to 94.3) | – | 0.0 % | 0.50 | 0.77 M | 90 | 320 | 2.5, 4.0 ms |"
-        in table
-    )
+    assert "| track | reference | 2 | 80.0 % (49.0 to 94.3) | – | 0.0 % | 0.50 | 0.25 | 0.75 | 0.77 M |" in table
+    assert "| 0.77 M | 90 | 320 | 2.5, 4.0 ms |" in table
     assert "−40.0" in table
     assert "broken (track): seed 0: out of memory" in table
     page = write_comparison(entries, tmp_path).read_text()
-    for words in ("reference", "other", "40.0 %", "out of memory", "<svg", "single training seeds"):
+    for words in ("reference", "other", "40.0 %", "out of memory", "<svg", "single training seeds", "m_vIoU", "0.75"):
         assert words in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
 

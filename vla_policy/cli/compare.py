@@ -67,11 +67,16 @@ def compare(arguments: list[str]) -> int:
     from envs.cores import usable_cores
     from eval.comparison import comparison_table, save_row, summarise
     from eval.comparison_report import write_comparison
+    from eval.controls import choose_controls
     from eval.results import write_whole
     from vla_policy.cli.commands import collect_all
 
     if parsed.jobs < 1:
         raise ValueError(f"--jobs {parsed.jobs} must be at least 1")
+    if parsed.episodes is not None and parsed.episodes < 1:
+        raise ValueError(f"--episodes {parsed.episodes} must be at least 1")
+    if parsed.controls is not None:
+        choose_controls(parsed.controls)
     grid = read_grid(Path(parsed.grid))
     config = configured(grid.run, {})
     # All of them now: a mistake in the last row should not come to light after hours, and the parser changes the
@@ -203,7 +208,7 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
         command = ["eval", str(train / CHECKPOINT), *_options(shared.grid.run, row.changes), *shared.evaluation]
         workers = f"--workers={shared.threads}"
         running.run([*command, workers, "--videos=0", "--out", str(folder / "eval")], folder)
-    except (_RowError, TrainingError) as error:
+    except (_RowError, TrainingError, OSError, ValueError) as error:
         return replace(outcome, failure=str(error))
     return replace(outcome, samples=steps * config.train.batch)
 
@@ -229,15 +234,25 @@ def _steps(shared: _Shared, row: Row, common: list[str], folder: Path, running: 
 
 
 def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutcome:
+    """The outcome with what is not measured yet; failed if its files cannot be read, so that the others still count."""
+    from eval.comparison import RESULTS
     from eval.cost import measure_cost
+    from eval.results import load_results
     from training.bench import training_rate
+    from training.run_folder import CHECKPOINT
     from vla_policy.checkpoint import load_checkpoint
 
-    if outcome.failure or outcome.cost is not None:
+    if outcome.failure:
         return outcome
-    policy = load_checkpoint(folder / "train" / "checkpoint").policy
-    cost = measure_cost(policy)
-    return replace(outcome, cost=cost, samples_per_second=training_rate(policy, config.train))
+    try:
+        load_results(folder / RESULTS)
+        if outcome.cost is not None and outcome.samples_per_second is not None:
+            return outcome
+        policy = load_checkpoint(folder / "train" / CHECKPOINT).policy
+        cost = outcome.cost or measure_cost(policy)
+        return replace(outcome, cost=cost, samples_per_second=training_rate(policy, config.train))
+    except (OSError, ValueError) as error:
+        return replace(outcome, failure=str(error))
 
 
 class _RowError(Exception):
