@@ -5,7 +5,7 @@ frames that both intervals hold and S_u those that at least one does, `tIoU = |S
 `vIoU = 1 / |S_u| · Σ_{t in S_i} IoU(box_t, true box_t)`. A mean over episodes has an m in front, and vIoU@R is the
 share of episodes above R. Frames in which the target is hidden have no true box: vIoU leaves them out of both sets.
 
-K frames of an episode.
+K frames of an episode: in evaluations those in which the policy decided, every second control step by default.
 """
 
 from __future__ import annotations

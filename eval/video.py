@@ -108,7 +108,7 @@ def _h264_encoder() -> str:
     for name in H264_ENCODERS:
         if name in av.codec.codecs_available:
             return name
-    raise RuntimeError(
+    raise ValueError(
         f"this PyAV ({av.__version__}) has no H.264 encoder, looked for {', '.join(H264_ENCODERS)}; "
         "`pip install --force-reinstall av` installs one that has"
     )

@@ -113,6 +113,8 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         GPT2Config,
         GPT2Model,
         PreTrainedTokenizerFast,
+        RobertaConfig,
+        RobertaModel,
         T5Config,
         T5Model,
     )
@@ -150,6 +152,11 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     framed = byte_level(["<|startoftext|>", "<|endoftext|>"])
     framed.post_processor = processors.TemplateProcessing(
         single="<|startoftext|> $A <|endoftext|>", special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)]
+    )
+    # The padding's number is not 0, and positions are counted from behind it.
+    roberta_pairs = byte_level(["<s>", "<pad>", "</s>"])
+    roberta_pairs.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     pieces = Tokenizer(models.Unigram())
     pieces.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -199,12 +206,21 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         bos_token_id=0,
         eos_token_id=0,
     )
+    roberta = RobertaConfig(
+        vocab_size=roberta_pairs.get_vocab_size(),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=42,
+    )
     t5 = T5Config(vocab_size=96, d_model=24, d_kv=12, d_ff=32, num_layers=2, num_heads=2)
     made: dict[str, tuple[Any, Tokenizer]] = {
         "bert": (BertModel(bert), wordpiece),
         "clip_text": (CLIPTextModel(clip_text), framed),
         "clip": (CLIPModel(clip), framed),
         "gpt2": (GPT2Model(gpt2), pairs),
+        "roberta": (RobertaModel(roberta), roberta_pairs),
         "t5": (T5Model(t5), pieces),
     }
     for name, (model, tokenizer) in made.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 EncoderName = Literal[
@@ -78,7 +78,9 @@ class LanguageConfig:
     Args:
         name: "transformer" is trained from scratch; "bag_of_words" is a control that knows no word order; "pretrained"
             loads a `transformers` text model.
-        layers: layers of the in-process transformer.
+        layers: layers of the in-process transformer. Fusions that exchange between the encoders' layers spread them
+            over the stages of the backbone. With one layer all exchanges come before it, with "bag_of_words" there is
+            none after them, and a "pretrained" model has been read whole before the first.
         pretrained: local folder or hub name of the text model, for "pretrained".
         frozen: whether the pretrained model stays as it is; its output is then cached per instruction.
         max_words: longer instructions are cut.
@@ -91,6 +93,9 @@ class LanguageConfig:
     max_words: int = 20
 
     def __post_init__(self) -> None:
+        for name in ("layers", "max_words"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"language.{name} {getattr(self, name)} must be at least 1")
         if self.name == "pretrained" and not self.pretrained:
             raise ValueError("language.name 'pretrained' needs language.pretrained, a local folder or a hub name")
 
@@ -146,8 +151,10 @@ class GroundingConfig:
         layers: decoder blocks.
         norm: layer norm before each part of a block, or after it as in the paper.
         location_weight: weight of the cross-entropy of the location map.
-        box_weight: weight of L1 + GIoU of the boxes.
-        interval_weight: weight of start, end and event; with 0 the decoder has no such heads.
+        box_weight: weight of the boxes' loss, in which L1 (a mean over the four numbers) counts `l1_weight` and GIoU
+            `giou_weight`.
+        interval_weight: weight of start, end and, times `event_weight`, of whether frames are part of the event; with 0
+            the decoder has no such heads.
         visibility_weight: weight of whether the target is visible, in all frames; with 0 the decoder does not tell.
             Where it does, an action head that reads the queries knows which boxes it can rely on.
         sigma: standard deviation, in frames, of the Gaussian around the true start and end.
@@ -161,7 +168,10 @@ class GroundingConfig:
     norm: Literal["pre", "post"] = "pre"
     location_weight: float = 1.0
     box_weight: float = 1.0
+    l1_weight: float = 5.0
+    giou_weight: float = 1.0
     interval_weight: float = 0.0
+    event_weight: float = 1.0
     visibility_weight: float = 0.0
     sigma: float = 1.0
     attention_weight: float = 0.0
@@ -171,9 +181,9 @@ class GroundingConfig:
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise ValueError(f"grounding.layers {self.layers} must be at least 1")
-        for name in ("location_weight", "box_weight", "interval_weight", "visibility_weight", "attention_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"grounding.{name} {getattr(self, name)} must be 0 or more")
+        for item in fields(self):
+            if item.name.endswith("_weight") and not getattr(self, item.name) >= 0:
+                raise ValueError(f"grounding.{item.name} {getattr(self, item.name)} must be 0 or more")
         if self.sigma <= 0:
             raise ValueError(f"grounding.sigma {self.sigma} must be above 0 frames")
 
@@ -247,3 +257,5 @@ class PolicyConfig:
             )
         if not self.cameras:
             raise ValueError("cameras is empty; name at least one, for example front")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras {list(self.cameras)} must name each camera once")

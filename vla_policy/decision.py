@@ -74,7 +74,7 @@ class VotingHead(ActionHead):
 
 def majority(votes_BRSA: Tensor) -> Tensor:
     """The mean of the voters in the fullest bin, for every step and dimension; the median if no two agree."""
-    bins = ((votes_BRSA + 1) / BIN).floor()
+    bins = ((votes_BRSA + 1) / BIN).floor().clamp(max=round(2 / BIN) - 1)  # the last one holds a full command
     agree_BRRSA = bins[:, :, None] == bins[:, None]
     count_BRSA = agree_BRRSA.sum(2)
     # The fullest bin; of two equally full ones, the bin of the voter nearest to the median.

@@ -85,3 +85,30 @@ def test_the_debug_run_goes_the_whole_way(tmp_path: Path, capsys: pytest.Capture
     assert "holds a finished run" in _error(
         capsys, "train", "--config", "debug", "--data", str(out / "data"), "--out", str(out / "train")
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory."),
+        RuntimeError("CPU: can't allocate memory"),
+    ],
+)
+def test_a_lack_of_memory_says_what_to_do(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(_arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("vla_policy.cli.main._command", lambda _name: out_of_memory)
+    assert "out of memory; lower train.batch" in _error(capsys, "train")
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_arguments: list[str]) -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("vla_policy.cli.main._command", lambda _name: broken)
+    with pytest.raises(RuntimeError, match="mat1"):
+        main(["train"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from eval.controller import Controller, ControllerConfig
 from eval.controls import CONTROLS
 from eval.rollout import GROUP, NEAR, TIMED, WARM_UP, _Run, control_rate, one_thread, run_group
 from eval.workers import NOTHING
-from vla_policy.checkpoint import Checkpoint, load_checkpoint
+from vla_policy.checkpoint import SHIPPED, Checkpoint, load_checkpoint
+from vla_policy.contract import Aux
 
 
 @pytest.fixture
@@ -33,11 +35,11 @@ def env() -> Iterator[TabletopEnv]:
     made.close()
 
 
-def _group(checkpoint: Checkpoint, env: TabletopEnv, **options: Any) -> Any:
+def _group(checkpoint: Checkpoint, env: TabletopEnv, condition: str = "policy", **options: Any) -> Any:
     controller = Controller(checkpoint, GROUP, ControllerConfig())
     rows: list[int | None] = [None] * GROUP
     rows[3] = 5
-    [episode] = run_group(checkpoint, controller, [env] * GROUP, rows, CONTROLS["policy"], **options)
+    [episode] = run_group(checkpoint, controller, [env] * GROUP, rows, CONTROLS[condition], **options)
     return episode
 
 
@@ -98,7 +100,41 @@ def test_the_predicted_box_is_compared_with_the_true_one(
         return chunk
 
     monkeypatch.setattr(checkpoint.policy, "act", told)
-    assert _group(checkpoint, env).box_iou == pytest.approx(0.5, abs=1e-5)
+    episode = _group(checkpoint, env)
+    assert episode.box_iou == pytest.approx(0.5, abs=1e-5)
+    assert episode.tube.tube_iou == pytest.approx(0.5, abs=1e-5)  # the whole episode on both sides
+    assert episode.tube.temporal_iou is None
+
+
+@pytest.mark.parametrize("condition", ["policy", "shuffled_instruction"])
+def test_the_event_is_compared_with_that_of_what_was_read(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told of an event that is 15 steps late, with the right boxes, for the object that the words name."""
+    late, env = 15, make_task("track_event", cameras=("front",))
+    checkpoint = load_checkpoint(SHIPPED / "track_event")
+    act, decisions = checkpoint.policy.act, []
+    env.reset(seed=5)
+    rng = np.random.default_rng((5, 2))
+    wanted = env.layout.target if condition == "policy" else env.counterfactual("train", rng)[1]
+    begin, end = env.privileged()["events"][wanted]
+
+    def told(observation: Any) -> Any:
+        chunk, step = act(observation), env.step_count
+        decisions.append(step)
+        assert chunk.aux.boxes is not None
+        boxes, during = torch.zeros_like(chunk.aux.boxes), torch.zeros(chunk.aux.boxes.shape[:2])
+        boxes[3, -1] = torch.from_numpy(env.privileged()["boxes"]["front"][wanted])
+        during[3, -1] = 0.9 * (begin + late <= step < end)
+        return replace(chunk, aux=Aux(boxes=boxes, during=during))
+
+    monkeypatch.setattr(checkpoint.policy, "act", told)
+    tube = _group(checkpoint, env, condition).tube
+    env.close()
+    true = {step for step in decisions if begin <= step < end}
+    found = {step for step in decisions if begin + late <= step < end}
+    assert 0 < len(found) < len(true)
+    assert tube.temporal_iou == pytest.approx(len(found) / len(true))
+    assert 0 < tube.tube_iou <= 1
+    assert tube.box_iou == pytest.approx(1, abs=1e-5)
 
 
 def test_the_control_rate_is_that_of_one_robot(

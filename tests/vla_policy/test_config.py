@@ -3,7 +3,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from vla_policy.config import EncoderConfig, FusionConfig, HeadConfig, LanguageConfig, PolicyConfig
+from vla_policy.config import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, LanguageConfig, PolicyConfig
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
 from vla_policy.heads import HEADS
@@ -28,6 +28,7 @@ def test_names_are_exactly_those_that_are_registered(kind: type, registry: dict[
         ({"history_dropout": 1.0}, r"history_dropout 1.0 must lie in \[0, 1\)"),
         ({"proprioception_dropout": -0.1}, "proprioception_dropout -0.1 must lie in"),
         ({"cameras": ()}, "cameras is empty"),
+        ({"cameras": ("front", "front")}, r"cameras \['front', 'front'\] must name each camera once"),
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any], words: str) -> None:
@@ -51,6 +52,9 @@ def test_configs_do_not_change_and_take_no_positions() -> None:
         (EncoderConfig, {"kernel": (3, 4)}, r"encoder.kernel \(3, 4\) must be positive, the second number odd"),
         (EncoderConfig, {"frozen": True}, "encoder.weights and encoder.frozen are for timm models"),
         (FusionConfig, {"layers": 0}, "fusion.layers 0 must be at least 1"),
+        (LanguageConfig, {"max_words": 0}, "language.max_words 0 must be at least 1"),
+        (LanguageConfig, {"layers": -1}, "language.layers -1 must be at least 1"),
+        (GroundingConfig, {"giou_weight": -1.0}, "grounding.giou_weight -1.0 must be 0 or more"),
         (HeadConfig, {"bins": 1}, "head.bins 1 must be at least 2"),
         (HeadConfig, {"chunk": 0}, "head.chunk 0 must be at least 1"),
     ],

@@ -23,6 +23,7 @@ def votes(*values: float) -> torch.Tensor:
         ((0.52, 0.58, -0.9), 0.55),  # two in one bin
         ((0.51, 0.53, 0.58), 0.54),  # all in one bin
         ((-0.9, 0.1, 0.7), 0.1),  # no two agree: the median
+        ((1.0, 0.96, -0.5), 0.98),  # a full command is in the last bin
         ((0.31, 0.32, 0.71, 0.72, 0.33), 0.32),  # three against two
     ],
 )

@@ -21,7 +21,7 @@ from vla_policy.language.pretrained import PretrainedText
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import PretrainedTokenizer
 
-FAMILIES = ["bert", "clip_text", "clip", "gpt2", "t5"]
+FAMILIES = ["bert", "clip_text", "clip", "gpt2", "roberta", "t5"]
 TEXTS = ["follow the red ball", "track the small blue cube"]
 WIDTH, WORDS = 16, 20
 
@@ -40,13 +40,14 @@ def read(folder: Path, texts: list[str] = TEXTS) -> tuple[Tensor, Tensor]:
 
 def own_states(family: str, folder: Path, ids: Tensor, mask: Tensor) -> Tensor:
     """What the library's own class for this family makes of the tokens."""
-    from transformers import BertModel, CLIPTextModel, GPT2Model, T5EncoderModel
+    from transformers import BertModel, CLIPTextModel, GPT2Model, RobertaModel, T5EncoderModel
 
     kind = {
         "bert": BertModel,
         "clip_text": CLIPTextModel,
         "clip": CLIPTextModel,
         "gpt2": GPT2Model,
+        "roberta": RobertaModel,
         "t5": T5EncoderModel,
     }
     model = kind[family].from_pretrained(folder).eval()

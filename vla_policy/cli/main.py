@@ -34,6 +34,7 @@ KEPT: dict[str, str] = {
     "compare": "finished rows and saved states are kept, and the same command goes on from there",
     "eval": "conditions that were finished are in results.json; the same command begins anew",
 }
+OUT_OF_MEMORY = "out of memory; lower train.batch, eval.workers or collect.workers"
 # What to do when the system refuses something.
 ADVICE: dict[int, str] = {
     errno.ENOSPC: "free some space, or write elsewhere",
@@ -74,7 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return _fail(" ".join(str(error).split()))
     except MemoryError:
-        return _fail("out of memory; lower train.batch, eval.workers or collect.workers")
+        return _fail(OUT_OF_MEMORY)
+    except RuntimeError as error:
+        # torch's OutOfMemoryError of a GPU, and what its allocator says on a CPU.
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return _fail(OUT_OF_MEMORY)
 
 
 @contextmanager

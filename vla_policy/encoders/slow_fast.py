@@ -24,7 +24,7 @@ from vla_policy.vision import VisionEncoder
 class FastBranch(nn.Module):
     """`f(v)` of every frame and `F_v = h_v + W'(h_v + f(v))`, or one of the ways that the paper compares with it.
 
-    "none" is `h_v` alone; "gated" is `h_v + g ⊙ f(v)` with `g = σ(W'[h_v; f(v)])`; "transformer" makes `f(v)` by a
+    "none" is `h_v` alone; "gated" is `h_v + h_v ⊙ σ(f(v))`, as in the published code; "transformer" makes `f(v)` by a
     layer of self-attention over the frames of a place, "pooled" by the mean over the places of a frame.
     """
 
@@ -35,7 +35,7 @@ class FastBranch(nn.Module):
             return
         self.linear = nn.Linear(width, width)
         self.over_time = FusedSelfAttentionBlock(width, heads) if kind == "transformer" else None
-        self.join = nn.Linear(2 * width if kind == "gated" else width, width)
+        self.join = None if kind == "gated" else nn.Linear(width, width)
 
     def forward(self, h_BTND: Tensor, x_BTND: Tensor) -> Tensor:
         """Text-aware features of the slow branch and plain ones, both of every frame → `F_v (B, T, N, D)`."""
@@ -48,9 +48,8 @@ class FastBranch(nn.Module):
             fast = self.over_time(timed.transpose(1, 2).flatten(0, 1)).unflatten(0, (b, n)).transpose(1, 2)
         if self.kind == "pooled":
             fast = fast.mean(2, keepdim=True)
-        if self.kind == "gated":
-            gate = torch.sigmoid(self.join(torch.cat([h_BTND, fast], dim=-1)))
-            return h_BTND + gate * fast
+        if self.join is None:
+            return h_BTND + h_BTND * torch.sigmoid(fast)
         joined: Tensor = h_BTND + self.join(h_BTND + fast)
         return joined
 

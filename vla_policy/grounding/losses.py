@@ -1,6 +1,8 @@
 """What the decoder learns from: boxes, the event's start and end, and where in time queries look.
 
-After Yang et al. 2022, section 3.4.
+After Yang et al. 2022, section 3.4, with two differences from their published code. The divergence is taken from the
+truth to what is predicted: its gradient does not fade where the prediction is surely wrong. Guided attention counts
+what queries within the event read outside it; theirs counts all that queries outside it read.
 
 B batch, T frames, M heads.
 """
@@ -31,7 +33,8 @@ def grounding_loss(
     cross_entropy = -(location_target(boxes, tube.grid) * F.log_softmax(tube.logits, dim=-1)).sum(-1)
     iou, giou = iou_and_giou(tube.boxes, boxes)
     location = masked_average(cross_entropy, counted)
-    drawn = masked_average(5 * (tube.boxes - boxes).abs().mean(-1) + (1 - giou), counted)
+    off, apart = (tube.boxes - boxes).abs().mean(-1), 1 - giou
+    drawn = masked_average(config.l1_weight * off + config.giou_weight * apart, counted)
     total = config.location_weight * location + config.box_weight * drawn
     metrics = {"location": location, "box": drawn, "iou": masked_average(iou[:, -1], counted[:, -1])}
     if tube.visible is not None:
@@ -40,7 +43,7 @@ def grounding_loss(
         metrics["visible"] = seen
     if tube.when is not None:
         interval, during = interval_loss(tube.when, event, config.sigma), event_loss(tube.when, event)
-        total = total + config.interval_weight * (interval + during)
+        total = total + config.interval_weight * (interval + config.event_weight * during)
         metrics |= {"interval": interval, "event": during}
     if config.attention_weight:
         maps = [weights for name, weights in tube.attention.items() if name.startswith("decoder_time")]
@@ -78,8 +81,8 @@ def event_loss(when: When, event: Tensor) -> Tensor:
 
 
 def guided_attention_loss(weights_BMTT: Tensor, event: Tensor) -> Tensor:
-    """`-log(1 - a)` of the attention `a` that queries within the event pay to frames outside it, mean over such pairs
-    (after TubeDETR's published code; the paper's text leaves the form open). Zero if there are none.
+    """`-log(1 - a)` of the attention `a` that queries within the event pay to frames outside it, mean over such pairs;
+    zero if there are none.
     """
     attended = weights_BMTT.float().mean(1)
     outside = event[:, :, None] & ~event[:, None, :]
