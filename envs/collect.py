@@ -39,6 +39,7 @@ from envs.worker import start_worker
 if TYPE_CHECKING:
     from envs.tabletop import TabletopEnv
 
+SIZES = (16, 640)  # pixels a side: smaller shows no object, larger does not fit the scene's off-screen buffer
 SHARD_EPISODES = 25
 SHARD_SEEDS = 1_000  # seeds a shard may try before it gives up
 PLAN_STEPS = 8  # actions a label looks ahead: the longest chunk a policy can learn
@@ -76,6 +77,8 @@ class CollectConfig:
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ValueError(f"episodes {self.episodes} must be at least 1")
+        if not SIZES[0] <= self.size <= SIZES[1]:
+            raise ValueError(f"size {self.size} must lie between {SIZES[0]} and {SIZES[1]} pixels")
         if not 0 <= self.noise <= 2:
             raise ValueError(f"noise {self.noise} must lie between 0 and 2 (1 is full speed)")
         if not 0 <= self.detours <= 1:

@@ -363,6 +363,7 @@ def test_a_task_nobody_can_do_stops_with_a_reason(
     ("change", "message"),
     [
         ({"episodes": 0}, "episodes 0 must be at least 1"),
+        ({"size": 8}, "size 8 must lie between 16 and 640 pixels"),
         ({"noise": -0.1}, "noise -0.1 must lie between 0 and 2"),
         ({"noise": 3.0}, "noise 3.0 must lie between 0 and 2"),
         ({"split": "test"}, "split 'test' must be 'train' or 'validation'"),

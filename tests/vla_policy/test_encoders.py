@@ -254,6 +254,13 @@ class TestTwoStream:
         change = encoder(repainted(frames, frame=frame)).fused - encoder(frames).fused
         assert (change.abs().amax((1, 2, 3)) > 1e-4).all()
 
+    def test_a_single_place_is_refused(self) -> None:
+        encoder = built("two_stream", size=4)
+        with pytest.raises(
+            ValueError, match=r"got 1 x 1 places a picture, expected 2 x 2 or more; lower encoder\.stride"
+        ):
+            encoder(pictures(size=4))
+
     def test_adding_two_projections_is_projecting_the_concatenation(self) -> None:
         encoder, frames = built("two_stream"), pictures()
         assert isinstance(encoder, TwoStreamEncoder)

@@ -37,8 +37,17 @@ class TemporalStream(nn.Module):
         self.fine = ResidualConv(width, 1)
 
     def forward(self, features_btchw: Tensor) -> Tensor:
-        """Features `(B', T, c, h, w)` → motion map `(B', width, h, w)`."""
-        b, t = features_btchw.shape[:2]
+        """Features `(B', T, c, h, w)` → motion map `(B', width, h, w)`.
+
+        Raises:
+            ValueError: there is but one row or column of places.
+        """
+        b, t, _, h, w = features_btchw.shape
+        if min(h, w) < 2:
+            raise ValueError(
+                f"encoder.name 'two_stream' got {h} x {w} places a picture, expected 2 x 2 or more; "
+                "lower encoder.stride, or take larger pictures"
+            )
         reduced = self.reduce(features_btchw.flatten(0, 1)).unflatten(0, (b, t))
         # Through (b, h, w, t, c), so that the joined map is channels_last without a hidden copy.
         joined = reduced.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)

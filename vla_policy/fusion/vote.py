@@ -22,6 +22,9 @@ class VoteFusion(Fusion):
     - spatial: what the encoder says of the newest frame, at the places the sentence points at;
     - temporal: the newest moment with its motion, at the places the sentence points at;
     - language: the words, each after having read the newest moment.
+
+    With `grounding.feeds: queries`, the decoder's query and boxes are what all of them read besides; "pooled" leaves
+    each with its own alone.
     """
 
     def __init__(self, config: FusionConfig, sizes: Sizes) -> None:

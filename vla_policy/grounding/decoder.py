@@ -117,7 +117,18 @@ class WhenHeads(nn.Module):
 
 
 class SpaceTimeDecoder(nn.Module):
-    """Args: frame_width: of the frames' tokens; pooled_width: of what the fusion pools; frames: T."""
+    """Time queries over the frames (Yang et al. 2022, section 3.3).
+
+    What the paper's object embedding is learned to be, here is a linear layer's bias; its weights add what the fusion
+    pooled, so that every query knows from the start what is sought, and of what is moving what the fusion knows of it.
+    Query t then reads the memory of frame t only; that of the newest moments holds the fusion's tokens, which
+    stand for the whole window, beside the frame's own.
+
+    Args:
+        frame_width: of the frames' tokens.
+        pooled_width: of what the fusion pools.
+        frames: T.
+    """
 
     def __init__(
         self, config: GroundingConfig, width: int, heads: int, frame_width: int, pooled_width: int, frames: int
