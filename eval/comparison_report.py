@@ -22,7 +22,7 @@ from eval.svg import STAND_IN, STYLE, new_figure, standalone, to_svg
 
 # Colours of one line each, then again with other dashes.
 CURVES = ("policy", "control", "expert", "extra", "variant")
-DASHES = ((), (4, 2), (1, 1.5))
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 SPREAD = 0.08  # of a budget's points, side by side, share of the budget
 
 
@@ -112,7 +112,7 @@ def success_against_samples(entries: Sequence[Entry]) -> str | None:
             samples = np.array([budget for budget, _ in curve]) * (1 + SPREAD * (number / len(curves) - 0.5))
             rates = np.array([[rate.low, rate.rate, rate.high] for _, rate in curve])
             axes.vlines(samples, rates[:, 0], rates[:, 2], color=colour, linewidth=1.4)
-            dashes = (0, DASHES[number // len(CURVES) % len(DASHES)])
+            dashes = DASHES[number // len(CURVES) % len(DASHES)]
             axes.plot(samples, rates[:, 1], "o", linestyle=dashes, color=colour, label=short_title(variant))
         axes.set_xscale("log")
         axes.set_xticks(budgets, [thousands(budget) for budget in budgets])
