@@ -209,8 +209,8 @@ def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Tr
     timeline = Timeline(
         steps=len(tube.steps),
         during=tube.during,
-        predicted=tube.interval,
-        true=None if truth is None else _interval(truth.during),
+        predicted=tube.interval if tube.during else None,
+        true=_interval(truth.during) if tube.during and truth is not None else None,
         confidence=tube.confidence,
     )
     for step, picture in enumerate(pictures):
@@ -228,14 +228,15 @@ def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Tr
 
 def describe_tube(tube: Tube, instruction: str, scores: TubeScores | None = None) -> dict[str, Any]:
     """The tube as plain data: seconds, boxes (cx, cy, w, h) in [0, 1], the probabilities that the policy tells, and the
-    scores if known.
+    scores if known. No interval of a policy that does not tell the time.
     """
-    inside, interval = tube.flags(), tube.interval
+    inside, interval = tube.flags(), tube.interval if tube.during else None
     unknown: Sequence[float | None] = [None] * len(tube.steps)
     moments = zip(tube.steps, tube.boxes, tube.during or unknown, tube.visible or unknown, inside, strict=True)
     return {
         "instruction": instruction,
         "control_hz": CONTROL_HZ,
+        "box": "cx, cy, w, h as shares of the picture's middle square",
         "interval_s": None if interval is None else [interval[0] / CONTROL_HZ, (interval[1] + 1) / CONTROL_HZ],
         "confidence": tube.confidence,
         "temporal_iou": None if scores is None else scores.temporal_iou,

@@ -107,7 +107,7 @@ class Tube:
     boxes: list[list[float]] = field(default_factory=list)
     during: list[float] = field(default_factory=list)
     visible: list[float] = field(default_factory=list)
-    _interval: tuple[int, int, float] | None = None  # first, last, confidence
+    _interval: tuple[int, int] | None = None  # first and last control step
 
     def add(self, step: int, aux: Aux, row: int = 0) -> None:
         """What the policy says at a control step; `row` of its batch."""
@@ -120,11 +120,11 @@ class Tube:
             self.visible.append(float(aux.visible[row, -1]))
         self._interval = None
         if aux.start is not None and aux.end is not None and step <= self.span:
-            first, last, confidence = best_interval(aux.start[row : row + 1].cpu(), aux.end[row : row + 1].cpu())
+            first, last, _ = best_interval(aux.start[row : row + 1].cpu(), aux.end[row : row + 1].cpu())
             frames = aux.start.shape[1]
             begin, end = (max(step - (frames - 1 - int(i)) * self.stride, 0) for i in (first, last))
             # A frame stands for the steps up to the next one.
-            self._interval = begin, min(end + self.stride - 1, step), float(confidence)
+            self._interval = begin, min(end + self.stride - 1, step)
 
     @property
     def interval(self) -> tuple[int, int] | None:
@@ -136,7 +136,7 @@ class Tube:
             return (self.steps[0], self.steps[-1]) if self.steps else None
         if self._interval is not None:
             # A softmax begins and ends the event somewhere, also where there is none.
-            return self._interval[:2] if max(self.during) > 0.5 else None
+            return self._interval if max(self.during) > 0.5 else None
         runs: list[list[int]] = []
         for i, probability in enumerate(self.during):
             if probability > 0.5:
@@ -149,8 +149,12 @@ class Tube:
 
     @property
     def confidence(self) -> float | None:
-        """The probability of the interval's start and end, where they were chosen together."""
-        return None if self._interval is None or self.interval is None else self._interval[2]
+        """Probability that the interval's moments are part of the event, as it was said then, their mean; None if there
+        is no interval, or the policy does not tell.
+        """
+        if not self.during or self.interval is None:
+            return None
+        return float(np.array(self.during)[self.flags()].mean())
 
     def flags(self) -> Flags:
         """Which of the moments the interval holds, `(K,)`."""

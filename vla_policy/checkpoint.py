@@ -165,8 +165,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def resolve_checkpoint(name: str) -> Path:
-    """The folder of a checkpoint given by path, or by the name of a policy that ships with the package."""
-    return SHIPPED / name if name in shipped_names() else Path(name)
+    """The folder of a checkpoint given by its path or by that of the run that trained it, or by the name of a policy
+    that ships with the package.
+    """
+    if name in shipped_names():
+        return SHIPPED / name
+    path = Path(name)
+    places = (path, path / "checkpoint", path / "train" / "checkpoint")
+    return next((place for place in places if (place / COMPLETE).is_file()), path)
 
 
 def shipped_names() -> list[str]:

@@ -112,3 +112,7 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("vla_policy.cli.main._command", lambda _name: broken)
     with pytest.raises(RuntimeError, match="mat1"):
         main(["train"])
+
+
+def test_judging_takes_no_settings_of_the_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--policy.frames: has no part in judging" in _error(capsys, "eval", "default", "--policy.frames", "1")

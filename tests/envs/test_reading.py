@@ -20,3 +20,12 @@ def test_the_task_is_guessed_from_the_words() -> None:
 ])  # fmt: skip
 def test_words_of_time_choose_their_task(text: str, tasks: tuple[str, ...], task: str) -> None:
     assert guess_task(text, tasks) == task
+
+
+def test_words_of_a_task_that_the_policy_does_not_know_are_named() -> None:
+    tasks = ("reach", "track")
+    with pytest.raises(ValueError, match="is one for track_event, and the policy was trained on reach, track; take a"):
+        guess_task("when the lamp turns green, follow the red ball", tasks)
+    with pytest.raises(ValueError, match="is one for track_motion"):
+        guess_task("follow the fastest cube", tasks)
+    assert guess_task("follow the ball", tasks) == "track"  # what it lacks, the task itself says

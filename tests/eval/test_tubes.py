@@ -122,7 +122,7 @@ class TestTube:
         # Frames at 0, 2, 4, 6: from the second one to the end of the third one's time.
         assert tube.interval == (2, 5)
         assert tube.flags().tolist() == [False, False, True, True, True, True, False]
-        assert tube.confidence == pytest.approx(0.9775**2)
+        assert tube.confidence == pytest.approx(0.9)
 
     def test_before_the_start_the_window_holds_the_first_frame_several_times(self) -> None:
         tube = Tube(span=6, stride=2)

@@ -311,6 +311,14 @@ def test_names_mean_the_policies_that_ship() -> None:
     assert resolve_checkpoint("runs/mine") == Path("runs/mine")
 
 
+@pytest.mark.parametrize("given", ["run", "run/train", "run/train/checkpoint"])
+def test_a_run_means_its_checkpoint(given: str, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "train" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / module.COMPLETE).touch()
+    assert resolve_checkpoint(str(tmp_path / given)) == checkpoint
+
+
 class TestReadDataclass:
     def test_nested_configs_come_back(self, small: PolicyConfig) -> None:
         assert read_dataclass(PolicyConfig, json.loads(json.dumps(asdict(small)))) == small

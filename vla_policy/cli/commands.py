@@ -65,6 +65,9 @@ def evaluate(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", type=str, default="runs/eval", help="folder for results.json, table and report")
     parser.add_argument("--videos", type=int, default=2, help="films a task in the report")
+    for argument in arguments:
+        if re.match(r"--(policy|train|collect)\b", argument):
+            raise ValueError(f"{argument}: has no part in judging, the checkpoint is as it was trained; leave it out")
     # Here --tasks are the tasks to evaluate; the run's own list says what was trained.
     parsed = parse(parser, [re.sub(r"^--tasks(?==|$)", "--eval.tasks", argument) for argument in arguments])
     from vla_policy.checkpoint import resolve_checkpoint

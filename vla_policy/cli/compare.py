@@ -205,7 +205,8 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
             command = ["train", *common, f"--train.steps={steps}", "--data", str(shared.data), "--out", str(train)]
             running.run([*command, *resume], folder)
         # Judged even if there are results: those may be of other episodes or controls.
-        command = ["eval", str(train / CHECKPOINT), *_options(shared.grid.run, row.changes), *shared.evaluation]
+        judging = {key: value for key, value in row.changes.items() if key.startswith("eval.")}
+        command = ["eval", str(train / CHECKPOINT), *_options(shared.grid.run, judging), *shared.evaluation]
         workers = f"--workers={shared.threads}"
         running.run([*command, workers, "--videos=0", "--out", str(folder / "eval")], folder)
     except (_RowError, TrainingError, OSError, ValueError) as error:
@@ -237,7 +238,7 @@ def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutco
     """The outcome with what is not measured yet; failed if its files cannot be read, so that the others still count."""
     from eval.comparison import RESULTS
     from eval.cost import measure_cost
-    from eval.results import load_results
+    from eval.results import POLICY, load_results
     from training.bench import training_rate
     from training.run_folder import CHECKPOINT
     from vla_policy.checkpoint import load_checkpoint
@@ -245,14 +246,16 @@ def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutco
     if outcome.failure:
         return outcome
     try:
-        load_results(folder / RESULTS)
+        results = load_results(folder / RESULTS)
+        if any(POLICY not in task.conditions for task in results.tasks.values()):
+            raise ValueError(f"{folder / RESULTS}: condition {POLICY!r} is missing")
         if outcome.cost is not None and outcome.samples_per_second is not None:
             return outcome
         policy = load_checkpoint(folder / "train" / CHECKPOINT).policy
         cost = outcome.cost or measure_cost(policy)
         return replace(outcome, cost=cost, samples_per_second=training_rate(policy, config.train))
     except (OSError, ValueError) as error:
-        return replace(outcome, failure=str(error))
+        return replace(outcome, failure=f"{error}; run the same command again to judge it anew")
 
 
 class _RowError(Exception):
