@@ -108,11 +108,13 @@ class TestFrozen:
     def test_padding_neither_changes_the_numbers_nor_asks_again(self, text_models: dict[str, Path]) -> None:
         model, (ids, mask) = built(text_models["bert"]), read(text_models["bert"])
         long = model._recall(ids, mask)
-        known = len(model._remembered)
+        known = model._known
         used = int(mask.sum(1).max())
         assert torch.equal(model._recall(ids[:, :used], mask[:, :used]), long[:, :used])
         assert (long[:, used:] == 0).all()
-        assert len(model._remembered) == known == 2
+        assert known is not None
+        assert model._known is known
+        assert len(known[0]) == 2
 
     def test_new_weights_are_read_anew(self, text_models: dict[str, Path]) -> None:
         model, (ids, mask) = built(text_models["bert"]), read(text_models["bert"])
@@ -128,9 +130,9 @@ class TestFrozen:
     def test_moving_it_empties_the_memory(self, text_models: dict[str, Path]) -> None:
         model, (ids, mask) = built(text_models["bert"]), read(text_models["bert"])
         model(ids, mask)
-        assert model._remembered
+        assert model._known is not None
         model.double()
-        assert not model._remembered
+        assert model._known is None
         assert model(ids, mask).tokens.dtype == torch.float64
 
     def test_the_memory_has_an_end(self, text_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +142,10 @@ class TestFrozen:
         mask = torch.ones_like(ids, dtype=torch.bool)
         expected = built(text_models["bert"])
         one_by_one = [expected._recall(ids[i : i + 1], mask[i : i + 1]) for i in range(len(ids))]
-        assert torch.equal(model._recall(ids, mask), torch.cat(one_by_one))
-        assert len(model._remembered) == 3
+        for chosen in ([0, 1], [1, 2], [1, 3, 4], [4, 5], list(range(8))):  # within the limit, beyond it, far beyond it
+            assert torch.equal(model._recall(ids[chosen], mask[chosen]), torch.cat([one_by_one[i] for i in chosen]))
+            assert model._known is not None
+            assert len(model._known[0]) <= max(3, len(chosen))
 
     def test_half_precision_training_remembers_full_precision(self, text_models: dict[str, Path]) -> None:
         model, (ids, mask) = built(text_models["bert"]), read(text_models["bert"])

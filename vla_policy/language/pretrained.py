@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_policy.config import LanguageConfig
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 FOLDER = "language"  # in a checkpoint: the model's own description
-CACHED = 4096  # instructions whose tokens are kept; the oldest make room
+CACHED = 4096  # instructions whose states are kept; when there are more, it begins anew
 
 
 class PretrainedText(LanguageEncoder):
@@ -60,7 +61,8 @@ class PretrainedText(LanguageEncoder):
         self.project = nn.Linear(hidden, width)
         self.layers = nn.ModuleList()
         self.norm = nn.LayerNorm(width)
-        self._remembered: dict[bytes, Tensor] = {}
+        self.words = config.max_words
+        self._forget()
         self.register_load_state_dict_post_hook(_forget)
         self.train()
 
@@ -85,35 +87,47 @@ class PretrainedText(LanguageEncoder):
         return self
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        self._remembered.clear()  # it lies on the old device
+        self._forget()  # it lies on the old device
         return super()._apply(fn, recurse)
+
+    def _forget(self) -> None:
+        """Instructions whose states are known, as tokens with -1 past the words `(K, max_words)`, and these states
+        `(K, max_words, H)`, zero past the words.
+        """
+        self._known: tuple[Tensor, Tensor] | None = None
 
     @torch.compiler.disable
     def _recall(self, tokens_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Hidden states `(B, L, H)`, zero past the words."""
-        joined = torch.cat([tokens_BL, mask_BL.to(tokens_BL.dtype)], dim=1)
-        different, which = torch.unique(joined, dim=0, return_inverse=True)
-        found = []
-        for row in different:
-            ids, real = row.chunk(2)
-            state = self._state_of(ids[real.bool()])
-            whole = state.new_zeros(len(ids), state.shape[-1])
-            whole[real.bool()] = state
-            found.append(whole)
-        return torch.stack(found)[which]
+        length = tokens_BL.shape[1]
+        asked = F.pad(torch.where(mask_BL, tokens_BL, -1), (0, self.words - length), value=-1)
+        different, which = torch.unique(asked, dim=0, return_inverse=True)
+        read = None if self._known is None else (different[:, None] == self._known[0]).all(-1)
+        if read is None or not read.any(1).all():
+            self._read(different if read is None else different[~read.any(1)], different)
+            assert self._known is not None
+            read = (different[:, None] == self._known[0]).all(-1)
+        assert self._known is not None
+        return self._known[1][read.int().argmax(1)][which, :length]
+
+    def _read(self, new: Tensor, wanted: Tensor) -> None:
+        """Add the states of new instructions, each read on its own, so that its numbers depend on no other and on no
+        padding. All but the wanted ones are forgotten if they become too many.
+        """
+        if self._known is not None and len(self._known[0]) + len(new) > CACHED:
+            self._known, new = None, wanted
+        states = torch.stack([self._state_of(row[row >= 0]) for row in new])
+        parts = [(new, states)] if self._known is None else [self._known, (new, states)]
+        keys, values = zip(*parts, strict=True)
+        self._known = torch.cat(keys), torch.cat(values)
 
     @torch.no_grad()
     def _state_of(self, words_L: Tensor) -> Tensor:
-        """Of one instruction `(L, H)`, read on its own, so that its numbers depend on no other and on no padding."""
-        key = words_L.cpu().numpy().tobytes()
-        if key not in self._remembered:
-            words = words_L[None]
-            with torch.autocast(words.device.type, enabled=False):
-                output = self.model(input_ids=words, attention_mask=torch.ones_like(words))
-            self._remembered[key] = output.last_hidden_state[0]
-            if len(self._remembered) > CACHED:
-                del self._remembered[next(iter(self._remembered))]
-        return self._remembered[key]
+        """Of one instruction, `(max_words, H)`."""
+        words = words_L[None]
+        with torch.autocast(words.device.type, enabled=False):
+            output = self.model(input_ids=words, attention_mask=torch.ones_like(words))
+        return F.pad(output.last_hidden_state[0], (0, 0, 0, self.words - len(words_L)))
 
 
 def _read_pretrained(source: str) -> tuple[PretrainedConfig, PreTrainedModel, list[str]]:
@@ -168,4 +182,4 @@ def _examine(model: PreTrainedModel, config: LanguageConfig) -> tuple[int, list[
 
 
 def _forget(module: PretrainedText, _keys: Any) -> None:
-    module._remembered.clear()  # new weights, new states
+    module._forget()  # new weights, new states
