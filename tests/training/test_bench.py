@@ -23,7 +23,7 @@ def test_it_reports_both_rates_and_their_ratio(
     assert found["resident_samples_per_second"] > 0
     rates = found["pipeline_samples_per_second"] / found["resident_samples_per_second"]
     assert found["ratio"] == pytest.approx(rates)
-    assert 0.05 < found["ratio"] < 2
+    assert found["ratio"] > 0
     assert list(tmp_path.iterdir()) == []  # its dataset is gone
 
 
@@ -46,15 +46,26 @@ def test_both_sides_take_the_same_number_of_steps(
     assert len(seen) == 2 * (WARM_UP + 1)
 
 
-def test_a_network_with_more_to_do_trains_more_slowly(policy_config: PolicyConfig, config: TrainConfig) -> None:
+def test_the_training_rate_is_that_of_the_median_step_after_the_warm_up(
+    policy_config: PolicyConfig, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import bench
+
     shapes = Shapes(frames=2, cameras=1, size=32, proprioception=4, actions=2, vocabulary=20)
-    wide = replace(policy_config, encoder=replace(policy_config.encoder, channels=64))
-    rates = []
-    for structure in (policy_config, wide):
-        policy = VLAPolicy(structure, shapes)
-        policy.normaliser.set_statistics(torch.zeros(4), torch.ones(4))
-        rates.append(training_rate(policy, config, steps=3))
-    assert 0 < rates[1] < rates[0]
+    policy = VLAPolicy(policy_config, shapes)
+    policy.normaliser.set_statistics(torch.zeros(4), torch.ones(4))
+    clock, lasting = [0.0], iter([100.0] * WARM_UP + [2.0, 8.0, 4.0])
+    original = bench.train_step
+
+    def timed(*args: object) -> object:
+        clock[0] += next(lasting)
+        return original(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench, "train_step", timed)
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    before = {name: value.clone() for name, value in policy.named_parameters()}
+    assert training_rate(policy, config, steps=3) == config.batch / 4
+    assert any(not torch.equal(value, before[name]) for name, value in policy.named_parameters())  # it did train
 
 
 def test_the_dataset_has_the_size_that_was_asked_for(tmp_path: Path) -> None:
