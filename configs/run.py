@@ -1,4 +1,4 @@
-"""A run from demonstrations to report, as one configuration; the YAML files beside this one are named runs."""
+"""A run from demonstrations to report, as one configuration; the YAML files in `runs/` are named runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envs.collect import PLAN_STEPS, CollectConfig
-from envs.registration import check_task
-from eval.evaluate import EvalConfig
-from training.config import TrainConfig
-from vla_policy.config import PolicyConfig
+from configs.collect import CollectConfig
+from configs.evaluation import EvalConfig
+from configs.policy import PolicyConfig
+from configs.training import TrainConfig
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +35,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("tasks is empty; name at least one, for example track")
-        for task in self.tasks:
-            check_task(task)
-        missing = [name for name in self.policy.cameras if name not in self.collect.cameras]
-        if missing:
-            raise ValueError(f"policy.cameras has {missing[0]!r}, which collect.cameras does not record")
-        chunk, execute = self.policy.head.chunk, self.eval.controller.execute
-        if chunk > PLAN_STEPS:
-            raise ValueError(
-                f"policy.head.chunk {chunk} exceeds the {PLAN_STEPS} steps that a demonstration's label looks ahead; "
-                f"choose {PLAN_STEPS} or fewer"
-            )
+        chunk, execute = self.policy.head.chunk, self.eval.runner.execute
         if execute > chunk:
             raise ValueError(
-                f"eval.controller.execute {execute} exceeds policy.head.chunk {chunk}: no more steps can be executed "
+                f"eval.runner.execute {execute} exceeds policy.head.chunk {chunk}: no more steps can be executed "
                 f"than are predicted"
             )
 

@@ -5,6 +5,6 @@ Importing this package registers the tasks with Gymnasium and loads no simulator
 
 from __future__ import annotations
 
-from envs.registration import register_envs
+from envs.task import register_envs
 
 register_envs()

@@ -13,8 +13,8 @@ import mujoco
 import numpy as np
 
 from envs.gl import current_renderer
-from envs.objects import SLOTS
-from envs.scene import BACKDROP_GROUP, HIDDEN_GROUP, slot_geoms
+from envs.tabletop.objects import SLOTS
+from envs.tabletop.scene import BACKDROP_GROUP, HIDDEN_GROUP, slot_geoms
 
 MIN_VISIBLE_PIXELS = 4  # fewer visible pixels than this count as not visible
 

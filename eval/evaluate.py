@@ -5,25 +5,26 @@ from __future__ import annotations
 import platform
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from configs.evaluation import EvalConfig, RunnerConfig
+from configs.seeds import split_seed
 from envs.cores import usable_cores
-from envs.episode import split_seed
-from envs.registration import check_task, make_task
-from eval.controller import Controller, ControllerConfig
+from envs.task import make_task
+from envs.workers import Lost, Pulse, run_jobs
 from eval.controls import CONTROLS, choose_controls
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
 from eval.rollout import GROUP, action_index, control_rate, run_group
-from eval.workers import Lost, Pulse, run_jobs
 from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint
+from vla_policy.runner import PolicyRunner
 
 if TYPE_CHECKING:
-    from envs.tabletop import TabletopEnv
+    from envs.tabletop.env import TabletopEnv
 
 VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "transformers")
 GIVE_UP = 3  # groups lost before any was finished: then it is not the episodes
@@ -31,42 +32,6 @@ GIVE_UP = 3  # groups lost before any was finished: then it is not the episodes
 
 class EvaluationError(ValueError):
     """An evaluation that cannot run at all; the message says what stopped its workers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """What to evaluate.
-
-    Args:
-        tasks: tasks by name; empty takes those the policy was trained on.
-        episodes: episodes a condition; 200 or more for a figure worth quoting.
-        seed: first seed within the test range, which training can never reach.
-        workers: processes; 0 takes one a core. Outcomes do not depend on it.
-        controls: conditions beside the plain policy, or just "all" or "none".
-        timeout: seconds without any progress after which a worker counts as hung.
-        controller: how predicted chunks are executed.
-    """
-
-    tasks: tuple[str, ...] = ()
-    episodes: int = 200
-    seed: int = 0
-    workers: int = 0
-    controls: tuple[str, ...] = ("shuffled_instruction",)
-    timeout: float = 120.0
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
-
-    def __post_init__(self) -> None:
-        for task in self.tasks:
-            check_task(task)
-        if self.episodes < 1:
-            raise ValueError(f"episodes {self.episodes} must be at least 1")
-        if self.workers < 0:
-            raise ValueError(f"workers {self.workers} must be 0 (one a core) or more")
-        if self.timeout <= 0:
-            raise ValueError(f"timeout {self.timeout} must be above 0 seconds")
-        choose_controls(self.controls)
-        split_seed("test", self.seed + self.episodes - 1)
-        split_seed("test", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +115,7 @@ def _finish_all(jobs: list[_Job], path: Path, config: EvalConfig) -> Iterator[tu
     waiting = deque(jobs)
     workers = min(config.workers or usable_cores(), len(jobs))
     finished, lost, reason = 0, 0, ""
-    for answer in run_jobs(waiting, _prepare, (path, config.controller), workers=workers, timeout=config.timeout):
+    for answer in run_jobs(waiting, _prepare, (path, config.runner), workers=workers, timeout=config.timeout):
         if not isinstance(answer, Lost):
             finished += 1
             yield answer
@@ -168,13 +133,13 @@ def _finish_all(jobs: list[_Job], path: Path, config: EvalConfig) -> Iterator[tu
         raise EvaluationError(f"no episode could be finished: {reason}; `vla doctor` looks for what is missing")
 
 
-def _prepare(pulse: Pulse, setup: tuple[Path, ControllerConfig]) -> Callable[[_Job], list[EpisodeResult]]:
+def _prepare(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[_Job], list[EpisodeResult]]:
     """In a worker: loads the policy once; what it returns keeps the environments of the task it works on."""
     # One thread a worker: the same arithmetic for any number of workers, and no fight for cores.
     torch.set_num_threads(1)
     path, config = setup
     checkpoint = load_checkpoint(path)
-    controller = Controller(checkpoint, GROUP, config)
+    controller = PolicyRunner(checkpoint, GROUP, config)
     policy = checkpoint.policy
     kept: dict[tuple[str, bool], list[TabletopEnv]] = {}
 
@@ -221,12 +186,12 @@ def _try_tasks(checkpoint: Checkpoint, tasks: tuple[str, ...], seed: int) -> tup
 
 
 def _settings(config: EvalConfig, tasks: tuple[str, ...]) -> dict[str, Any]:
-    from envs.scene import CONTROL_HZ
-    from envs.tasks import TASKS
+    from envs.tabletop.scene import CONTROL_HZ
+    from envs.tabletop.tasks import TASKS
 
     return {
         "episodes": config.episodes,
-        "controller": asdict(config.controller),
+        "runner": asdict(config.runner),
         "control_hz": CONTROL_HZ,
         "criteria": {task: TASKS[task].criterion for task in tasks},
         "tolerance_m": {task: TASKS[task].tolerance for task in tasks},

@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from envs.reading import read_instruction
-from envs.registration import make_task
-from envs.scene import CONTROL_HZ
-from eval.controller import Controller, ControllerConfig
+from configs.evaluation import RunnerConfig
+from envs.tabletop.reading import read_instruction
+from envs.tabletop.scene import CONTROL_HZ
+from envs.task import make_task
 from eval.controls import CONTROLS
-from eval.overlay import Frame, draw_overlay
+from eval.report.overlay import Frame, draw_overlay
+from eval.report.timeline import Timeline, draw_timeline
 from eval.results import write_whole
 from eval.rollout import one_thread, run_group
-from eval.timeline import Timeline, draw_timeline
 from eval.tubes import Tube, TubeScores
 from vla_policy.checkpoint import Checkpoint
+from vla_policy.runner import PolicyRunner
 
 if TYPE_CHECKING:
-    from envs.tabletop import TabletopEnv
+    from envs.tabletop.env import TabletopEnv
 
 SEEN = 256  # pixels a side of a simulated episode's pictures
 PICTURE = 512  # pixels a side of the film that is written
@@ -57,7 +58,7 @@ def ground(
     Raises:
         ValueError: the instruction has no words, or an observation lacks what the policy sees.
     """
-    watcher = Controller(checkpoint, 1, ControllerConfig(execute=1))
+    watcher = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
     watcher.reset([instruction])
     tube = watcher.new_tube()
     with one_thread():
@@ -115,7 +116,7 @@ def watch(checkpoint: Checkpoint, task: str, seed: int, instruction: str | None 
         with one_thread():
             run_group(
                 checkpoint,
-                Controller(checkpoint, 1, ControllerConfig(execute=min(2, policy.config.head.chunk))),
+                PolicyRunner(checkpoint, 1, RunnerConfig(execute=min(2, policy.config.head.chunk))),
                 [env],
                 [seed],
                 CONTROLS["policy"],
@@ -191,7 +192,7 @@ def write_grounding(
     Args:
         pictures: what is drawn on, one a moment; the boxes belong to their middle square.
     """
-    from eval.video import write_mp4
+    from eval.report.video import write_mp4
 
     scores = None if truth is None else tube.scores(truth.during, truth.boxes, truth.visible)
     film = write_mp4(out / "tube.mp4", draw_tube(tube, pictures, instruction, truth), CONTROL_HZ)

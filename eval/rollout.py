@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from eval.controller import Controller, ControllerConfig
+from configs.evaluation import RunnerConfig
 from eval.controls import Condition
 from eval.results import EpisodeResult
 from eval.tubes import Tube, TubeScores, box_ious
 from vla_policy.checkpoint import Checkpoint
+from vla_policy.runner import PolicyRunner
 
 if TYPE_CHECKING:
-    from envs.tabletop import TabletopEnv
+    from envs.tabletop.env import TabletopEnv
 
 GROUP = 10  # episodes side by side
 ERROR_DIGITS = 3  # of the tracking errors kept for plots: millimetres
@@ -50,7 +51,7 @@ def control_rate(checkpoint: Checkpoint, env: TabletopEnv, seed: int) -> float:
     A group's batch would say little about that: ten rows cost less than ten times one.
     """
     seen, _ = env.reset(seed=seed)
-    controller = Controller(checkpoint, 1, ControllerConfig(execute=1))
+    controller = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
     controller.reset([env.instruction])
     times = []
     with one_thread():
@@ -79,7 +80,7 @@ def action_index(checkpoint: Checkpoint, env: TabletopEnv) -> np.ndarray:
 
 def run_group(
     checkpoint: Checkpoint,
-    controller: Controller,
+    controller: PolicyRunner,
     envs: Sequence[TabletopEnv],
     seeds: Sequence[int | None],
     condition: Condition,
@@ -94,9 +95,9 @@ def run_group(
     Args:
         seeds: environment seeds, as many as environments; None leaves a row idle.
         beat: called before every piece of work, with its seed, or without for what all seeds share; see
-            `eval.workers.Pulse`.
+            `envs.workers.Pulse`.
         on_step: called before every step of every episode, for videos.
-        referent: forces what the instruction names; see `envs.tabletop.TabletopEnv.reset`.
+        referent: forces what the instruction names; see `envs.tabletop.env.TabletopEnv.reset`.
         instruction: what the policy reads in place of the task's own words.
     """
     beat = beat or (lambda *_: None)
@@ -162,11 +163,11 @@ class _Run:
         self.observation = self._altered(seen)
 
     def expert_action(self) -> np.ndarray:
-        from envs.experts import expert_action
+        from envs.tabletop.plans import expert_action
 
         return expert_action(self.env.task, self._info["privileged"])
 
-    def step(self, action: np.ndarray, controller: Controller) -> None:
+    def step(self, action: np.ndarray, controller: PolicyRunner) -> None:
         self._compare_boxes(controller)
         seen, _, terminated, truncated, self._info = self.env.step(action)
         self.done = terminated or truncated
@@ -217,7 +218,7 @@ class _Run:
             return {**seen, "pixels": {name: np.full_like(p, 128) for name, p in seen["pixels"].items()}}
         return seen
 
-    def _compare_boxes(self, controller: Controller) -> None:
+    def _compare_boxes(self, controller: PolicyRunner) -> None:
         if not controller.fresh or controller.chunk is None or controller.chunk.aux.boxes is None:
             return
         if self.env.labels != "boxes" or self._condition.actor != "policy":

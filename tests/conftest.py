@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from envs.episode import Dataset
+    from training.data.episodes import Dataset
 
 SIZE = 32  # pixels a side of the small datasets
 PROPRIOCEPTION = 3
@@ -41,7 +41,7 @@ def write_small(tmp_path: Path) -> Callable[..., Dataset]:
         task: str = "track",
         size: int = SIZE,
     ) -> Dataset:
-        from envs.episode import open_dataset, write_dataset
+        from training.data.episodes import open_dataset, write_dataset
 
         rng = np.random.default_rng(seed)
         episodes = [_episode(rng, i, n, cameras, actions, size) for i, n in enumerate(lengths)]
@@ -60,7 +60,7 @@ def write_small(tmp_path: Path) -> Callable[..., Dataset]:
 def _episode(
     rng: np.random.Generator, index: int, n: int, cameras: tuple[str, ...], actions: tuple[str, ...], size: int
 ) -> Any:
-    from envs.episode import Episode
+    from training.data.episodes import Episode
 
     side = size // 4
     colours = rng.permutation(list(COLOURS))[: OBJECTS - 1]

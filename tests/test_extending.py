@@ -18,8 +18,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The names that the page's examples define, with all registries put back afterwards."""
-    from envs.experts import EXPERTS
-    from envs.registration import TASK_IDS
+    from envs.tabletop.plans import EXPERTS
+    from envs.task import TASK_IDS
     from vla_policy.encoders import ENCODERS
     from vla_policy.fusion import FUSIONS
     from vla_policy.heads import HEADS
@@ -43,8 +43,8 @@ def test_the_examples_do_what_the_page_says(page: dict[str, Any], tmp_path: Path
     assert page["data"].episodes == 4
     assert page["data"].texts == ["follow the red ball"] * 4
 
-    from envs.collect import run_expert
-    from envs.registration import make_task
+    from envs.task import make_task
+    from training.collect import run_expert
 
     env = make_task("leftmost", cameras=("front",), size=16)
     for seed in range(4):

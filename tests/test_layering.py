@@ -21,11 +21,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "vla_policy": (),
     CLI: PACKAGES,
     "envs": (),
-    "training": ("vla_policy", "envs.episode", "envs.cores"),
+    "training": ("vla_policy", "training.data.episodes", "envs.cores"),
     "training.dagger": ("vla_policy", "envs", "eval.rollout"),
     "training.rl": ("vla_policy", "envs", "eval.rollout"),
     "eval": ("vla_policy", "envs"),
-    "configs": ("vla_policy.config", "envs.collect", "envs.registration", "training.config", "eval.evaluate"),
+    "configs": ("configs.policy", "training.collect", "envs.task", "configs.training", "eval.evaluate"),
 }
 # What a package must not know of other people's.
 FOREIGN: dict[str, tuple[str, ...]] = {
@@ -104,15 +104,15 @@ def test_the_check_would_notice() -> None:
     def would(file: str, target: str) -> bool:
         return allowed(Import(file=file, target=target, line=1, lazy=True))
 
-    assert would("training.dataset", "envs.episode.Dataset")
-    assert not would("training.dataset", "envs.tabletop.TabletopEnv")
-    assert not would("training.loop", "eval.rollout.run_group")
+    assert would("training.data.batches", "training.data.episodes.Dataset")
+    assert not would("training.data.batches", "envs.tabletop.env.TabletopEnv")
+    assert not would("training.bc", "eval.rollout.run_group")
     assert would("training.dagger", "eval.rollout.run_group")
-    assert not would("envs.collect", "vla_policy.policy.VLAPolicy")
-    assert not would("vla_policy.policy", "envs.episode.Dataset")
-    assert not would("vla_policy.policy", "vla_policy.cli.main")
-    assert would("vla_policy.cli.commands", "envs.collect.collect")
-    assert not would("eval.rollout", "training.loop.train")
+    assert not would("training.collect", "vla_policy.policy.VLAPolicy")
+    assert not would("vla_policy.policy", "training.data.episodes.Dataset")
+    assert not would("vla_policy.policy", "vla_policy.cli")
+    assert would("eval.commands", "training.collect.collect")
+    assert not would("eval.rollout", "training.bc.train")
 
 
 @pytest.mark.parametrize("package", FOREIGN)
@@ -126,7 +126,9 @@ def test_packages_do_not_know_the_others_libraries(package: str) -> None:
 
 
 def test_the_episode_schema_needs_numpy_only() -> None:
-    outside = {one.target.split(".")[0] for one in IMPORTS if one.file == "envs.episode"} - set(sys.stdlib_module_names)
+    outside = {one.target.split(".")[0] for one in IMPORTS if one.file == "training.data.episodes"} - set(
+        sys.stdlib_module_names
+    )
     assert outside == {"numpy"}
 
 
@@ -190,10 +192,10 @@ def test_product_code_imports_no_tests() -> None:
     [
         ("vla_policy.policy", "mujoco gymnasium envs training eval"),
         ("vla_policy.checkpoint", "mujoco gymnasium envs training eval"),
-        ("envs.tasks", "torch transformers vla_policy training eval"),
-        ("envs.collect", "torch mujoco vla_policy training eval"),
-        ("training.dataset", "mujoco eval"),
-        ("vla_policy.cli.main", "torch mujoco gymnasium transformers"),
+        ("envs.tabletop.tasks", "torch transformers vla_policy training eval"),
+        ("training.collect", "torch mujoco vla_policy training eval"),
+        ("training.data.batches", "mujoco eval"),
+        ("vla_policy.cli", "torch mujoco gymnasium transformers"),
     ],
 )
 def test_what_an_import_brings_along(module: str, absent: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vla_policy.cli.main import main
+from vla_policy.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
 COLLECT = ["--collect.episodes", "2"]
@@ -31,7 +31,7 @@ def readme_commands() -> list[list[str]]:
 
 
 def test_every_command_is_in_the_table() -> None:
-    from vla_policy.cli.main import COMMANDS
+    from vla_policy.cli import COMMANDS
 
     assert {command[0] for command in readme_commands()} == set(COMMANDS)
 

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.episode import Dataset, Episode, open_dataset, write_dataset
-from training.config import TrainConfig
-from training.dataset import SampleConfig, Sampler
+from configs.policy import PolicyConfig
+from configs.training import TrainConfig
+from training.bc import TrainStep, draw_batch, make_optimizer, train_step
+from training.data.batches import SampleConfig, Sampler
+from training.data.episodes import Dataset, Episode, open_dataset, write_dataset
 from training.device import make_accelerator, place
-from training.loop import TrainStep, draw_batch, make_optimizer, train_step
 from vla_policy.allocator import keep_freed_memory
-from vla_policy.config import PolicyConfig
 from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS

@@ -9,8 +9,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from configs.training import TrainConfig
 from envs.cores import usable_cores
-from training.config import TrainConfig, TrainingError
+from training.error import TrainingError
 
 # torch's own `module.to(memory_format=...)` takes one layout for all, and so cannot have 2D and 3D convolutions.
 KERNEL_LAYOUT = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from envs.episode import Dataset
+from training.data.episodes import Dataset
 
 VERSIONED = ("torch", "numpy", "tokenizers", "accelerate", "mujoco", "gymnasium")
 

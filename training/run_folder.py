@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from envs.episode import Dataset
-from training.config import TrainConfig, TrainingError
+from configs.policy import UNMENTIONED, PolicyConfig
+from configs.training import TrainConfig
+from training.data.episodes import Dataset
+from training.error import TrainingError
 from training.provenance import fingerprint
 from training.state import has_state
 from vla_policy.checkpoint import COMPLETE
-from vla_policy.config import UNMENTIONED, PolicyConfig
 
 CHECKPOINT = "checkpoint"
 CONFIG = "config.json"

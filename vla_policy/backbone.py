@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_policy.config import EncoderConfig
+from configs.policy import EncoderConfig
 
 AfterStage = Callable[[int, Tensor], Tensor]  # a stage's number and its maps (B', c, h, w) → what to go on with
 

@@ -25,7 +25,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vla_policy.config import UNMENTIONED, PolicyConfig
+from configs.policy import UNMENTIONED, PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vla_policy.config import PolicyConfig
+from configs.policy import PolicyConfig
 from vla_policy.contract import ActionChunk, Aux, Batch, Described, Observation, Shapes
 from vla_policy.decision import ActionHead, VotingHead
 from vla_policy.dialogue import Sizes

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vla_policy.config import EncoderConfig
+from configs.policy import EncoderConfig
 from vla_policy.pretrained_source import one_line
 
 HUB = "hub"

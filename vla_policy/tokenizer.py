@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from vla_policy.config import LanguageConfig
+from configs.policy import LanguageConfig
 from vla_policy.pretrained_source import read_source
 
 PAD, UNKNOWN = 0, 1

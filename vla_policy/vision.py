@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from configs.policy import EncoderConfig
 from vla_policy.backbone import Backbone, as_pictures, to_maps, to_tokens
-from vla_policy.config import EncoderConfig
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import Dialogue
 from vla_policy.layers import newest_at_zero, place_encoding

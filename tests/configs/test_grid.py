@@ -77,7 +77,7 @@ def test_names_fit_a_folder() -> None:
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "grids").glob("*.yaml")), ids=lambda path: path.stem)
 def test_grids_that_ship_can_be_run(path: Path) -> None:
-    from vla_policy.cli.compare import configured
+    from eval.compare.run import configured
 
     grid = read_grid(path)
     assert grid.rows[0].variant == "reference"

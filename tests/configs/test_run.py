@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from configs.collect import CollectConfig
+from configs.evaluation import EvalConfig, RunnerConfig
+from configs.policy import HeadConfig, PolicyConfig
 from configs.run import RunConfig
-from envs.collect import PLAN_STEPS, CollectConfig
-from eval.controller import ControllerConfig
-from eval.evaluate import EvalConfig
-from vla_policy.config import HeadConfig, PolicyConfig
+from training.collect import PLAN_STEPS
 
 
 def run(chunk: int, execute: int = 1) -> RunConfig:
     return RunConfig(
         policy=PolicyConfig(head=HeadConfig(chunk=chunk)),
-        eval=EvalConfig(controller=ControllerConfig(execute=execute)),
+        eval=EvalConfig(controller=RunnerConfig(execute=execute)),
     )
 
 
@@ -44,8 +44,8 @@ def test_tasks_and_cameras_have_to_be_there() -> None:
 
 
 def test_the_window_of_track_event_spans_its_episode_and_says_when() -> None:
-    from envs.tasks.track_event import HORIZON
-    from vla_policy.cli.options import parse, run_config, run_parser
+    from configs.options import parse, run_config, run_parser
+    from envs.tabletop.tasks.track_event import HORIZON
 
     policy = run_config(parse(run_parser("train", "", "track_event"), ["--config", "track_event"])).policy
     assert (policy.frames - 1) * policy.frame_stride >= HORIZON - 1

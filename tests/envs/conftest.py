@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.registration import TASK_IDS, make_task
-from envs.tabletop import TabletopEnv
+from envs.tabletop.env import TabletopEnv
+from envs.task import TASK_IDS, make_task
 
 MakeEnv = Callable[..., TabletopEnv]
 

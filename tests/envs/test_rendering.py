@@ -9,11 +9,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.arm import MAX_YAW, WORKSPACE
-from envs.objects import SLOTS
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
-from envs.scene import BACKDROP_GROUP, CAMERAS, HIDDEN_GROUP, slot_geoms
-from envs.tabletop import TabletopEnv
+from envs.tabletop.arm import MAX_YAW, WORKSPACE
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.objects import SLOTS
+from envs.tabletop.scene import BACKDROP_GROUP, CAMERAS, HIDDEN_GROUP, slot_geoms
 
 MakeEnv = Callable[..., TabletopEnv]
 

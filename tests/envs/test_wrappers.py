@@ -11,8 +11,8 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 
-from envs.registration import TASK_IDS
-from envs.tabletop import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, TabletopEnv
+from envs.tabletop.env import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, TabletopEnv
+from envs.task import TASK_IDS
 from envs.wrappers import FlatObservation
 
 MakeEnv = Callable[..., TabletopEnv]

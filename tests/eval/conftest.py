@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.arm import AGENT_POS_NAMES
+from configs.policy import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, PolicyConfig
+from envs.tabletop.arm import AGENT_POS_NAMES
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
-from vla_policy.config import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import WordTokenizer

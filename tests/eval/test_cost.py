@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
+from configs.policy import PolicyConfig
 from eval.cost import WORDS, measure_cost
-from vla_policy.config import PolicyConfig
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.policy import VLAPolicy
 

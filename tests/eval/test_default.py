@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.evaluate import EvalConfig, evaluate
+from configs.evaluation import EvalConfig
+from eval.evaluate import evaluate
 from vla_policy.checkpoint import SHIPPED, load_checkpoint, shipped_names
 
 EPISODES = 30

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from envs.episode import SEED_STARTS
-from envs.tabletop import TabletopEnv
+from configs.evaluation import EvalConfig, RunnerConfig
+from configs.seeds import SEED_STARTS
+from envs.tabletop.env import TabletopEnv
+from envs.workers import Pulse
 from eval import evaluate as module
-from eval.controller import ControllerConfig
 from eval.controls import CONTROLS
-from eval.evaluate import EvalConfig, evaluate
+from eval.evaluate import evaluate
 from eval.results import EpisodeResult, Results
 from eval.rollout import GROUP, one_thread
-from eval.workers import Pulse
 from vla_policy.checkpoint import given_name, resolve_checkpoint
 
 
@@ -69,7 +69,7 @@ def test_finished_conditions_are_handed_over_as_they_come(tiny_checkpoint: Path)
     assert parts[1].tasks["track"].conditions["frozen_frames"].difference_to_policy is not None
 
 
-def _prepare_trouble(pulse: Pulse, setup: tuple[Path, ControllerConfig]) -> Callable[[Any], list[EpisodeResult]]:
+def _prepare_trouble(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[Any], list[EpisodeResult]]:
     """In place of episodes: what goes wrong is named by the checkpoint's folder."""
     trouble = setup[0].name
     if trouble == "start":
@@ -154,7 +154,7 @@ def test_after_a_failure_the_environments_are_made_anew(tiny_checkpoint: Path, m
 
     monkeypatch.setattr(module, "run_group", fail_once)
     with one_thread():  # a worker sets its own number
-        handle = module._prepare(Pulse(multiprocessing), (tiny_checkpoint, ControllerConfig()))
+        handle = module._prepare(Pulse(multiprocessing), (tiny_checkpoint, RunnerConfig()))
     job = module._Job(task="track", condition="policy", seeds=(None,) * GROUP)
     handle(job)
     with pytest.raises(RuntimeError):

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from envs.episode import split_seed
+from configs.evaluation import RunnerConfig
+from configs.seeds import split_seed
 from eval import ground as module
-from eval.controller import Controller, ControllerConfig
 from eval.ground import draw_tube, ground, observations_of, read_video, watch, write_grounding
+from eval.report.video import write_mp4
 from eval.tubes import Tube
-from eval.video import write_mp4
 from vla_policy.checkpoint import Checkpoint, load_checkpoint
+from vla_policy.runner import PolicyRunner
 
 SEED = split_seed("test", 4)
 
@@ -35,7 +36,7 @@ def test_an_episode_is_grounded_as_it_would_be_live(timed: Checkpoint, tmp_path:
     tube = ground(timed, watched.observations, watched.instruction)
     assert tube.steps == list(range(steps))
 
-    live = Controller(timed, 1, ControllerConfig(execute=1))
+    live = PolicyRunner(timed, 1, RunnerConfig(execute=1))
     live.reset([watched.instruction])
     for step in range(30):
         live.act([watched.observations[step]])

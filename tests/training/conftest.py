@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.config import TrainConfig
-from vla_policy.config import EncoderConfig, FusionConfig, HeadConfig, LanguageConfig, PolicyConfig
+from configs.policy import EncoderConfig, FusionConfig, HeadConfig, LanguageConfig, PolicyConfig
+from configs.training import TrainConfig
 from vla_policy.contract import Batch
 
 torch.set_num_threads(1)

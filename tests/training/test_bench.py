@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from configs.policy import PolicyConfig
+from configs.training import TrainConfig
 from training.bench import EPISODE_STEPS, PICTURE, WARM_UP, pipeline_ratio, synthetic_dataset, training_rate
-from training.config import TrainConfig
-from vla_policy.config import PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 

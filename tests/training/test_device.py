@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from configs.training import TrainConfig
 from training import device
-from training.config import TrainConfig, TrainingError
 from training.device import anywhere, make_accelerator, share_of_cores
+from training.error import TrainingError
 
 
 def test_a_gpu_that_is_not_there_is_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from envs.episode import Dataset
-from training.config import TrainConfig
-from training.loop import read_log
+from configs.policy import PolicyConfig
+from configs.training import TrainConfig
+from training.bc import read_log
+from training.data.episodes import Dataset
 from vla_policy.checkpoint import load_checkpoint
-from vla_policy.config import PolicyConfig
 
 pytestmark = pytest.mark.slow
 WriteSmall = Callable[..., Dataset]
@@ -25,11 +25,11 @@ SCRIPT = """
 import hashlib, json, math, os, signal, sys
 from dataclasses import replace
 from pathlib import Path
-from envs.episode import open_dataset
+from training.data.episodes import open_dataset
 from training import loop
-from training.config import TrainConfig
+from configs.training import TrainConfig
 from vla_policy.checkpoint import read_dataclass
-from vla_policy.config import PolicyConfig
+from configs.policy import PolicyConfig
 
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 policy_config = read_dataclass(PolicyConfig, json.loads((folder / "policy.json").read_text()))
@@ -145,7 +145,7 @@ def test_the_train_command_runs_under_torchrun(write_small: WriteSmall, tmp_path
         "--policy.encoder.channels": "8",
     }
     command = [word for pair in arguments.items() for word in pair]
-    done = torchrun(tmp_path, "-m", "vla_policy.cli.main", "train", *command)
+    done = torchrun(tmp_path, "-m", "vla_policy.cli", "train", *command)
     assert done.returncode == 0, done.stderr
     assert load_checkpoint(tmp_path / "run" / "checkpoint").provenance["steps"] == 4
     assert not (tmp_path / "run" / "state").exists()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.episode import Dataset
 from training import provenance as module
+from training.data.episodes import Dataset
 from training.provenance import provenance
 
 

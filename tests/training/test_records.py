@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from envs.episode import Dataset
-from training.config import TrainConfig
-from training.loop import (
+from configs.policy import PolicyConfig
+from configs.training import TrainConfig
+from training.bc import (
     LOG,
     TrainResult,
     read_log,
     train,
 )
+from training.data.episodes import Dataset
 from vla_policy.checkpoint import load_checkpoint
-from vla_policy.config import PolicyConfig
 
 WriteSmall = Callable[..., Dataset]
 

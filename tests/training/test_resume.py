@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.episode import Dataset
-from training.config import TrainConfig, TrainingError
-from training.dataset import AugmentConfig
-from training.loop import read_log, train
+from configs.policy import PolicyConfig
+from configs.training import AugmentConfig, TrainConfig
+from training.bc import read_log, train
+from training.data.episodes import Dataset
+from training.error import TrainingError
 from training.run_folder import check_same, describe, is_finished
-from vla_policy.config import PolicyConfig
 
 WriteSmall = Callable[..., Dataset]
 Weights = Callable[[Path], dict[str, Tensor]]
@@ -87,11 +87,12 @@ class TestResume:
         code = """
 import json, sys, time
 from pathlib import Path
-from envs.episode import open_dataset
-from training.config import TrainConfig, TrainingError
-from training.loop import train
+from training.data.episodes import open_dataset
+from configs.training import TrainConfig
+from training.error import TrainingError
+from training.bc import train
 from vla_policy.checkpoint import read_dataclass
-from vla_policy.config import PolicyConfig
+from configs.policy import PolicyConfig
 folder = Path(sys.argv[1])
 def slowly(done, steps, row):
     print(done, flush=True)

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from training.config import TrainConfig
-from training.loop import make_optimizer
+from configs.policy import PolicyConfig
+from configs.training import TrainConfig
+from training.bc import make_optimizer
 from training.state import has_state, load_state, save_state
-from vla_policy.config import PolicyConfig
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.policy import VLAPolicy
 

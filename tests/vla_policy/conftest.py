@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from vla_policy.config import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, LanguageConfig, PolicyConfig
+from configs.policy import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, LanguageConfig, PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from configs.policy import PolicyConfig
 from vla_policy import checkpoint as module
 from vla_policy.checkpoint import (
     Checkpoint,
@@ -24,7 +25,6 @@ from vla_policy.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
-from vla_policy.config import PolicyConfig
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import WordTokenizer

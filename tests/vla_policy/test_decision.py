@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vla_policy.config import FusionConfig, HeadConfig
+from configs.policy import FusionConfig, HeadConfig
 from vla_policy.decision import VotingHead, majority
 from vla_policy.heads.chunk_l1 import ChunkL1Head
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from configs.policy import EncoderConfig
 from vla_policy.backbone import to_maps, to_tokens
-from vla_policy.config import EncoderConfig
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import Dialogue, LanguageEncoder
 from vla_policy.encoders import ENCODERS

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vla_policy.config import EncoderConfig, FusionConfig, HeadConfig
+from configs.policy import EncoderConfig, FusionConfig, HeadConfig
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.encoders.frame_lstm import FrameLSTMEncoder

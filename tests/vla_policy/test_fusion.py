@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vla_policy.config import FusionConfig, LanguageConfig
+from configs.policy import FusionConfig, LanguageConfig
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import Dialogue, Fusion, Sizes
 from vla_policy.fusion import FUSIONS

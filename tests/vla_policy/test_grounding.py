@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vla_policy.config import GroundingConfig
+from configs.policy import GroundingConfig
 from vla_policy.grounding.boxes import iou_and_giou, location_target
 from vla_policy.grounding.decoder import PRIOR_EXTENT, STEP_SCALE, DecoderBlock, SpaceTimeDecoder, Tube, When, WhenHeads
 from vla_policy.grounding.interval import best_interval

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vla_policy.config import HeadConfig
+from configs.policy import HeadConfig
 from vla_policy.decision import ActionHead
 from vla_policy.heads import HEADS
 from vla_policy.heads.binned import SPREAD, BinnedHead

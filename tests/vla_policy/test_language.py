@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from configs.policy import LanguageConfig
 from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
-from vla_policy.config import LanguageConfig
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.language import LANGUAGES
 from vla_policy.language.pretrained import PretrainedText
@@ -237,7 +237,7 @@ class TestRefused:
 
     def test_a_hub_name_that_is_not_in_the_cache_when_offline(self) -> None:
         code = (
-            "from vla_policy.config import LanguageConfig\nfrom vla_policy.contract import Shapes\n"
+            "from configs.policy import LanguageConfig\nfrom vla_policy.contract import Shapes\n"
             "from vla_policy.language.pretrained import PretrainedText\n"
             "s = Shapes(frames=1, cameras=1, size=8, proprioception=1, actions=1, vocabulary=9)\n"
             "try: PretrainedText(LanguageConfig(name='pretrained', pretrained='nobody/nothing'), s, 8, 2)\n"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs.policy import READERS, GroundingConfig, LanguageConfig, PolicyConfig
 from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
-from vla_policy.config import READERS, GroundingConfig, LanguageConfig, PolicyConfig
 from vla_policy.contract import Aux, Batch, Observation, Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS

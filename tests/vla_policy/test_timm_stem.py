@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from configs.policy import EncoderConfig, PolicyConfig
 from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
-from vla_policy.config import EncoderConfig, PolicyConfig
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.policy import VLAPolicy

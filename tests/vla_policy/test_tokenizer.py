@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla_policy.config import LanguageConfig
+from configs.policy import LanguageConfig
 from vla_policy.language import LANGUAGES
 from vla_policy.tokenizer import PAD, TOKENIZERS, UNKNOWN, PretrainedTokenizer, TextTokenizer, WordTokenizer
 

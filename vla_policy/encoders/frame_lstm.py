@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vla_policy.config import EncoderConfig
+from configs.policy import EncoderConfig
 from vla_policy.contract import Shapes
 from vla_policy.vision import CoarseTimeEncoder
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from configs.policy import EncoderConfig
 from vla_policy.backbone import ResidualConv, to_tokens
-from vla_policy.config import EncoderConfig
 from vla_policy.contract import Shapes
 from vla_policy.layers import Attention
 from vla_policy.vision import VisionEncoder

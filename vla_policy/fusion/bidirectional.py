@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vla_policy.config import FusionConfig
+from configs.policy import FusionConfig
 from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder, Sizes
 from vla_policy.fusion.exchanges import Exchanges
 from vla_policy.layers import Attention, FeedForward, Pool

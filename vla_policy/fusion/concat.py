@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vla_policy.config import FusionConfig
+from configs.policy import FusionConfig
 from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.layers import Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens

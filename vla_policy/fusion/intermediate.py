@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from vla_policy.config import FusionConfig
+from configs.policy import FusionConfig
 from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder, Sizes
 from vla_policy.fusion.exchanges import Exchanges
 from vla_policy.layers import Pool

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vla_policy.config import FusionConfig
+from configs.policy import FusionConfig
 from vla_policy.dialogue import Fusion, Sizes
 from vla_policy.layers import Attention, masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_policy.config import GroundingConfig
+from configs.policy import GroundingConfig
 from vla_policy.layers import Attention, FeedForward, cell_centres, multi_layer, newest_at_zero, place_encoding
 from vla_policy.tokens import FusedTokens, VisualTokens
 

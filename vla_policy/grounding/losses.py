@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vla_policy.config import GroundingConfig
+from configs.policy import GroundingConfig
 from vla_policy.grounding.boxes import iou_and_giou, location_target
 from vla_policy.grounding.decoder import Tube, When
 from vla_policy.layers import masked_average

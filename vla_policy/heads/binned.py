@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vla_policy.config import HeadConfig
+from configs.policy import HeadConfig
 from vla_policy.decision import ActionHead
 from vla_policy.layers import masked_average, multi_layer
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vla_policy.config import HeadConfig
+from configs.policy import HeadConfig
 from vla_policy.decision import ActionHead
 from vla_policy.layers import masked_average, multi_layer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vla_policy.config import LanguageConfig
+from configs.policy import LanguageConfig
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import LanguageEncoder
 from vla_policy.layers import masked_mean

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_policy.config import LanguageConfig
+from configs.policy import LanguageConfig
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import LanguageEncoder
 from vla_policy.pretrained_source import one_line, read_source

@@ -1,0 +1,61 @@
+"""Configuration of an evaluation, and of how a policy acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from configs.seeds import split_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerConfig:
+    """How predicted chunks are executed.
+
+    Args:
+        execute: control steps executed of a chunk before the policy is asked again.
+        ensemble: with a value m, the policy is asked every step, and all predictions made for a step are averaged with
+            weights exp(-m · i), where i = 0 is the oldest of them (Zhao et al. 2023, section 4: with m above 0 the
+            oldest counts most). Below 0 the newest counts most, at 0 all count alike. `execute` must then be 1.
+    """
+
+    execute: int = 2
+    ensemble: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.execute < 1:
+            raise ValueError(f"execute {self.execute} must be at least 1")
+        if self.ensemble is not None and self.execute != 1:
+            raise ValueError(f"ensemble needs execute 1, got {self.execute}: every step has to be predicted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What to evaluate.
+
+    Args:
+        tasks: tasks by name; empty takes those the policy was trained on.
+        episodes: episodes a condition; 200 or more for a figure worth quoting.
+        seed: first seed within the test range, which training can never reach.
+        workers: processes; 0 takes one a core. Outcomes do not depend on it.
+        controls: conditions beside the plain policy, or just "all" or "none"; "all" takes those that a task offers.
+        timeout: seconds without any progress after which a worker counts as hung.
+        runner: how predicted chunks are executed.
+    """
+
+    tasks: tuple[str, ...] = ()
+    episodes: int = 200
+    seed: int = 0
+    workers: int = 0
+    controls: tuple[str, ...] = ("shuffled_instruction",)
+    timeout: float = 120.0
+    runner: RunnerConfig = field(default_factory=RunnerConfig)
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes {self.episodes} must be at least 1")
+        if self.workers < 0:
+            raise ValueError(f"workers {self.workers} must be 0 (one a core) or more")
+        if not self.timeout > 0:
+            raise ValueError(f"timeout {self.timeout} must be above 0 seconds")
+        split_seed("test", self.seed + self.episodes - 1)
+        split_seed("test", self.seed)

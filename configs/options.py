@@ -1,0 +1,151 @@
+"""Command-line options from the configuration dataclasses: a named YAML run, overridden by `--section.key value`."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from configs.run import RunConfig, find_run, named_runs
+
+if TYPE_CHECKING:
+    from configs.evaluation import EvalConfig
+
+
+def run_parser(command: str, purpose: str, default: str) -> ArgumentParser:
+    """A parser that knows every field of `RunConfig`, and `--config` for a named run or a YAML file."""
+    parser = ArgumentParser(prog=f"vla {command}", description=purpose, exit_on_error=False, default_env=False)
+    parser.add_argument("--config", default=default, help=f"named run ({', '.join(named_runs())}) or a YAML file")
+    parser.add_class_arguments(RunConfig, as_group=True, fail_untyped=True)
+    return parser
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    """Parse, with the chosen run's YAML file as defaults. Lists are given as `a,b` or as `[a, b]`.
+
+    Raises:
+        ValueError: one line that names the option or the file's key, and the nearest one where it is unknown.
+    """
+    known = {option for action in parser._actions for option in action.option_strings}
+    for argument in arguments:
+        option = argument.split("=")[0]
+        if option.startswith("--") and option not in known:
+            raise ValueError(f"option {option!r} is unknown{_hint(option, known)}; see `{parser.prog} --help`")
+    try:
+        if "--config" in known:
+            run = find_run(_config_name(arguments, parser))
+            _check_keys(run)
+            # The library takes a pattern; a path from the root, so that it does not look for "~" either.
+            parser.default_config_files = [glob.escape(str(run.absolute()))]
+        return parser.parse_args(_bracket_lists(parser, arguments))
+    except ArgumentError as error:
+        raise ValueError(_one_line(str(error))) from None
+
+
+def run_config(parsed: Namespace) -> RunConfig:
+    """The `RunConfig` that was parsed."""
+    config: RunConfig = _build(RunConfig, parsed)
+    return config
+
+
+def eval_config(parsed: Namespace) -> EvalConfig:
+    """The evaluation alone, of a policy that need not be the run's."""
+    config: EvalConfig = _build(_kind_of(RunConfig, "eval"), parsed.eval)
+    return config
+
+
+def _check_keys(path: Path) -> None:
+    """Refuse a YAML file with keys that are no fields of `RunConfig`, which the library does without naming others."""
+    try:
+        read = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML ({_one_line(str(error))})") from None
+    known = set(_keys(RunConfig))
+    for key in _given_keys(path, read, RunConfig):
+        if key not in known:
+            raise ValueError(f"{path}: key {key!r} is unknown{_hint(key, known)}; see `vla train --help`")
+
+
+def _keys(kind: Any, prefix: str = "") -> Iterator[str]:
+    for item in fields(kind):
+        yield prefix + item.name
+        inner = get_type_hints(kind)[item.name]
+        if is_dataclass(inner):
+            yield from _keys(inner, f"{prefix}{item.name}.")
+
+
+def _given_keys(path: Path, read: Any, kind: Any, prefix: str = "") -> Iterator[str]:
+    """The keys of a file that was read, down to where they leave the configuration's fields."""
+    if not isinstance(read, dict):
+        of = f"{prefix[:-1]!r}" if prefix else "the file"
+        raise ValueError(f"{path}: {of} holds {read!r}, expected `key: value` lines; see configs/runs/debug.yaml")
+    hints = get_type_hints(kind)
+    for name, value in read.items():
+        yield f"{prefix}{name}"
+        if is_dataclass(hints.get(name)):
+            yield from _given_keys(path, value, hints[name], f"{prefix}{name}.")
+        elif value is None and name in hints and type(None) not in get_args(hints[name]):
+            raise ValueError(f"{path}: key '{prefix}{name}' has no value; give one, or leave the line out")
+
+
+def _bracket_lists(parser: ArgumentParser, arguments: list[str]) -> list[str]:
+    """`--tasks reach,track` as `--tasks=[reach,track]`, which is how the library reads a tuple."""
+    lists = {
+        option
+        for action in parser._actions
+        if get_origin(getattr(action, "_typehint", None)) is tuple
+        for option in action.option_strings
+    }
+    done: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if done and done[-1] in lists and not argument.startswith("--"):
+            option, equals, value = done.pop(), "=", argument
+        if option in lists and equals and not value.startswith("["):
+            value = f"[{value}]"
+        done.append(option + equals + value)
+    return done
+
+
+def _build(kind: Any, values: Namespace) -> Any:
+    built = {}
+    for item in fields(kind):
+        value = getattr(values, item.name)
+        if isinstance(value, Namespace):
+            value = _build(_kind_of(kind, item.name), value)
+        built[item.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**built)
+
+
+def _kind_of(kind: Any, name: str) -> Any:
+    hint = get_type_hints(kind)[name]
+    assert is_dataclass(hint), f"{kind.__name__}.{name}"
+    return hint
+
+
+def _config_name(arguments: list[str], parser: ArgumentParser) -> str:
+    name = str(parser.get_default("config"))
+    for i, argument in enumerate(arguments):
+        if argument == "--config" and i + 1 < len(arguments):
+            name = arguments[i + 1]
+        elif argument.startswith("--config="):
+            name = argument.split("=", 1)[1]
+    return name
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 1, 0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _one_line(text: str) -> str:
+    """The library's message as one line, and without Python's names of types."""
+    text = re.sub(r"a <class '(\w+)'>", r"\1", text.replace("<class 'tuple'>", "list such as [a, b]"))
+    return re.sub(r"\s+", " ", text).strip()

@@ -1,0 +1,1 @@
+"""Our own table-top scene and its tasks."""

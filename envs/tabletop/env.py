@@ -1,0 +1,366 @@
+"""The Gymnasium environment that every task shares: scene, arm, cameras, observation, privileged labels, success.
+
+A task subclasses `TabletopEnv` and says what stands where (`sample_layout`), what is said (`instruction_for`) and when
+it is done (`judge`). Success is judged for every object at once, so that a policy which was told another instruction
+can be asked whether it followed that one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium import spaces
+
+from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
+from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
+from envs.tabletop.instructions import Phrasing, Referent
+from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations, TableObject
+from envs.tabletop.props import light_lamp, show_props
+from envs.tabletop.randomisation import SceneLook
+from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, show_objects
+from envs.text import InstructionSpace
+
+DEFAULT_SIZE = 64
+RENDER_SIZE = 256
+MAX_INSTRUCTION = 120  # characters
+INSTRUCTION_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.-'!?"
+Labels = Literal["boxes", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One episode's content: objects, their paths `(n, K, 2)` in metres at the ramp rate, and which one is meant.
+
+    `referents[i]` are the words for object i, None where the task has no words that single it out. `events` (n, 2) int
+    are the first and one-past-last control step in which the event of each object's words holds; None is the whole
+    episode. `screen` is y of the screen's middle in metres, `lamp` the control step from which the lamp is green
+    rather than red; None is a scene without.
+    """
+
+    objects: list[TableObject]
+    paths: np.ndarray
+    target: int
+    referents: list[Referent | None]
+    events: np.ndarray | None = None
+    screen: float | None = None
+    lamp: int | None = None
+
+
+class Judgement:
+    """What became of the episode so far, for each of n objects; row t is the state after t control steps.
+
+    `errors` are horizontal distances from the gripper, `heights` its height above the object's top, both
+    (horizon + 1, n), and `hands` (horizon + 1, 3) where it was, all in metres; `steps` rows are filled.
+    """
+
+    def __init__(self, horizon: int, objects: int) -> None:
+        self.errors = np.full((horizon + 1, objects), np.inf)
+        self.heights = np.full((horizon + 1, objects), np.inf)
+        self.hands = np.full((horizon + 1, 3), np.inf)
+        self.steps = 0
+        self.settled_on: int | None = None
+
+    def note(self, errors: np.ndarray, heights: np.ndarray, hand: np.ndarray) -> None:
+        self.errors[self.steps], self.heights[self.steps], self.hands[self.steps] = errors, heights, hand
+        self.steps += 1
+
+
+class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
+    """A table, an arm, up to four objects, one instruction.
+
+    Observation: `pixels` (camera → (size, size, 3) uint8), `agent_pos` (12,) float32 and `instruction`. Action: one
+    value in [-1, 1] for each name in `action_names`, as shares of `MAX_SPEED` in `arm.py`. `reset(options=…)` takes
+    `phrasing` ("train", "held_out"), `combinations` ("train", "held_out", "all") and `referent` (force what is named).
+
+    Args:
+        cameras: which cameras are in the observation.
+        size: side of the pictures in pixels.
+        labels: "boxes" adds the visible boxes of all objects in every camera to `info["privileged"]`.
+        randomise: vary light, table colour and camera pose from episode to episode.
+        render_mode: None or "rgb_array"; `render()` then gives a (256, 256, 3) picture of the front camera.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # type: ignore[misc]
+
+    task: ClassVar[str]
+    action_names: ClassVar[tuple[str, ...]]
+    horizon: ClassVar[int]  # control steps
+    criterion: ClassVar[str]  # success in one sentence, without a full stop
+    tolerance: ClassVar[float]  # distance that counts as there, metres
+
+    def __init__(
+        self,
+        *,
+        cameras: tuple[str, ...] = CAMERAS,
+        size: int = DEFAULT_SIZE,
+        labels: Labels = "boxes",
+        randomise: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        unknown = [name for name in cameras if name not in CAMERAS]
+        if unknown or not cameras:
+            raise ValueError(f"cameras {list(cameras)} must be some of {', '.join(CAMERAS)}")
+        if not 16 <= size <= 512:
+            raise ValueError(f"size {size} must lie between 16 and 512 pixels")
+        if labels not in ("boxes", "none"):
+            raise ValueError(f"labels {labels!r} must be 'boxes' or 'none'")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode {render_mode!r} must be None or 'rgb_array'")
+        self.cameras, self.size, self.labels = tuple(cameras), size, labels
+        self.randomise, self.render_mode = randomise, render_mode
+        self.observation_space = spaces.Dict(
+            {
+                "pixels": spaces.Dict({name: spaces.Box(0, 255, (size, size, 3), np.uint8) for name in self.cameras}),
+                "agent_pos": spaces.Box(AGENT_POS_LOW, AGENT_POS_HIGH, dtype=np.float32),
+                "instruction": InstructionSpace(MAX_INSTRUCTION, charset=INSTRUCTION_CHARACTERS),
+            }
+        )
+        self.action_space = spaces.Box(-1.0, 1.0, (len(self.action_names),), np.float32)
+        self._command_index = np.array([ACTION_NAMES.index(name) for name in self.action_names])
+        self._model = load_scene()
+        self._data = mujoco.MjData(self._model)
+        self._warnings = self._data.warning.number  # a view: how often each kind was raised since the last reset
+        self._arm = Arm(self._model, self._data)
+        self._look = SceneLook(self._model)
+        self._renderer: Renderer | None = None
+        self._render_renderer: Renderer | None = None
+        self._layout: Layout | None = None
+        self.instruction = ""
+        self.judgement = Judgement(self.horizon, 0)
+
+    # What a task defines.
+
+    def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
+        """Draw this episode's objects, paths and target with `self.np_random`."""
+        raise NotImplementedError
+
+    def judge(self, index: int) -> bool:
+        """Whether the episode so far succeeds if object `index` was meant."""
+        raise NotImplementedError
+
+    def fault(self, index: int) -> str:
+        """What went wrong if object `index` was meant, in a few words, where the task knows better than a distance."""
+        return ""
+
+    def judged_steps(self, index: int) -> slice:
+        """Of `judgement`, the steps so far in which the gripper ought to be at object `index`: the last 60 %."""
+        return slice(self._step * 2 // 5 + 1, self._step + 1)
+
+    def is_over(self) -> bool:
+        """Whether the outcome is already settled before the horizon."""
+        return False
+
+    def start_position(self) -> np.ndarray:
+        """Where the gripper starts: anywhere in the workspace, metres (3,)."""
+        raise NotImplementedError
+
+    def instruction_for(self, index: int, phrasing: Phrasing, rng: np.random.Generator) -> str:
+        """Words that single out object `index`."""
+        raise NotImplementedError
+
+    # Gymnasium.
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        options = options or {}
+        unknown = set(options) - {"phrasing", "combinations", "referent"}
+        if unknown:
+            raise ValueError(f"reset options {sorted(unknown)} are unknown; use phrasing, combinations, referent")
+        phrasing: Phrasing = options.get("phrasing", "train")
+        combinations: Combinations = options.get("combinations", "train")
+        if combinations not in COMBINATIONS:
+            raise ValueError(f"combinations {combinations!r} must be one of {', '.join(COMBINATIONS)}")
+        layout = self.sample_layout(combinations, options.get("referent"))
+        self._layout = layout
+        self.instruction = self.instruction_for(layout.target, phrasing, self.np_random)
+        self._step = 0
+        self._stable = True
+        self.judgement = Judgement(self.horizon, len(layout.objects))
+        mujoco.mj_resetData(self._model, self._data)
+        self._look.apply(self.np_random if self.randomise else None)
+        show_objects(self._model, layout.objects)
+        show_props(self._model, screen=layout.screen, lamp=layout.lamp is not None)
+        for renderer in (self._renderer, self._render_renderer):
+            if renderer is not None:
+                renderer.forget_episode()
+        self._names = tuple(o.name for o in layout.objects)
+        self._kinds = tuple(None if words is None else words.event for words in layout.referents)
+        self._heights = np.array([o.half_height for o in layout.objects])
+        self._positions = np.tile(
+            [(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1)
+        )
+        self._positions[:, : len(layout.objects), :2] = layout.paths.swapaxes(0, 1)
+        self._positions[:, : len(layout.objects), 2] = self._heights
+        for slot, shown in enumerate(layout.objects):
+            self._data.mocap_quat[slot] = (np.cos(shown.yaw / 2), 0.0, 0.0, np.sin(shown.yaw / 2))
+        self._data.mocap_pos[:] = self._mocap(0)
+        self._arm.reset(self.start_position(), opening=0.02)
+        self._note()
+        return self._observation(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        if self._layout is None or self._step >= self.horizon:
+            raise ValueError("step() was called before reset(), or after the episode's end; call reset() first")
+        values = np.asarray(action, dtype=np.float64)
+        if values.shape != self.action_space.shape or not np.isfinite(values).all():
+            raise ValueError(
+                f"action {action!r} must be {self.action_space.shape} finite numbers: {', '.join(self.action_names)}"
+            )
+        command = np.zeros(len(ACTION_NAMES))
+        command[self._command_index] = values
+        first = self._step * RAMP + 1
+        self._arm.step(command, [self._mocap(first + part) for part in range(RAMP)])
+        self._step += 1
+        if self._step == self._layout.lamp:
+            light_lamp(self._model, green=True)
+        if not self._is_stable():
+            self._stable = False
+            mujoco.mj_resetData(self._model, self._data)  # finite again: the last observation stays in its space
+            mujoco.mj_forward(self._model, self._data)
+        self._note()
+        terminated = not self._stable or self.is_over()
+        truncated = not terminated and self._step >= self.horizon
+        observation, info = self._observation(), self._info()
+        return observation, float(info["is_success"]), terminated, truncated, info
+
+    def render(self) -> np.ndarray:
+        """The front camera's picture, (256, 256, 3) uint8."""
+        if self.render_mode != "rgb_array":
+            raise ValueError('render() needs the environment made with render_mode="rgb_array"')
+        if self._render_renderer is None:
+            self._render_renderer = Renderer(self._model, RENDER_SIZE)
+        return self._render_renderer.draw(self._data, "front")
+
+    def close(self) -> None:
+        for renderer in (self._renderer, self._render_renderer):
+            if renderer is not None:
+                renderer.close()
+        self._renderer = self._render_renderer = None
+
+    # What evaluation and experts read.
+
+    @property
+    def layout(self) -> Layout:
+        if self._layout is None:
+            raise ValueError("the environment has no episode yet; call reset() first")
+        return self._layout
+
+    @property
+    def task_description(self) -> str:
+        """The instruction, under the name that LeRobot's tools look for."""
+        return self.instruction
+
+    @property
+    def target_name(self) -> str:
+        """The target for people, for example "red ball", "red ball (clockwise)" or "red ball (lamp)"."""
+        words = self.layout.referents[self.layout.target]
+        name = self.layout.objects[self.layout.target].name
+        special = None if words is None else words.motion or words.event
+        return f"{name} ({special})" if special else name
+
+    @property
+    def success(self) -> bool:
+        target = self.layout.target
+        return self._stable and self.judge(target)
+
+    @property
+    def step_count(self) -> int:
+        return self._step
+
+    @property
+    def events(self) -> np.ndarray:
+        """First and one-past-last control step in which the event of each object's words holds, (n, 2) int64."""
+        events = self.layout.events
+        return np.tile((0, self.horizon), (len(self.layout.objects), 1)) if events is None else events.copy()
+
+    @property
+    def gl_renderer(self) -> str:
+        """Name of the OpenGL renderer that draws the pictures."""
+        return self._pictures().gl_name()
+
+    def privileged(self) -> dict[str, Any]:
+        """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""
+        secret: dict[str, Any] = self._info()["privileged"]
+        return secret
+
+    def project(self, point: np.ndarray) -> tuple[float, float]:
+        """Where a point (3,) in metres lies in the front camera's picture: (x, y), [0, 1] being the picture."""
+        camera = self._data.cam("front")
+        x, y, z = camera.xmat.reshape(3, 3).T @ (point - camera.xpos)
+        half = np.tan(np.deg2rad(self._model.cam("front").fovy[0]) / 2)
+        return float(0.5 + x / (-z * half) / 2), float(0.5 - y / (-z * half) / 2)
+
+    def counterfactual(self, phrasing: Phrasing, rng: np.random.Generator) -> tuple[str, int]:
+        """An instruction that is valid in this very scene but means another object, and that object's index."""
+        others = [i for i, words in enumerate(self.layout.referents) if words is not None and i != self.layout.target]
+        index = int(others[rng.integers(len(others))])
+        return self.instruction_for(index, phrasing, rng), index
+
+    # Inside.
+
+    def _mocap(self, tick: int) -> np.ndarray:
+        """Where all slots are at a tick, (SLOTS, 3) metres."""
+        positions: np.ndarray = self._positions[min(tick, len(self._positions) - 1)]
+        return positions
+
+    def _pictures(self) -> Renderer:
+        if self._renderer is None:
+            self._renderer = Renderer(self._model, self.size)
+        return self._renderer
+
+    def _is_stable(self) -> bool:
+        return not self._warnings.any() and bool(np.isfinite(self._data.qpos).all())
+
+    def _note(self) -> None:
+        hand = self._arm.position
+        places = self._data.mocap_pos[: len(self.layout.objects)]
+        errors = np.hypot(places[:, 0] - hand[0], places[:, 1] - hand[1])
+        self.judgement.note(errors, hand[2] - places[:, 2] - self._heights, hand)
+
+    def _observation(self) -> dict[str, Any]:
+        renderer = self._pictures()
+        pixels = {}
+        self._boxes = {}
+        for name in self.cameras:
+            if self.labels == "boxes":
+                pixels[name], *self._boxes[name] = renderer.draw_with_boxes(self._data, name)
+            else:
+                pixels[name] = renderer.draw(self._data, name)
+        return {"pixels": pixels, "agent_pos": self._arm.agent_pos(), "instruction": self.instruction}
+
+    def _info(self) -> dict[str, Any]:
+        layout = self.layout
+        shown = len(layout.objects)
+        tick = self._step * RAMP
+        success, events = self.success, self.events
+        return {
+            "is_success": success,
+            "stable": self._stable,
+            "privileged": {
+                "objects": self._names,
+                "positions": self._data.mocap_pos[:shown].copy(),
+                "half_heights": self._heights.copy(),
+                "velocities": (self._mocap(tick + RAMP) - self._mocap(tick))[:shown, :2] * CONTROL_HZ,
+                "target": layout.target,
+                "kinds": self._kinds,
+                "events": events,
+                "active": (events[:, 0] <= self._step) & (self._step < events[:, 1]),
+                "hand": self._arm.position,
+                "error": float(self.judgement.errors[self._step, layout.target]),
+                "boxes": {name: boxes[:shown] for name, (boxes, _) in self._boxes.items()},
+                "visible": {name: n[:shown] >= MIN_VISIBLE_PIXELS for name, (_, n) in self._boxes.items()},
+                "success": success,
+            },
+        }
+
+
+def random_start(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
+    """A start for the gripper anywhere over the table, between two heights in metres."""
+    x, y = rng.uniform(WORKSPACE[0, :2], WORKSPACE[1, :2])
+    return np.array([x, y, rng.uniform(low, high)])

@@ -1,0 +1,1 @@
+"""Many policies on the same data and seeds, side by side."""

@@ -1,0 +1,150 @@
+"""`vla compare`: rows run as commands, one that fails takes no other with it, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vla_policy.cli import main
+
+GRID = """
+run: debug
+samples: 48
+rows:
+  - {}
+  - policy.encoder.name: single_frame
+  - policy.language.name: pretrained
+    policy.language.pretrained: /nowhere/at/all
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_comparison_from_nothing_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text(GRID)
+    command = ["compare", "grid.yaml", "--out", "out", "--episodes", "2", "--jobs", "2"]
+    assert main(command) == 0
+    rows = Path("out") / "rows"
+    done = json.loads((rows / "reference" / "samples=48" / "seed=0" / "row.json").read_text())
+    assert done["samples"] == 48
+    assert done["samples_per_second"] > 0
+    assert done["cost"]["flops"] > 0
+    failed = next(rows.glob("language=pretrained*/samples=48/seed=0/row.json"))
+    assert "no such folder; give a local folder or a hub name" in json.loads(failed.read_text())["failure"]
+    table = Path("out/table.md").read_text()
+    assert "| track | encoder=single_frame | 1 |" in table
+    assert "no such folder" in table
+    assert "<svg" in Path("out/comparison.html").read_text()
+
+    weights = {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")}
+    assert len(weights) == 2
+    assert main(command) == 0  # only the failed row is tried again
+    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == weights
+
+    # Judged again, not trained again; other threads are no reason.
+    more = [*command[:4], "--episodes", "3", "--jobs", "1"]
+    assert main(more) == 0
+    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == weights
+    results = json.loads((rows / "reference" / "samples=48" / "seed=0" / "eval" / "results.json").read_text())
+    assert results["tasks"]["track"]["conditions"]["policy"]["episodes"] == 3
+
+    # Another budget comes beside what is there.
+    Path("grid.yaml").write_text(GRID.replace("samples: 48", "samples: [48, 64]"))
+    assert main(more) == 0
+    now = {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")}
+    assert len(now) == 4
+    assert now.items() >= weights.items()
+    assert (Path("out") / "track_samples.svg").is_file()
+
+    # One that cannot be read takes no other with it, and is judged again.
+    lost = rows / "reference" / "samples=64" / "seed=0" / "eval" / "results.json"
+    lost.write_text(lost.read_text()[:-100])
+    assert main(more) == 0
+    assert "results.json: not valid JSON" in Path("out/table.md").read_text()
+    assert main(more) == 0
+    assert "results.json" not in Path("out/table.md").read_text()
+    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == now
+
+    Path("grid.yaml").write_text(GRID + "base: {train.learning_rate: 0.5}\n")
+    capsys.readouterr()
+    assert main(command) == 1  # every row was made otherwise, or failed before
+    assert "and is now 0.5; give the same settings again" in capsys.readouterr().out
+
+
+def test_a_mistake_in_the_last_row_comes_to_light_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text("run: debug\nsamples: 48\nrows:\n  - {}\n  - policy.encoder.nmae: conv3d\n")
+    assert main(["compare", "grid.yaml", "--out", "out"]) == 2
+    told = capsys.readouterr().err
+    assert "--policy.encoder.nmae" in told
+    assert "did you mean" in told
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text("run: debug\nsamples: 800\nbase: {train.log_every: 1}\nrows: [{}]\n")
+    command = ["compare", "grid.yaml", "--out", "out", "--episodes", "2"]
+    row = Path("out/rows/reference/samples=800/seed=0")
+    log = row / "train" / "log.jsonl"
+    process = subprocess.Popen([sys.executable, "-m", "vla_policy.cli", *command], stderr=subprocess.DEVNULL)
+    while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
+        assert process.poll() is None, "ended before it was interrupted"
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) != 0
+    before = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert before[-1] < 50
+    assert not (row / "row.json").exists()
+    assert main(command) == 0
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, len(steps) + 1))
+    assert json.loads((row / "row.json").read_text())["samples"] == 800
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--controls=shufled_instruction", "did you mean shuffled_instruction?"), ("--episodes=0", "must be at least 1")],
+)
+def test_a_mistake_in_the_evaluation_comes_to_light_first(
+    option: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text(GRID)
+    assert main(["compare", "grid.yaml", "--out", "out", option]) == 2
+    assert told in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_threads_do_not_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser changes the working directory while it reads: done in threads, results once went elsewhere."""
+    from vla_policy.cli import compare
+
+    parsed_in = set()
+    original = compare.configured
+
+    def watched(run: str, changes: dict[str, Any]) -> Any:
+        parsed_in.add(threading.current_thread())
+        return original(run, changes)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "configured", watched)
+    monkeypatch.setattr(compare._Running, "run", lambda *_: (_ for _ in ()).throw(compare._RowError("not run")))
+    Path("grid.yaml").write_text(GRID)
+    assert main(["compare", "grid.yaml", "--out", "out", "--episodes", "2", "--jobs", "2"]) == 1
+    assert parsed_in == {threading.main_thread()}
+    assert Path("out/table.md").is_file()

@@ -1,0 +1,158 @@
+"""Films of rollouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from configs.evaluation import EvalConfig, RunnerConfig
+from configs.seeds import split_seed
+from envs.task import make_task
+from eval import record as module
+from eval.evaluate import evaluate
+from eval.report.film import HOLD, film, record
+from vla_policy.checkpoint import load_checkpoint
+from vla_policy.runner import PolicyRunner
+
+SEED = 5
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is drawn, frame by frame; the frames themselves are the bare pictures."""
+    frames: list[dict[str, Any]] = []
+
+    def note(frame: np.ndarray, **marks: Any) -> np.ndarray:
+        frames.append({"picture": frame, **marks})
+        return frame
+
+    monkeypatch.setattr(module, "draw_overlay", note)
+    monkeypatch.setattr(module, "SCALE", 1)
+    return frames
+
+
+def test_a_film_of_an_instruction_of_ones_own(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    recording = record(load_checkpoint(tiny_checkpoint), "track", 5, instruction="follow the red ball")
+    assert recording.episode.target == "red ball"
+    assert recording.episode.instruction == "follow the red ball"
+    shapes = {frame.shape for frame in recording.frames}
+    assert len(shapes) == 1
+    assert not np.array_equal(recording.frames[0], recording.frames[60])
+    assert film(recording, tmp_path / "out.mp4").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("camera", ["front", "wrist"])
+def test_picture_boxes_and_arrow_belong_to_one_moment_and_camera(
+    camera: str, drawn: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue("tiny_checkpoint" if camera == "front" else "wrist_checkpoint")
+    checkpoint = load_checkpoint(path)
+    recording = record(checkpoint, "track", SEED, controller=RunnerConfig(execute=4))
+    steps = recording.episode.steps
+    assert [frame["step"] for frame in drawn] == [*range(steps), steps]
+    assert len(recording.frames) == steps + HOLD
+
+    # The same episode again, by the chunks' own actions, with a policy that looks at every step.
+    env = make_task("track", cameras=(camera,))
+    acting, looking = (PolicyRunner(checkpoint, 1, RunnerConfig(execute=n)) for n in (4, 1))
+    seen, info = env.reset(seed=SEED)
+    for controller in (acting, looking):
+        controller.reset([env.instruction])
+    for frame in drawn[:30]:
+        secret = info["privileged"]
+        small = frame["picture"].reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+        assert np.abs(small - seen["pixels"][camera]).mean() < 4
+        if secret["visible"][camera][secret["target"]]:
+            assert frame["true_box"] == pytest.approx(secret["boxes"][camera][secret["target"]])
+        else:
+            assert frame["true_box"] is None
+        looking.act([seen])
+        assert looking.chunk is not None
+        assert frame["predicted_box"] == pytest.approx(looking.chunk.aux.boxes[0, -1].tolist(), abs=1e-4)
+        np.testing.assert_allclose(frame["location"], looking.chunk.aux.location[0, -1], atol=1e-4)
+        action = np.clip(acting.act([seen])[0], -1, 1).astype(np.float32)
+        right, down = frame["action"]
+        # The front camera faces the robot from above: its x is down, and foreshortened. The wrist's looks down.
+        if camera == "front":
+            assert (right, down) == pytest.approx((action[1], action[0] * np.sin(np.deg2rad(55))), abs=1e-3)
+            assert frame["gripper"] == pytest.approx(env.project(secret["hand"]))
+        else:
+            assert np.hypot(right, down) == pytest.approx(np.hypot(*action), rel=0.1, abs=0.01)
+        seen, _, _, _, info = env.step(action)
+    env.close()
+
+
+def test_a_box_of_what_is_taken_for_hidden_is_not_drawn(
+    timed_checkpoint: Path, drawn: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(timed_checkpoint)
+    act = checkpoint.policy.act
+    seen: list[bool] = []
+
+    def sometimes(observation: Any) -> Any:
+        chunk = act(observation)
+        if len(observation.frames) == 1:  # the one that looks on for the film
+            seen.append(len(seen) % 3 > 0)
+            chunk.aux.visible[:] = 0.9 if seen[-1] else 0.1
+        return chunk
+
+    monkeypatch.setattr(checkpoint.policy, "act", sometimes)
+    record(checkpoint, "track", SEED)
+    assert [frame["predicted_box"] is not None for frame in drawn[:-1]] == seen
+
+
+def test_the_end_shows_the_last_moment_and_the_verdict(tiny_checkpoint: Path, drawn: list[dict[str, Any]]) -> None:
+    recording = record(load_checkpoint(tiny_checkpoint), "track", SEED)
+    last = drawn[-1]
+    assert last["verdict"] == f"failure: {recording.episode.failure}"
+    assert (last["action"], last["predicted_box"], last["location"]) == (None, None, None)
+    assert not np.array_equal(last["picture"], drawn[-2]["picture"])
+    assert all(frame["verdict"] is None for frame in drawn[:-1])
+
+
+def test_where_the_policy_does_not_act_it_shows_no_belief(tiny_checkpoint: Path, drawn: list[dict[str, Any]]) -> None:
+    recording = record(load_checkpoint(tiny_checkpoint), "track", SEED, condition="expert")
+    assert recording.episode.success
+    assert all(frame["predicted_box"] is None and frame["location"] is None for frame in drawn)
+    assert drawn[0]["action"] is not None
+
+
+def test_the_film_shows_the_episode_that_was_judged(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = evaluate(tiny_checkpoint, EvalConfig(episodes=3, workers=1, controls=()))
+    [*_, judged] = found.tasks["track"].conditions["policy"].results
+    threads: set[int] = set()
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    act = checkpoint.policy.act
+
+    def spy(observation: Any) -> Any:
+        threads.add(torch.get_num_threads())
+        return act(observation)
+
+    monkeypatch.setattr(checkpoint.policy, "act", spy)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        recording = record(checkpoint, "track", split_seed("test", 2), row=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {1}
+    assert recording.episode == judged
+
+
+@pytest.mark.parametrize("text", ["follow the pink ball", "follow the ball", "follow the red ball and the blue cube"])
+def test_an_instruction_that_names_no_one_thing_is_refused(tiny_checkpoint: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="must name one colour"):
+        record(load_checkpoint(tiny_checkpoint), "track", 5, instruction=text)
+
+
+def test_a_policy_that_tells_time_gets_a_timeline(timed_checkpoint: Path, tiny_checkpoint: Path) -> None:
+    shapes = {}
+    for path in (timed_checkpoint, tiny_checkpoint):
+        recording = record(load_checkpoint(path), "track", SEED)
+        [shapes[path]] = {frame.shape for frame in recording.frames}
+    assert shapes[timed_checkpoint][0] > shapes[tiny_checkpoint][0]

@@ -1,0 +1,260 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from training.data.batches import SampleConfig, Sampler
+from training.data.episodes import Dataset
+from vla_policy.contract import Batch
+from vla_policy.tokenizer import WordTokenizer
+
+WriteSmall = Callable[..., Dataset]
+Flat = Callable[[Batch], dict[str, Tensor]]
+WORDS = 8
+
+
+def sampler_of(
+    datasets: list[Dataset],
+    *,
+    frames: int = 3,
+    stride: int = 2,
+    chunk: int = 4,
+    cameras: tuple[str, ...] = ("front",),
+    actions: tuple[str, ...] = ("dx", "dy"),
+    holdout: float = 0.0,
+    relabel: float = 0.0,
+) -> tuple[Sampler, WordTokenizer]:
+    tokenizer = WordTokenizer.train([text for d in datasets for text in d.texts], WORDS)
+    samples = SampleConfig(frames=frames, frame_stride=stride, chunk=chunk, cameras=cameras)
+    return Sampler(datasets, samples, tokenizer, list(actions), holdout=holdout, relabel=relabel), tokenizer
+
+
+def one_by_one(
+    data: Dataset,
+    tokenizer: WordTokenizer,
+    config: SampleConfig,
+    actions: tuple[str, ...],
+    step: int,
+    named: int | None = None,
+) -> dict[str, np.ndarray]:
+    """One sample, put together in the plainest way."""
+    arrays, header = data.arrays, data.header
+    offsets = arrays["offsets"].tolist()
+    episode = max(e for e in range(len(offsets) - 1) if offsets[e] <= step)
+    start, end = offsets[episode], offsets[episode + 1]
+    named = arrays["targets"][episode] if named is None else named
+    cameras = [header["cameras"].index(name) for name in config.cameras]
+    seen: dict[str, list[Any]] = {name: [] for name in ("frames", "agent_pos", "boxes", "visible", "event")}
+    for t in range(config.frames):
+        row = max(step - (config.frames - 1 - t) * config.frame_stride, start)
+        seen["frames"].append([arrays["pixels"][row, c].transpose(2, 0, 1) for c in cameras])
+        seen["agent_pos"].append(arrays["agent_pos"][row])
+        seen["boxes"].append(arrays["boxes"][row, cameras[0], named])
+        seen["visible"].append(arrays["visible"][row, cameras[0], named])
+        first, last = arrays["events"][episode, named]
+        seen["event"].append(first <= row - start < last)
+    action, mask = [], []
+    for s in range(config.chunk):
+        recorded = dict(zip(header["action_names"], arrays["action"][step, named, s], strict=True))
+        action.append([recorded.get(name, 0.0) for name in actions])
+        mask.append(step + s < end)
+    ids, token_mask = tokenizer.encode([data.header["instructions"][episode][named]])
+    return {
+        **{name: np.array(values) for name, values in seen.items()},
+        "action": np.array(action, dtype=np.float32),
+        "action_mask": np.array(mask),
+        "tokens": ids[0],
+        "token_mask": token_mask[0],
+    }
+
+
+class TestGather:
+    @pytest.mark.parametrize(("frames", "stride", "chunk"), [(1, 1, 1), (3, 2, 4), (4, 5, 8)])
+    @pytest.mark.parametrize("cameras", [("front",), ("wrist",), ("wrist", "front")])
+    def test_every_sample_is_what_a_plain_loop_gives(
+        self, write_small: WriteSmall, frames: int, stride: int, chunk: int, cameras: tuple[str, ...], flat: Flat
+    ) -> None:
+        data = write_small(cameras=("front", "wrist"))
+        sampler, tokenizer = sampler_of([data], frames=frames, stride=stride, chunk=chunk, cameras=cameras)
+        steps = np.random.default_rng(0).permutation(data.steps)
+        batch = flat(sampler.gather([steps]))
+        for i, step in enumerate(steps):
+            expected = one_by_one(data, tokenizer, sampler.config, ("dx", "dy"), int(step))
+            for name, value in expected.items():
+                got = batch[name][i].numpy()
+                if name in ("tokens", "token_mask"):  # padding that no sample needs is left out
+                    assert not value[len(got) :].any()
+                    value = value[: len(got)]
+                np.testing.assert_array_equal(got, value, err_msg=f"{name} of step {step}")
+
+    def test_any_object_of_the_scene_can_be_named(self, write_small: WriteSmall, flat: Flat) -> None:
+        data = write_small()
+        sampler, tokenizer = sampler_of([data])
+        steps = np.arange(data.steps)
+        for named in (0, 1):
+            batch = flat(sampler.gather([steps], [np.full(data.steps, named)]))
+            for step in steps:
+                expected = one_by_one(data, tokenizer, sampler.config, ("dx", "dy"), int(step), named)
+                for name, value in expected.items():
+                    got = batch[name][int(step)].numpy()
+                    np.testing.assert_array_equal(got, value[: len(got)], err_msg=f"{name} of step {step}")
+
+    def test_a_chunk_longer_than_the_labels_is_refused(self, write_small: WriteSmall) -> None:
+        with pytest.raises(ValueError, match=r"labels look 8 steps ahead; policy\.head\.chunk 9 exceeds it"):
+            sampler_of([write_small()], chunk=9)
+
+    def test_types_are_those_of_the_contract(self, write_small: WriteSmall, flat: Flat) -> None:
+        sampler, _ = sampler_of([write_small()])
+        types = {name: value.dtype for name, value in flat(sampler.gather([np.arange(3)])).items()}
+        floats = dict.fromkeys(("agent_pos", "action", "boxes"), torch.float32)
+        bools = dict.fromkeys(("token_mask", "action_mask", "visible", "event"), torch.bool)
+        assert types == {"frames": torch.uint8, "tokens": torch.int64, **floats, **bools}
+
+    def test_before_the_start_the_first_frame_is_repeated(self, write_small: WriteSmall) -> None:
+        data = write_small(lengths=(5, 6))
+        sampler, _ = sampler_of([data], frames=3, stride=2)
+        frames = sampler.gather([np.array([5, 6, 7])]).observation.frames  # the second episode's first three steps
+        first = torch.from_numpy(data.arrays["pixels"][5].copy()).movedim(-1, 1)
+        assert torch.equal(frames[0], first.expand_as(frames[0]))
+        assert torch.equal(frames[1, :2], first.expand_as(frames[1, :2]))
+        assert torch.equal(frames[2, 1], first)  # two steps back is the start itself
+
+    def test_past_the_end_actions_are_masked(self, write_small: WriteSmall) -> None:
+        sampler, _ = sampler_of([write_small(lengths=(5, 6))], chunk=4)
+        mask = sampler.gather([np.array([0, 1, 2, 3, 4, 5])]).action_mask
+        assert mask.sum(1).tolist() == [4, 4, 3, 2, 1, 4]
+        assert (mask[:, :-1] >= mask[:, 1:]).all()
+
+    def test_the_layout_needs_no_copy_for_channels_last(self, write_small: WriteSmall) -> None:
+        sampler, _ = sampler_of([write_small()])
+        frames = sampler.gather([np.arange(4)]).observation.frames
+        assert frames[:, 0, 0].is_contiguous(memory_format=torch.channels_last) or frames.movedim(3, -1).is_contiguous()
+
+
+class TestSeveralDatasets:
+    def test_actions_share_one_space(self, write_small: WriteSmall, flat: Flat) -> None:
+        planar = write_small("planar", actions=("dx", "dy"))
+        full = write_small("full", actions=("dx", "dz", "gripper"), seed=1, task="reach")
+        names = ("dx", "dy", "dz", "gripper")
+        sampler, tokenizer = sampler_of([planar, full], actions=names)
+        steps = [np.arange(planar.steps), np.arange(full.steps)]
+        batch = flat(sampler.gather(steps))
+        at = 0
+        for data, chosen in zip((planar, full), steps, strict=True):
+            for step in chosen:
+                expected = one_by_one(data, tokenizer, sampler.config, names, int(step))
+                for name, value in expected.items():
+                    got = batch[name][at].numpy()
+                    if name in ("tokens", "token_mask"):
+                        value = value[: len(got)]
+                    np.testing.assert_array_equal(got, value, err_msg=f"{data.path.name} {name}")
+                at += 1
+
+    def test_datasets_count_alike_however_long_they_are(self, write_small: WriteSmall) -> None:
+        short, long = write_small("short", lengths=(5, 5)), write_small("long", lengths=(40, 40), actions=("dz", "dx"))
+        sampler, _ = sampler_of([short, long], actions=("dx", "dy", "dz"))
+        batch = sampler.batch(np.random.default_rng(0), 2000)
+        from_long = (batch.action[..., 2] != 0).any(1).sum()  # only the long one has dz
+        assert 900 < int(from_long) < 1100
+
+    def test_statistics_count_datasets_alike(self, write_small: WriteSmall) -> None:
+        parts = [write_small("a", lengths=(5,)), write_small("b", lengths=(50,), seed=3)]
+        mean, std = sampler_of(parts)[0].statistics()
+        each = [p.arrays["agent_pos"].astype(np.float64) for p in parts]
+        expected = np.mean([a.mean(0) for a in each], axis=0)
+        spread = np.sqrt(np.mean([((a - expected) ** 2).mean(0) for a in each], axis=0))
+        np.testing.assert_allclose(mean, expected, rtol=1e-5)
+        np.testing.assert_allclose(std, spread, rtol=1e-3, atol=1e-4)
+
+    def test_pictures_of_different_sizes_are_refused(self, write_small: WriteSmall) -> None:
+        with pytest.raises(ValueError, match=r"differ in picture size or proprioception: \[\(32, 3\), \(48, 3\)\]"):
+            sampler_of([write_small("a"), write_small("b", size=48)])
+
+    def test_a_camera_that_was_not_recorded_is_named(self, write_small: WriteSmall) -> None:
+        with pytest.raises(ValueError, match="camera 'wrist' was not recorded, only front"):
+            sampler_of([write_small()], cameras=("front", "wrist"))
+
+    def test_no_dataset_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="no dataset given"):
+            Sampler(
+                [],
+                SampleConfig(frames=1, frame_stride=1, chunk=1, cameras=("front",)),
+                WordTokenizer.train(["a"], 2),
+                [],
+            )
+
+
+class TestHoldout:
+    def test_held_out_episodes_never_train(self, write_small: WriteSmall) -> None:
+        datasets = [write_small("a", lengths=(9,) * 8), write_small("b", lengths=(7,) * 8, seed=5)]
+        for data in datasets:  # every step can be told from every other
+            data.arrays["agent_pos"] = np.arange(data.steps * 3, dtype=np.float32).reshape(-1, 3)
+        datasets[1].arrays["agent_pos"] = datasets[1].arrays["agent_pos"] + 1000
+        sampler, _ = sampler_of(datasets, holdout=0.25)
+        assert sampler.held_out
+        rng = np.random.default_rng(0)
+        trained = {float(v) for _ in range(30) for v in sampler.batch(rng, 64).observation.agent_pos[..., 0].flatten()}
+        kept = {
+            float(v)
+            for _ in range(30)
+            for v in sampler.batch(rng, 64, held_out=True).observation.agent_pos[..., 0].flatten()
+        }
+        assert not trained & kept
+        ids = [{float(v) for v in d.arrays["agent_pos"][:, 0]} for d in datasets]
+        for all_ids, length in zip(ids, (9, 7), strict=True):
+            last_two = set(sorted(all_ids)[-2 * length :])
+            assert trained & all_ids == all_ids - last_two
+            assert kept & all_ids == last_two
+
+    @pytest.mark.parametrize(
+        ("episodes", "holdout", "some"), [(4, 0.0, False), (4, 0.25, True), (1, 0.4, False), (2, 0.1, False)]
+    )
+    def test_at_least_one_episode_trains(
+        self, write_small: WriteSmall, episodes: int, holdout: float, some: bool
+    ) -> None:
+        sampler, _ = sampler_of([write_small(lengths=(5,) * episodes)], holdout=holdout)
+        assert sampler.held_out is some
+        sampler.batch(np.random.default_rng(0), 4)
+
+
+class TestRelabel:
+    @pytest.mark.parametrize(("relabel", "share"), [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5)])
+    def test_so_many_samples_read_what_the_demonstration_followed(
+        self, write_small: WriteSmall, relabel: float, share: float
+    ) -> None:
+        data = write_small(lengths=(9,) * 6)
+        sampler, _ = sampler_of([data], relabel=relabel)
+        part = sampler.parts[0]
+        steps = np.random.default_rng(0).integers(data.steps, size=4000)
+        drawn = sampler._draw_objects(np.random.default_rng(1), part, steps)
+        assert np.mean(drawn == data.arrays["targets"][part.episode[steps]]) == pytest.approx(share, abs=0.03)
+
+    def test_what_no_words_single_out_is_never_named(self, write_small: WriteSmall) -> None:
+        sampler, _ = sampler_of([write_small()], relabel=1.0)
+        batch = sampler.batch(np.random.default_rng(0), 500)
+        assert batch.observation.token_mask.any(1).all()
+
+
+def test_the_generator_decides_the_batch(write_small: WriteSmall, flat: Flat) -> None:
+    sampler, _ = sampler_of([write_small()])
+    first, second, other = (flat(sampler.batch(np.random.default_rng(seed), 16)) for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["agent_pos"], other["agent_pos"])
+
+
+def test_every_training_step_can_be_drawn(write_small: WriteSmall) -> None:
+    data = write_small(lengths=(5, 6))
+    data.arrays["agent_pos"] = np.arange(33, dtype=np.float32).reshape(-1, 3)
+    sampler, _ = sampler_of([data])
+    newest = sampler.batch(np.random.default_rng(0), 500).observation.agent_pos[:, -1, 0]
+    assert set(newest.tolist()) == {3.0 * i for i in range(11)}
+
+
+def test_shapes_are_those_of_the_data(write_small: WriteSmall) -> None:
+    sampler, tokenizer = sampler_of([write_small(cameras=("front", "wrist"))], cameras=("front", "wrist"))
+    shapes = sampler.shapes(2, tokenizer.size)
+    assert (shapes.frames, shapes.cameras, shapes.size, shapes.proprioception) == (3, 2, 32, 3)
+    assert (shapes.actions, shapes.vocabulary) == (2, tokenizer.size)

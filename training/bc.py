@@ -1,0 +1,349 @@
+"""The training loop: batch → loss → update, logged, saved, interruptible, resumed exactly.
+
+Every random draw of step n comes from (seed, n, process), so that a resumed run repeats nothing and misses nothing: 2N
+steps, and N steps resumed for N more, give bit-identical weights on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from configs.policy import PolicyConfig
+from configs.training import TrainConfig
+from training.data.augment import augment
+from training.data.batches import SampleConfig, Sampler
+from training.data.episodes import Dataset
+from training.device import anywhere, make_accelerator, place, share_of_cores
+from training.error import TrainingError
+from training.provenance import provenance
+from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
+from training.state import load_state, save_state
+from vla_policy.allocator import keep_freed_memory
+from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
+from vla_policy.contract import Batch
+from vla_policy.policy import VLAPolicy
+from vla_policy.tokenizer import TOKENIZERS
+
+LOG = "log.jsonl"
+VALIDATION_SAMPLES = 512
+ACTION_ORDER = ("dx", "dy", "dz", "yaw_rate", "gripper")
+
+OnProgress = Callable[[int, int, dict[str, float]], None]  # step, steps, metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """Where the run stands: the checkpoint's folder, steps done, whether it was interrupted; and whether this process,
+    of several, is the one that reports and writes.
+    """
+
+    checkpoint: Path
+    step: int
+    interrupted: bool
+    samples_per_second: float
+    main: bool
+
+
+class TrainStep(nn.Module):
+    """`policy.loss` as a forward pass, which is what distributed training and compilation wrap."""
+
+    def __init__(self, policy: VLAPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.policy.loss(batch)
+
+
+def train_step(
+    module: nn.Module,
+    policy: VLAPolicy,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    clip: float,
+) -> dict[str, Tensor]:
+    """One update; returns its metrics.
+
+    Raises:
+        TrainingError: the loss or a gradient is not finite; the weights are then untouched.
+    """
+    with accelerator.autocast():
+        loss, metrics = module(batch)
+    finite = bool(torch.isfinite(loss))
+    if anywhere(not finite, accelerator):
+        raise TrainingError("the loss of another process is not finite" if finite else f"the loss is {loss.item()}")
+    accelerator.backward(loss)
+    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), clip)
+    if not torch.isfinite(norm):
+        raise TrainingError(f"the gradient's norm is {norm.item()}")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {**metrics, "gradient": norm.detach()}
+
+
+def train(
+    policy_config: PolicyConfig,
+    config: TrainConfig,
+    datasets: Sequence[Dataset],
+    out: Path,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> TrainResult:
+    """Train a policy; `out` receives the log, states to resume from, and the checkpoint.
+
+    Raises:
+        TrainingError: `out` is taken, there is nothing to resume, or the loss is not finite.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(config.threads or share_of_cores())
+    accelerator = make_accelerator(config)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    if config.batch % processes:
+        raise TrainingError(f"batch {config.batch} must be a multiple of the {processes} processes")
+    described = describe(policy_config, config, datasets)
+    check_folder(out, resume, described)
+
+    texts = (text for d in datasets for text in d.texts)
+    tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
+    names = [n for n in ACTION_ORDER if any(n in d.header["action_names"] for d in datasets)]
+    samples = SampleConfig(
+        frames=policy_config.frames,
+        frame_stride=policy_config.frame_stride,
+        chunk=policy_config.head.chunk,
+        cameras=policy_config.cameras,
+    )
+    sampler = Sampler(datasets, samples, tokenizer, names, holdout=config.holdout, relabel=config.relabel)
+    torch.manual_seed(config.seed)
+    policy = VLAPolicy(policy_config, sampler.shapes(len(names), tokenizer.size))
+    policy.normaliser.set_statistics(*sampler.statistics())
+    place(policy, accelerator.device)
+    optimizer = make_optimizer(policy, config)
+    average = AveragedModel(policy, multi_avg_fn=_average(config.ema), use_buffers=False)
+    averaged = average.module
+    assert isinstance(averaged, VLAPolicy)
+    module, optimizer = accelerator.prepare(TrainStep(policy), optimizer)
+    if config.compile:
+        module = torch.compile(module)
+    first = load_state(out / STATE, policy, average, optimizer) if resume else 0
+    if accelerator.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+    purpose = Purpose(
+        tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
+        action_names=tuple(names),
+        agent_pos_names=tuple(datasets[0].header["agent_pos_names"]),
+    )
+    origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
+    log = _Log(out, first, enabled=accelerator.is_main_process)
+
+    def save(step: int) -> None:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            try:
+                save_state(out / STATE, step, policy, average, optimizer)
+            except RuntimeError as error:  # what torch makes of a full disk
+                reason = str(error).splitlines()[0]
+                raise TrainingError(
+                    f"{out / STATE}: step {step} not written ({reason}); free some space. A state saved before is kept"
+                ) from None
+
+    policy.train()
+    done, started, interrupted = first, time.monotonic(), False
+    with _interrupts() as stop, closing(log):
+        for step in range(first, config.steps):
+            batch = draw_batch(
+                sampler, config, step, rank, processes, device=accelerator.device, unknown=tokenizer.unknown
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate(step)
+            try:
+                metrics = train_step(module, policy, batch, optimizer, accelerator, config.clip)
+            except TrainingError as error:
+                raise TrainingError(
+                    f"step {step}: {error}; nothing was updated. Lower train.learning_rate or look at the data; "
+                    f"the last saved state is in {out / STATE}"
+                ) from None
+            average.update_parameters(policy)
+            done, row = step + 1, {}
+            log.add(metrics)
+            if done % config.log_every == 0 or done == config.steps:
+                seconds = time.monotonic() - started
+                row = log.flush(done, seconds, config.batch * (done - first) / seconds, config.rate(step))
+                if done == config.steps or done % (10 * config.log_every) == 0:
+                    log.extend(row, _validate(averaged, sampler, accelerator))
+                log.write(row)
+            if on_progress and accelerator.is_main_process:
+                on_progress(done, config.steps, row)
+            interrupted = anywhere(stop.is_set(), accelerator) and done < config.steps
+            if interrupted or done % config.save_every == 0 or done == config.steps:
+                save(done)
+            if interrupted:
+                break
+    rate = config.batch * (done - first) / max(time.monotonic() - started, 1e-9)
+    if accelerator.is_main_process:
+        save_checkpoint(Checkpoint(averaged, tokenizer, purpose, {**origin, "steps": done}), out / CHECKPOINT)
+    accelerator.wait_for_everyone()
+    return TrainResult(
+        checkpoint=out / CHECKPOINT,
+        step=done,
+        interrupted=interrupted,
+        samples_per_second=rate,
+        main=accelerator.is_main_process,
+    )
+
+
+def draw_batch(
+    sampler: Sampler,
+    config: TrainConfig,
+    step: int,
+    rank: int = 0,
+    processes: int = 1,
+    *,
+    device: torch.device,
+    unknown: int | None,
+) -> Batch:
+    """This process's share of a step's batch, augmented, on the device; also seeds the policy's dropout."""
+    draw = np.random.default_rng((config.seed, step, rank))
+    batch = sampler.batch(draw, config.batch // processes).to(device)
+    # Dropout draws from the global generator, augmentation from its own.
+    torch.manual_seed(int(draw.integers(2**62)))
+    generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
+    return augment(batch, config.augment, generator, unknown)
+
+
+def _validate(policy: VLAPolicy, sampler: Sampler, accelerator: Accelerator) -> dict[str, float]:
+    """Losses on held-out episodes, without augmentation, of the averaged weights."""
+    if not sampler.held_out:
+        return {}
+    batch = sampler.batch(np.random.default_rng(0), VALIDATION_SAMPLES, held_out=True).to(accelerator.device)
+    policy.eval()
+    with torch.no_grad(), accelerator.autocast():
+        _, metrics = policy.loss(batch)
+    policy.train()
+    return {f"validation_{name}": float(value) for name, value in metrics.items()}
+
+
+def make_optimizer(policy: VLAPolicy, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over everything that is trained."""
+    groups = _groups(policy, config.weight_decay)
+    return torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _groups(policy: VLAPolicy, weight_decay: float) -> list[dict[str, Any]]:
+    embeddings = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding)}
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in embeddings]
+    plain = [p for p in parameters if p.ndim <= 1 or id(p) in embeddings]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Moving average whose decay rises to its final value, so that early weights are soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turns SIGINT and SIGTERM into an event for the time of the loop; a second signal acts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: Any) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Log:
+    """Means of the metrics since the last row, as JSON lines and TensorBoard scalars."""
+
+    def __init__(self, out: Path, step: int, *, enabled: bool) -> None:
+        self._enabled, self._count = enabled, 0
+        self._sums: dict[str, Tensor] = {}
+        if not enabled:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        rows = [r for r in read_log(out) if r["step"] <= step]
+        self._before = rows[-1]["seconds"] if rows else 0.0
+        self._file = (out / LOG).open("w")
+        self._file.writelines(json.dumps(row) + "\n" for row in rows)
+        self._file.flush()
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+        self._count += 1
+
+    def flush(self, step: int, seconds: float, rate: float, learning_rate: float) -> dict[str, float]:
+        row = {name: float(total) / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        before = self._before if self._enabled else 0.0
+        return {
+            "step": step,
+            "seconds": round(before + seconds, 2),
+            "samples_per_second": round(rate, 1),
+            "learning_rate": learning_rate,
+            **{name: round(value, 5) for name, value in row.items()},
+        }
+
+    def extend(self, row: dict[str, float], more: dict[str, float]) -> None:
+        row.update({name: round(value, 5) for name, value in more.items()})
+
+    def write(self, row: dict[str, float]) -> None:
+        if self._enabled:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            for name, value in row.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        if self._enabled:
+            self._file.close()
+            self._board.close()
+
+
+def read_log(out: Path) -> list[dict[str, float]]:
+    """The rows of a run's log; a last line cut short by a crash is left out."""
+    rows: list[dict[str, float]] = []
+    if (out / LOG).is_file():
+        for line in (out / LOG).read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows

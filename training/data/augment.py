@@ -1,0 +1,50 @@
+"""Augmentation of training batches, in bulk, on whatever device the batch is on.
+
+B batch, T frames, V cameras, C H W image, L words.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from configs.training import AugmentConfig
+from vla_policy.contract import Batch, Observation
+from vla_policy.tokenizer import UNKNOWN
+
+
+def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator, unknown: int | None = UNKNOWN) -> Batch:
+    """A new batch with shifted, brightened pictures, boxes moved along, and some words unknown.
+
+    Args:
+        unknown: the tokenizer's id for an unknown word; None leaves the words alone.
+    """
+    seen = batch.observation
+    frames, boxes, visible = seen.frames, batch.boxes, batch.visible
+    b, _, _, _, height, width = frames.shape
+    device = frames.device
+    if config.shift:
+        amount = torch.randint(-config.shift, config.shift + 1, (2, b), generator=generator).to(device)
+        rows = (torch.arange(height, device=device) - amount[0, :, None]).clamp(0, height - 1)
+        columns = (torch.arange(width, device=device) - amount[1, :, None]).clamp(0, width - 1)
+        sample = torch.arange(b, device=device)[:, None, None]
+        by_pixel = frames.permute(0, 4, 5, 1, 2, 3)[sample, rows[:, :, None], columns[:, None, :]]
+        frames = by_pixel.permute(0, 3, 4, 5, 1, 2)
+        move = torch.stack([amount[1] / width, amount[0] / height], dim=-1)[:, None]
+        boxes = torch.cat([boxes[..., :2] + move, boxes[..., 2:]], dim=-1)
+        visible = visible & (boxes[..., :2] > 0).all(-1) & (boxes[..., :2] < 1).all(-1)
+    if config.brightness:
+        scale = 1 + config.brightness * (2 * torch.rand(b, generator=generator).to(device) - 1)
+        frames = (frames * scale.view(b, 1, 1, 1, 1, 1)).clamp_(0, 255).to(torch.uint8)
+    tokens = seen.tokens
+    if config.unknown_words and unknown is not None:
+        forget = torch.rand(tokens.shape, generator=generator).to(device) < config.unknown_words
+        tokens = torch.where(forget & seen.token_mask, unknown, tokens)
+    observation = Observation(frames=frames, agent_pos=seen.agent_pos, tokens=tokens, token_mask=seen.token_mask)
+    return Batch(
+        observation=observation,
+        action=batch.action,
+        action_mask=batch.action_mask,
+        boxes=boxes,
+        visible=visible,
+        event=batch.event,
+    )

@@ -1,0 +1,188 @@
+"""Batches by direct gather from memory-mapped datasets: no Python loop over samples, bytes stay bytes.
+
+B batch, T frames, V cameras, H W C image, P proprioception, S chunk steps, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from training.data.episodes import Dataset
+from vla_policy.contract import Batch, Observation, Shapes
+from vla_policy.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How samples are cut out of episodes; see `configs.policy.PolicyConfig` for the meaning of the fields."""
+
+    frames: int
+    frame_stride: int
+    chunk: int
+    cameras: tuple[str, ...]
+
+
+class _Part:
+    """One dataset, with everything that is looked up per sample as arrays over its steps."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        config: SampleConfig,
+        action_names: list[str],
+        tokenizer: TextTokenizer,
+        holdout: float,
+    ) -> None:
+        names = list(data.header["cameras"])
+        missing = [name for name in config.cameras if name not in names]
+        if missing:
+            raise ValueError(f"{data.path}: camera {missing[0]!r} was not recorded, only {', '.join(names)}")
+        planned = data.arrays["action"].shape[2]
+        if config.chunk > planned:
+            raise ValueError(
+                f"{data.path}: labels look {planned} steps ahead; policy.head.chunk {config.chunk} exceeds it"
+            )
+        offsets = data.arrays["offsets"]
+        lengths = np.diff(offsets)
+        self.pixels = data.arrays["pixels"]
+        self.cameras = None if list(config.cameras) == names else [names.index(name) for name in config.cameras]
+        self.first_camera = names.index(config.cameras[0])
+        self.agent_pos = np.array(data.arrays["agent_pos"])
+        recorded = list(data.header["action_names"])
+        label = data.arrays["action"][:, :, : config.chunk]
+        self.action = np.zeros((*label.shape[:3], len(action_names)), dtype=np.float32)
+        self.action[..., [action_names.index(name) for name in recorded]] = label
+        self.boxes = np.array(data.arrays["boxes"][:, self.first_camera])
+        self.visible = np.array(data.arrays["visible"][:, self.first_camera])
+        self.episode = np.repeat(np.arange(data.episodes), lengths)
+        self.start, self.end = offsets[:-1][self.episode], offsets[1:][self.episode]
+        self.events, self.targets = np.array(data.arrays["events"]), np.array(data.arrays["targets"])
+        self.named = np.array([[text is not None for text in texts] for texts in data.instructions])
+        ids, mask = tokenizer.encode(data.texts)
+        self.longest = int(mask.sum(1).max())
+        self.tokens = np.zeros((*self.named.shape, ids.shape[1]), dtype=ids.dtype)
+        self.token_mask = np.zeros(self.tokens.shape, dtype=np.bool_)
+        self.tokens[self.named], self.token_mask[self.named] = ids, mask
+        # The last episodes are held out; at least one stays for training.
+        kept = data.episodes - min(round(data.episodes * holdout), data.episodes - 1)
+        self.trained = int(offsets[kept])
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+class Sampler:
+    """Random batches from one or several datasets; datasets count alike, however many steps each holds.
+
+    Actions of several tasks share one space: the union of their names, with zeros where a task has no such action.
+
+    Args:
+        holdout: share of each dataset's episodes that `batch` leaves to `held_out=True`.
+        relabel: share of the samples whose instruction is drawn from all those of the scene, with the labels that
+            belong to it; the others read what the demonstration followed.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        config: SampleConfig,
+        tokenizer: TextTokenizer,
+        action_names: list[str],
+        *,
+        holdout: float = 0.0,
+        relabel: float = 0.0,
+    ) -> None:
+        if not datasets:
+            raise ValueError("no dataset given; collect one with `vla collect`")
+        self.config, self.relabel = config, relabel
+        self.parts = [_Part(d, config, action_names, tokenizer, holdout) for d in datasets]
+        shapes = {(p.pixels.shape[2], p.agent_pos.shape[1]) for p in self.parts}
+        if len(shapes) > 1:
+            raise ValueError(f"datasets differ in picture size or proprioception: {sorted(shapes)}")
+        self.size, self.proprioception = shapes.pop()
+        # Attention costs what the padding costs: keep as many words as the longest instruction has.
+        longest = max(part.longest for part in self.parts)
+        for part in self.parts:
+            part.tokens, part.token_mask = part.tokens[..., :longest], part.token_mask[..., :longest]
+        self._back = (np.arange(config.frames) - (config.frames - 1)) * config.frame_stride
+        self._ahead = np.arange(config.chunk)
+
+    def shapes(self, actions: int, vocabulary: int) -> Shapes:
+        return Shapes(
+            frames=self.config.frames,
+            cameras=len(self.config.cameras),
+            size=self.size,
+            proprioception=self.proprioception,
+            actions=actions,
+            vocabulary=vocabulary,
+        )
+
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of proprioception, each dataset counting alike: `(P,)`, `(P,)`."""
+        means = np.mean([p.agent_pos.mean(0, dtype=np.float64) for p in self.parts], axis=0)
+        squares = np.mean([(p.agent_pos.astype(np.float64) ** 2).mean(0) for p in self.parts], axis=0)
+        std = np.sqrt(np.maximum(squares - means**2, 0))
+        return torch.from_numpy(means.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
+
+    @property
+    def held_out(self) -> bool:
+        """Whether every dataset keeps some episodes out of training."""
+        return all(part.trained < len(part) for part in self.parts)
+
+    def batch(self, rng: np.random.Generator, size: int, *, held_out: bool = False) -> Batch:
+        """A random batch of `size` samples from the training or the held-out episodes."""
+        counts = np.bincount(rng.integers(len(self.parts), size=size), minlength=len(self.parts))
+        ranges = [(p.trained, len(p)) if held_out else (0, p.trained) for p in self.parts]
+        steps = [rng.integers(low, high, size=int(n)) for (low, high), n in zip(ranges, counts, strict=True)]
+        objects = [self._draw_objects(rng, p, s) for p, s in zip(self.parts, steps, strict=True)]
+        return self.gather(steps, objects)
+
+    def _draw_objects(self, rng: np.random.Generator, part: _Part, steps: np.ndarray) -> np.ndarray:
+        """The object that each sample's instruction names."""
+        episode = part.episode[steps]
+        chances = rng.random((len(steps), part.named.shape[1]))
+        any_named = np.where(part.named[episode], chances, -1.0).argmax(axis=1)
+        objects: np.ndarray = np.where(rng.random(len(steps)) < self.relabel, any_named, part.targets[episode])
+        return objects
+
+    def gather(self, steps: list[np.ndarray], objects: list[np.ndarray] | None = None) -> Batch:
+        """The batch of these steps, one array of step indices a dataset.
+
+        Args:
+            objects: which object each sample's instruction names, in the same form; the demonstrated one if left out.
+        """
+        objects = objects or [p.targets[p.episode[s]] for p, s in zip(self.parts, steps, strict=True)]
+        pieces = [
+            self._gather_part(*chosen) for chosen in zip(self.parts, steps, objects, strict=True) if len(chosen[1])
+        ]
+        joined = {k: torch.from_numpy(np.concatenate([piece[k] for piece in pieces])) for k in pieces[0]}
+        observation = Observation(
+            frames=joined.pop("frames").movedim(-1, 3),
+            agent_pos=joined.pop("agent_pos"),
+            tokens=joined.pop("tokens"),
+            token_mask=joined.pop("token_mask"),
+        )
+        return Batch(observation=observation, **joined)
+
+    def _gather_part(self, part: _Part, steps: np.ndarray, objects: np.ndarray) -> dict[str, np.ndarray]:
+        # Before an episode's start its first frame is repeated, as the rollout's controller does.
+        rows = np.maximum(steps[:, None] + self._back, part.start[steps, None])
+        episode = part.episode[steps]
+        clock = rows - part.start[steps, None]
+        event = part.events[episode, objects]
+        pixels = part.pixels[rows]
+        return {
+            "frames": pixels if part.cameras is None else pixels[:, :, part.cameras],
+            "agent_pos": part.agent_pos[rows],
+            "tokens": part.tokens[episode, objects],
+            "token_mask": part.token_mask[episode, objects],
+            "action": part.action[steps, objects],
+            "action_mask": steps[:, None] + self._ahead < part.end[steps, None],
+            "boxes": part.boxes[rows, objects[:, None]],
+            "visible": part.visible[rows, objects[:, None]],
+            "event": (clock >= event[:, :1]) & (clock < event[:, 1:]),
+        }

@@ -1,1 +1,0 @@
-"""The `vla` command: the one place that knows every part of the project."""
