@@ -246,6 +246,16 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     # What evaluation and experts read.
 
     @property
+    def model(self) -> mujoco.MjModel:
+        """The simulation's model, under the name that Gymnasium's MuJoCo environments use. An episode rewrites it."""
+        return self._model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """The simulation's state, under the name that Gymnasium's MuJoCo environments use."""
+        return self._data
+
+    @property
     def layout(self) -> Layout:
         if self._layout is None:
             raise ValueError("the environment has no episode yet; call reset() first")
@@ -288,13 +298,6 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""
         secret: dict[str, Any] = self._info()["privileged"]
         return secret
-
-    def project(self, point: np.ndarray) -> tuple[float, float]:
-        """Where a point (3,) in metres lies in the front camera's picture: (x, y), [0, 1] being the picture."""
-        camera = self._data.cam("front")
-        x, y, z = camera.xmat.reshape(3, 3).T @ (point - camera.xpos)
-        half = np.tan(np.deg2rad(self._model.cam("front").fovy[0]) / 2)
-        return float(0.5 + x / (-z * half) / 2), float(0.5 - y / (-z * half) / 2)
 
     def counterfactual(self, phrasing: Phrasing, rng: np.random.Generator) -> tuple[str, int]:
         """An instruction that is valid in this very scene but means another object, and that object's index."""

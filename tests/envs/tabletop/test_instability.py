@@ -30,11 +30,11 @@ def unstable_after(env: TabletopEnv, steps: int, spoil: Callable[[TabletopEnv], 
 
 
 def warn(env: TabletopEnv) -> None:
-    env._data.qvel[0] = 1e12
+    env.data.qvel[0] = 1e12
 
 
 def not_a_number(env: TabletopEnv) -> None:
-    env._data.qpos[1] = np.nan
+    env.data.qpos[1] = np.nan
 
 
 @pytest.mark.parametrize("spoil", [warn, not_a_number])
@@ -67,7 +67,7 @@ def test_a_state_that_goes_bad_without_a_warning_counts_too(make_env: MakeEnv) -
 
     def step(*args: Any) -> None:
         advance(*args)
-        env._data.qpos[1] = np.nan
+        env.data.qpos[1] = np.nan
 
     env._arm.step = step
     observation, *_, info = env.step(np.zeros(2))

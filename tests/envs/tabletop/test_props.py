@@ -44,7 +44,7 @@ def test_the_other_tasks_have_none(make_env: MakeEnv) -> None:
     for task in ("reach", "track", "track_motion"):
         env = make_env(task, labels="none", size=16)
         env.reset(seed=0)
-        assert all(env._model.geom(name).group[0] == HIDDEN_GROUP for name in PROPS)
+        assert all(env.model.geom(name).group[0] == HIDDEN_GROUP for name in PROPS)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
