@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
+from configs.collect import SIZES
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
 from envs.tabletop.instructions import Phrasing, Referent
@@ -102,10 +103,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         render_mode: str | None = None,
     ) -> None:
         unknown = [name for name in cameras if name not in CAMERAS]
-        if unknown or not cameras:
-            raise ValueError(f"cameras {list(cameras)} must be some of {', '.join(CAMERAS)}")
-        if not 16 <= size <= 512:
-            raise ValueError(f"size {size} must lie between 16 and 512 pixels")
+        if unknown or not cameras or len(set(cameras)) != len(cameras):
+            raise ValueError(f"cameras {list(cameras)} must be some of {', '.join(CAMERAS)}, each once")
+        if not SIZES[0] <= size <= SIZES[1]:
+            raise ValueError(f"size {size} must lie between {SIZES[0]} and {SIZES[1]} pixels")
         if labels not in ("boxes", "none"):
             raise ValueError(f"labels {labels!r} must be 'boxes' or 'none'")
         if render_mode not in (None, "rgb_array"):
@@ -129,6 +130,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._renderer: Renderer | None = None
         self._render_renderer: Renderer | None = None
         self._layout: Layout | None = None
+        self._over = True  # nothing to step: before the first reset, and after an episode's end
         self.instruction = ""
         self.judgement = Judgement(self.horizon, 0)
 
@@ -180,7 +182,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._layout = layout
         self.instruction = self.instruction_for(layout.target, phrasing, self.np_random)
         self._step = 0
-        self._stable = True
+        self._stable, self._over = True, False
         self.judgement = Judgement(self.horizon, len(layout.objects))
         mujoco.mj_resetData(self._model, self._data)
         self._look.apply(self.np_random if self.randomise else None)
@@ -205,7 +207,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        if self._layout is None or self._step >= self.horizon:
+        if self._over:
             raise ValueError("step() was called before reset(), or after the episode's end; call reset() first")
         values = np.asarray(action, dtype=np.float64)
         if values.shape != self.action_space.shape or not np.isfinite(values).all():
@@ -217,7 +219,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         first = self._step * RAMP + 1
         self._arm.step(command, [self._mocap(first + part) for part in range(RAMP)])
         self._step += 1
-        if self._step == self._layout.lamp:
+        if self._step == self.layout.lamp:
             light_lamp(self._model, green=True)
         if not self._is_stable():
             self._stable = False
@@ -226,13 +228,20 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._note()
         terminated = not self._stable or self.is_over()
         truncated = not terminated and self._step >= self.horizon
+        self._over = terminated or truncated
         observation, info = self._observation(), self._info()
         return observation, float(info["is_success"]), terminated, truncated, info
 
     def render(self) -> np.ndarray:
-        """The front camera's picture, (256, 256, 3) uint8."""
+        """The front camera's picture, (256, 256, 3) uint8.
+
+        Raises:
+            ValueError: the environment was made without render_mode="rgb_array", or has no episode yet.
+        """
         if self.render_mode != "rgb_array":
             raise ValueError('render() needs the environment made with render_mode="rgb_array"')
+        if self._layout is None:
+            raise ValueError("render() was called before reset(); call reset() first")
         if self._render_renderer is None:
             self._render_renderer = Renderer(self._model, RENDER_SIZE)
         return self._render_renderer.draw(self._data, "front")

@@ -55,6 +55,8 @@ def test_instability_ends_the_episode_as_failed_and_invalid(
     assert not info["is_success"]
     assert not env.success
     assert observation in env.observation_space
+    with pytest.raises(ValueError, match="after the episode's end"):
+        env.step(still)
     _, info = env.reset(seed=0)
     assert info["stable"]
     assert env.step(still)[4]["stable"]

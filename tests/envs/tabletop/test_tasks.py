@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from configs.collect import SIZES as PICTURE_SIZES
 from envs.gl import choose_gl_backend
 from envs.rendering import Renderer
 from envs.tabletop.env import TabletopEnv
@@ -73,12 +74,31 @@ def test_rendering(task: str, make_env: MakeEnv) -> None:
         make_env(task).render()
 
 
+def test_rendering_before_reset_is_refused(make_env: MakeEnv) -> None:
+    env = make_env("track", render_mode="rgb_array")
+    with pytest.raises(ValueError, match=r"^render\(\) was called before reset\(\); call reset\(\) first$"):
+        env.render()
+    env.reset(seed=0)
+    assert env.render().std() > 10
+
+
+@pytest.mark.parametrize("size", PICTURE_SIZES)
+def test_the_smallest_and_the_largest_picture_are_of_the_same_scene(size: int, make_env: MakeEnv) -> None:
+    seen, _ = make_env("track", cameras=("front",), size=size, labels="none").reset(seed=0)
+    usual, _ = make_env("track", cameras=("front",), labels="none").reset(seed=0)
+    mean = [pixels["pixels"]["front"].mean(axis=(0, 1)) for pixels in (seen, usual)]
+    assert seen["pixels"]["front"].shape == (size, size, 3)
+    np.testing.assert_allclose(*mean, atol=5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"cameras": ("top",)}, "front, wrist"),
         ({"cameras": ()}, "front, wrist"),
-        ({"size": 8}, "between 16 and 512"),
+        ({"cameras": ("front", "front")}, "each once"),
+        ({"size": PICTURE_SIZES[0] - 1}, "between 16 and 512"),
+        ({"size": PICTURE_SIZES[1] + 1}, "between 16 and 512"),
         ({"labels": "masks"}, "'boxes' or 'none'"),
         ({"render_mode": "human"}, "'rgb_array'"),
     ],
@@ -313,6 +333,25 @@ def test_the_horizon_truncates(task: str, make_env: MakeEnv) -> None:
         env.step(still)
     env.reset()
     env.step(still)
+
+
+def test_an_episode_that_is_over_cannot_go_on(task: str, make_env: MakeEnv) -> None:
+    """Whether it was the task that ended it or the horizon: no reward is to be had after it."""
+    env = make_env(task, labels="none", size=16)
+    _, info = env.reset(seed=0)
+    over = False
+    while not over:
+        *_, terminated, truncated, info = env.step(expert_action(task, info["privileged"]))
+        over = terminated or truncated
+    assert terminated == (task == "reach")
+    steps = env.step_count
+    for _ in range(2):
+        with pytest.raises(ValueError, match="after the episode's end; call reset") as caught:
+            env.step(np.zeros(len(env.action_names)))
+        assert "\n" not in str(caught.value)
+    assert env.step_count == steps
+    env.reset()
+    env.step(np.zeros(len(env.action_names)))
 
 
 def test_reach_fails_when_it_settles_on_another_object(make_env: MakeEnv) -> None:
