@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 from envs.gl import current_renderer
+from envs.gl_context import GLContext
 from envs.tabletop.objects import SLOTS
 from envs.tabletop.scene import BACKDROP_GROUP, HIDDEN_GROUP, slot_geoms
 
@@ -26,15 +27,18 @@ _HAS_BIT = [bytes(bits & bit > 0 for bits in range(256)) for bit in _SLOT_BITS] 
 
 
 class Renderer:
-    """Draws square pictures of one simulation. Owns a GL context: create it in the process that uses it, close it."""
+    """Draws square pictures of one simulation, in any thread, one at a time.
+
+    Owns a GL context: create it in the process that uses it, close it.
+    """
 
     def __init__(self, model: mujoco.MjModel, size: int) -> None:
-        self._closed = True
+        self._mjr: mujoco.MjrContext | None = None
         self._model, self.size = model, size
-        self._context = mujoco.GLContext(size, size)
-        self._context.make_current()
-        self._mjr = mujoco.MjrContext(model, int(mujoco.mjtFontScale.mjFONTSCALE_50))
-        mujoco.mjr_setBuffer(int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN), self._mjr)
+        self._context = GLContext(size)
+        with self._context:
+            self._mjr = mujoco.MjrContext(model, int(mujoco.mjtFontScale.mjFONTSCALE_50))
+            mujoco.mjr_setBuffer(int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN), self._mjr)
         self._rect = mujoco.MjrRect(0, 0, size, size)
         self._scene, self._option = mujoco.MjvScene(model, maxgeom=200), mujoco.MjvOption()
         self._segments, self._segments_option = mujoco.MjvScene(model, maxgeom=200), mujoco.MjvOption()
@@ -51,7 +55,6 @@ class Renderer:
         self._pixels = np.zeros((size, size, 3), dtype=np.uint8)
         self._bit_of_geom = {geom: bit for slot, bit in enumerate(_SLOT_BITS) for geom in slot_geoms(model, slot)}
         self._bit_of_segment: bytes | None = None
-        self._closed = False
         _OPEN.add(self)
         # Moved to the end of the list, which runs first: before the display goes away.
         atexit.unregister(_close_all)
@@ -63,10 +66,8 @@ class Renderer:
 
     def draw(self, data: mujoco.MjData, camera: str, *, shadows: bool = False) -> np.ndarray:
         """The picture of `camera`, (size, size, 3) uint8, top row first."""
-        self._context.make_current()
-        self._scene.flags[_SHADOW] = int(shadows)
-        self._read(data, camera, self._scene, self._option)
-        return self._pixels[::-1].copy()
+        with self._context:
+            return self._draw(data, camera, shadows)
 
     def draw_with_boxes(self, data: mujoco.MjData, camera: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The picture, and the visible boxes of the objects in it.
@@ -74,14 +75,16 @@ class Renderer:
         Boxes are `(SLOTS, 4)` float32 as (cx, cy, w, h) in [0, 1], zeros where nothing is visible; with them comes the
         number of visible pixels `(SLOTS,)`.
         """
-        drawn = self.draw(data, camera)
-        self._read(data, camera, self._segments, self._segments_option)
-        if self._bit_of_segment is None:
-            self._bit_of_segment = self._number_segments()
+        with self._context:
+            drawn = self._draw(data, camera, False)
+            self._read(data, camera, self._segments, self._segments_option)
+            segments = self._pixels[:, :, 0].tobytes()
+            if self._bit_of_segment is None:
+                self._bit_of_segment = self._number_segments()
         # Fewer than 255 geoms are drawn, so the first colour channel alone numbers the segment. Each pixel becomes its
         # slot's bit, and rows and columns of the picture sets of bits. Methods of bytes do in microseconds what
         # takes twenty calls of NumPy.
-        pixels = self._pixels[:, :, 0].tobytes().translate(self._bit_of_segment)
+        pixels = segments.translate(self._bit_of_segment)
         picture = np.frombuffer(pixels, np.uint8).reshape(self.size, self.size)
         columns = np.bitwise_or.reduce(picture, axis=0).tobytes()
         rows = np.bitwise_or.reduce(picture, axis=1).tobytes()  # bottom row first
@@ -98,18 +101,26 @@ class Renderer:
 
     def gl_name(self) -> str:
         """The OpenGL renderer that draws, for example "llvmpipe (LLVM 15.0.6, 256 bits)"."""
-        self._context.make_current()
-        return current_renderer()
+        with self._context:
+            return current_renderer()
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._context.make_current()
-            self._mjr.free()
-            self._context.free()
+        """Free what was allocated, from any thread. A second time does nothing, and one that failed can be repeated."""
+        if self._mjr is not None:
+            # With its own context current: OpenGL would free another context's objects of the same numbers.
+            with self._context:
+                self._mjr.free()
+                self._mjr = None
+        self._context.free()
 
     def __del__(self) -> None:
-        self.close()  # with its own context current: OpenGL would free another context's objects of the same numbers
+        if hasattr(self, "_context"):
+            self.close()
+
+    def _draw(self, data: mujoco.MjData, camera: str, shadows: bool) -> np.ndarray:
+        self._scene.flags[_SHADOW] = int(shadows)
+        self._read(data, camera, self._scene, self._option)
+        return self._pixels[::-1].copy()
 
     def _read(self, data: mujoco.MjData, camera: str, scene: mujoco.MjvScene, option: mujoco.MjvOption) -> None:
         """Draw what `scene` and `option` say into `_pixels`, bottom row first."""
