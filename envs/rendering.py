@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -112,6 +113,9 @@ class Renderer:
                 self._mjr.free()
                 self._mjr = None
         self._context.free()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Renderer cannot be copied or sent to another process; make one there, of the same model")
 
     def __del__(self) -> None:
         if hasattr(self, "_context"):

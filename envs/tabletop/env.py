@@ -7,6 +7,7 @@ can be asked whether it followed that one.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from configs.collect import SIZES
+from envs.gl import choose_gl_backend
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
 from envs.tabletop.instructions import Phrasing, Referent
@@ -124,7 +126,6 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._command_index = np.array([ACTION_NAMES.index(name) for name in self.action_names])
         self._model = load_scene()
         self._data = mujoco.MjData(self._model)
-        self._warnings = self._data.warning.number  # a view: how often each kind was raised since the last reset
         self._arm = Arm(self._model, self._data)
         self._look = SceneLook(self._model)
         self._renderer: Renderer | None = None
@@ -252,6 +253,21 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
                 renderer.close()
         self._renderer = self._render_renderer = None
 
+    # Copies, pickled ones too, are independent: the same episode at the same moment, with a simulation of their own.
+
+    def __copy__(self) -> TabletopEnv:
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: None if isinstance(held, Renderer) else held for name, held in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        choose_gl_backend()  # it may be another process
+        self.__dict__.update(state)
+        copied, self._data = self._data, mujoco.MjData(self._model)  # a copied MjData has yet another model of its own
+        mujoco.mj_copyData(self._data, self._model, copied)
+        self._arm = Arm(self._model, self._data, self._arm.reference)
+
     # What evaluation and experts read.
 
     @property
@@ -327,7 +343,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._renderer
 
     def _is_stable(self) -> bool:
-        return not self._warnings.any() and bool(np.isfinite(self._data.qpos).all())
+        # How often each kind of warning was raised since the last reset.
+        return not self._data.warning.number.any() and bool(np.isfinite(self._data.qpos).all())
 
     def _note(self) -> None:
         hand = self._arm.position
