@@ -20,7 +20,7 @@ from configs.collect import SIZES
 from envs.gl import choose_gl_backend
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
-from envs.tabletop.instructions import Phrasing, Referent
+from envs.tabletop.instructions import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, Phrasing, Referent
 from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations, TableObject
 from envs.tabletop.props import light_lamp, show_props
 from envs.tabletop.randomisation import SceneLook
@@ -29,8 +29,6 @@ from envs.text import InstructionSpace
 
 DEFAULT_SIZE = 64
 RENDER_SIZE = 256
-MAX_INSTRUCTION = 120  # characters
-INSTRUCTION_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.-'!?"
 Labels = Literal["boxes", "none"]
 
 

@@ -22,7 +22,8 @@ from stable_baselines3.common.vec_env import (
     VecVideoRecorder,
 )
 
-from envs.tabletop.env import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, TabletopEnv
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.instructions import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION
 from envs.task import TASK_IDS
 from envs.wrappers import FlatObservation
 
