@@ -18,13 +18,14 @@ from gymnasium import spaces
 
 from configs.collect import SIZES
 from envs.gl import choose_gl_backend
-from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
+from envs.rendering import Renderer
+from envs.segments import MIN_VISIBLE_PIXELS
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
 from envs.tabletop.instructions import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, Phrasing, Referent
 from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations, TableObject
 from envs.tabletop.props import light_lamp, show_props
 from envs.tabletop.randomisation import SceneLook
-from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, show_objects
+from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, scene_renderer, show_objects
 from envs.text import InstructionSpace
 
 DEFAULT_SIZE = 64
@@ -337,7 +338,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def _pictures(self) -> Renderer:
         if self._renderer is None:
-            self._renderer = Renderer(self._model, self.size)
+            self._renderer = scene_renderer(self._model, self.size)
         return self._renderer
 
     def _is_stable(self) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures and boxes, against an independent renderer and a plain loop over its pixels."""
+"""Pictures and boxes of the tasks, against an independent renderer and a plain loop over its pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
+from envs.rendering import Renderer
+from envs.segments import MIN_VISIBLE_PIXELS
 from envs.tabletop.arm import MAX_YAW, WORKSPACE
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.objects import SLOTS
@@ -123,17 +124,6 @@ def test_labels_do_not_change_the_picture(make_env: MakeEnv) -> None:
         left, right = with_boxes.step(np.ones(2))[0], without.step(np.ones(2))[0]
         for camera in CAMERAS:
             np.testing.assert_array_equal(left["pixels"][camera], right["pixels"][camera])
-
-
-def test_shadows_only_where_asked_for(make_env: MakeEnv) -> None:
-    env = make_env("reach", cameras=("front",))
-    observation, _ = env.reset(seed=0)
-    renderer = Renderer(env.model, 64)
-    plain = renderer.draw(env.data, "front")
-    np.testing.assert_array_equal(plain, observation["pixels"]["front"])
-    renderer.draw(env.data, "front", shadows=True)
-    np.testing.assert_array_equal(renderer.draw(env.data, "front"), plain)
-    renderer.close()
 
 
 def test_the_two_cameras_see_different_things_and_the_wrist_moves_with_the_hand(make_env: MakeEnv) -> None:

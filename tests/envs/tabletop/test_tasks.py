@@ -14,13 +14,12 @@ from gymnasium.utils.env_checker import check_env
 
 from configs.collect import SIZES as PICTURE_SIZES
 from envs.gl import choose_gl_backend
-from envs.rendering import Renderer
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.events import EVENTS, read_event
 from envs.tabletop.instructions import Referent, read_object
 from envs.tabletop.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPES, SIZES, SLOTS, TableObject
 from envs.tabletop.plans import expert_action
-from envs.tabletop.scene import PARKED, load_scene, show_objects
+from envs.tabletop.scene import PARKED, load_scene, scene_renderer, show_objects
 from envs.tabletop.tasks.track_motion import GROUPS, read_motion
 from envs.task import TASK_IDS, make_task
 
@@ -377,7 +376,7 @@ def test_every_object_is_large_enough_to_tell_its_shape() -> None:
         if model.geom_bodyid[geom] != 0 and model.body_mocapid[model.geom_bodyid[geom]] < 0:
             model.geom_group[geom] = 5  # no arm: nothing is in front of the object
     data = mujoco.MjData(model)
-    renderer = Renderer(model, 64)
+    renderer = scene_renderer(model, 64)
     across = {}
     for shape in SHAPES:
         for size in SIZES:
