@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
-from envs.tabletop.instructions import Phrasing, Referent
+from envs.tabletop.instructions import PHRASINGS, Phrasing, Referent
 from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations, TableObject
 from envs.tabletop.props import light_lamp, show_props
 from envs.tabletop.randomisation import SceneLook
@@ -25,6 +25,7 @@ from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, show_ob
 from envs.text import InstructionSpace
 
 DEFAULT_SIZE = 64
+NEAR = 0.10  # metres from the target; a failure that never got there is called so
 RENDER_SIZE = 256
 MAX_INSTRUCTION = 120  # characters
 INSTRUCTION_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.-'!?"
@@ -128,6 +129,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._look = SceneLook(self._model)
         self._renderer: Renderer | None = None
         self._render_renderer: Renderer | None = None
+        self._large: Renderer | None = None
         self._layout: Layout | None = None
         self.instruction = ""
         self.judgement = Judgement(self.horizon, 0)
@@ -186,11 +188,14 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._look.apply(self.np_random if self.randomise else None)
         show_objects(self._model, layout.objects)
         show_props(self._model, screen=layout.screen, lamp=layout.lamp is not None)
-        for renderer in (self._renderer, self._render_renderer):
+        for renderer in (self._renderer, self._render_renderer, self._large):
             if renderer is not None:
                 renderer.forget_episode()
-        self._names = tuple(o.name for o in layout.objects)
-        self._kinds = tuple(None if words is None else words.event for words in layout.referents)
+        hidden = SLOTS - len(layout.objects)
+        self._names = (*(o.name for o in layout.objects), *[""] * hidden)
+        kinds = [None if words is None else words.event for words in layout.referents]
+        self._kinds = (*kinds, *[None] * hidden)
+        self._present = np.arange(SLOTS) < len(layout.objects)
         self._heights = np.array([o.half_height for o in layout.objects])
         self._positions = np.tile(
             [(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1)
@@ -238,10 +243,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._render_renderer.draw(self._data, "front")
 
     def close(self) -> None:
-        for renderer in (self._renderer, self._render_renderer):
+        for renderer in (self._renderer, self._render_renderer, self._large):
             if renderer is not None:
                 renderer.close()
-        self._renderer = self._render_renderer = None
+        self._renderer = self._render_renderer = self._large = None
 
     # What evaluation and experts read.
 
@@ -274,6 +279,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._step
 
     @property
+    def reset_options(self) -> dict[str, tuple[str, ...]]:
+        """What `reset(options=…)` can be asked for, and the values of each."""
+        return {"phrasing": PHRASINGS, "combinations": COMBINATIONS}
+
+    @property
     def events(self) -> np.ndarray:
         """First and one-past-last control step in which the event of each object's words holds, (n, 2) int64."""
         events = self.layout.events
@@ -284,17 +294,59 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Name of the OpenGL renderer that draws the pictures."""
         return self._pictures().gl_name()
 
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The scene's model, under the name that Gymnasium's own MuJoCo environments use."""
+        return self._model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """The scene's state."""
+        return self._data
+
+    def tracking_errors(self) -> np.ndarray:
+        """Horizontal distance between gripper and target after each step, (steps,) metres."""
+        errors: np.ndarray = self.judgement.errors[1 : self.step_count + 1, self.layout.target]
+        return errors
+
+    def judged_errors(self) -> np.ndarray:
+        """The same distance in the steps in which the gripper ought to be at the target, (k,) metres."""
+        target = self.layout.target
+        errors: np.ndarray = self.judgement.errors[self.judged_steps(target), target]
+        return errors
+
+    def diagnosis(self) -> str:
+        """Why the episode failed, in a few words."""
+        if any(self.judge(i) for i in range(len(self.layout.objects))):
+            return "wrong target"
+        if fault := self.fault(self.layout.target):
+            return fault
+        close = self.judged_errors() < NEAR
+        if not close.any():
+            return "never near the target"
+        return "too imprecise" if close.mean() > 0.8 else "lost the target"
+
+    def picture(self, camera: str, size: int) -> np.ndarray:
+        """What a camera sees now, (size, size, 3) uint8."""
+        if self._large is None or self._large.size != size:
+            if self._large is not None:
+                self._large.close()
+            self._large = Renderer(self._model, size)
+        return self._large.draw(self._data, camera)
+
+    def in_picture(self, camera: str, point: np.ndarray) -> tuple[float, float] | None:
+        """Where a point (3,) in metres lies in a camera's picture, (x, y) in [0, 1]; None if it is behind the camera."""
+        view = self._data.cam(camera)
+        right, up, back = view.xmat.reshape(3, 3).T @ (point - view.xpos)
+        if back >= 0:
+            return None
+        half = -back * np.tan(np.deg2rad(self._model.cam(camera).fovy[0]) / 2)
+        return float(0.5 + right / half / 2), float(0.5 - up / half / 2)
+
     def privileged(self) -> dict[str, Any]:
         """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""
         secret: dict[str, Any] = self._info()["privileged"]
         return secret
-
-    def project(self, point: np.ndarray) -> tuple[float, float]:
-        """Where a point (3,) in metres lies in the front camera's picture: (x, y), [0, 1] being the picture."""
-        camera = self._data.cam("front")
-        x, y, z = camera.xmat.reshape(3, 3).T @ (point - camera.xpos)
-        half = np.tan(np.deg2rad(self._model.cam("front").fovy[0]) / 2)
-        return float(0.5 + x / (-z * half) / 2), float(0.5 - y / (-z * half) / 2)
 
     def counterfactual(self, phrasing: Phrasing, rng: np.random.Generator) -> tuple[str, int]:
         """An instruction that is valid in this very scene but means another object, and that object's index."""
@@ -335,26 +387,31 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return {"pixels": pixels, "agent_pos": self._arm.agent_pos(), "instruction": self.instruction}
 
     def _info(self) -> dict[str, Any]:
-        layout = self.layout
-        shown = len(layout.objects)
+        """Per-object arrays have a row for each of SLOTS objects; rows that are not `present` are zeros."""
+        layout, present = self.layout, self._present
         tick = self._step * RAMP
-        success, events = self.success, self.events
+        success, events = self.success, np.zeros((SLOTS, 2), np.int64)
+        events[: len(layout.objects)] = self.events
+        velocities = (self._mocap(tick + RAMP) - self._mocap(tick))[:, :2] * CONTROL_HZ
+        half_heights = np.zeros(SLOTS)
+        half_heights[: len(layout.objects)] = self._heights
         return {
             "is_success": success,
             "stable": self._stable,
             "privileged": {
                 "objects": self._names,
-                "positions": self._data.mocap_pos[:shown].copy(),
-                "half_heights": self._heights.copy(),
-                "velocities": (self._mocap(tick + RAMP) - self._mocap(tick))[:shown, :2] * CONTROL_HZ,
+                "present": present.copy(),
+                "positions": self._data.mocap_pos * present[:, None],
+                "half_heights": half_heights,
+                "velocities": velocities * present[:, None],
                 "target": layout.target,
                 "kinds": self._kinds,
                 "events": events,
                 "active": (events[:, 0] <= self._step) & (self._step < events[:, 1]),
                 "hand": self._arm.position,
                 "error": float(self.judgement.errors[self._step, layout.target]),
-                "boxes": {name: boxes[:shown] for name, (boxes, _) in self._boxes.items()},
-                "visible": {name: n[:shown] >= MIN_VISIBLE_PIXELS for name, (_, n) in self._boxes.items()},
+                "boxes": {name: boxes for name, (boxes, _) in self._boxes.items()},
+                "visible": {name: n >= MIN_VISIBLE_PIXELS for name, (_, n) in self._boxes.items()},
                 "success": success,
             },
         }
