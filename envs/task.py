@@ -13,11 +13,11 @@ Everything else is optional, and is asked for by name with `offers`, never by cl
 
 | name | what it is | what it makes possible |
 |---|---|---|
-| `info["privileged"]` | `boxes` and `visible` by camera, (O, 4) and (O,), `target`, `events` (O, 2); fixed shapes | grounding |
+| `info["privileged"]` | by camera `boxes` (O, 4) and `visible` (O,); `target`; `events` (O, 2) | grounding |
 | `info["stable"]` | bool: False once the simulation broke down | invalid episodes are told from failed ones |
 | `counterfactual(phrasing, rng)` | → (an instruction that means another thing of this scene, its index) | control |
 | `judge(index)` | → whether the episode so far succeeds if thing `index` was meant | control |
-| `reset_options` | option → its values, of `reset(options=…)`; for example `phrasing` → ("train", "held_out") | controls |
+| `reset_options` | option of `reset` → its values, for example `phrasing` → ("train", "held_out") | controls |
 | `target_name` | what the words mean, for people | results |
 | `tracking_errors()` | → distances (K,) to the target after each step, metres | plots |
 | `judged_errors()` | → those of them that count, (k,) | results |
@@ -25,8 +25,8 @@ Everything else is optional, and is asked for by name with `offers`, never by cl
 | `picture(camera, size)` | → the scene as (size, size, 3) uint8 | sharper videos |
 | `in_picture(camera, point)` | → where a point (3,) in metres lies, (x, y) in [0, 1], or None | marks in videos |
 
-Third parties add tasks with `register_task` in a module of theirs: as an entry point of the group `vla_policy.tasks`, or
-named by `--task-module`. See docs/extending.md.
+Shapes of what is in `info` never change. Third parties add tasks with `register_task` in a module of theirs: an entry
+point of the group `vla_policy.tasks`, or named by `--task-module`. See docs/extending.md.
 """
 
 from __future__ import annotations

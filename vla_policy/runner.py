@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from configs.evaluation import RunnerConfig
-from eval.tubes import Tube
 from vla_policy.checkpoint import Checkpoint
 from vla_policy.contract import ActionChunk, Observation
 

@@ -335,7 +335,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._large.draw(self._data, camera)
 
     def in_picture(self, camera: str, point: np.ndarray) -> tuple[float, float] | None:
-        """Where a point (3,) in metres lies in a camera's picture, (x, y) in [0, 1]; None if it is behind the camera."""
+        """Where a point (3,) in metres lies in a camera's picture, (x, y) in [0, 1]; None behind the camera."""
         view = self._data.cam(camera)
         right, up, back = view.xmat.reshape(3, 3).T @ (point - view.xpos)
         if back >= 0:
