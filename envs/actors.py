@@ -30,7 +30,7 @@ class ExpertActor:
 
 
 class NoisyExpert:
-    """The expert with noise on what it does (DART, Laskey et al. 2017) and, where it plans for every thing, detours: the
+    """The expert with noise on what it does (DART, Laskey et al. 2017) and, where it plans for all things, detours: the
     episode then begins on the way to another thing. One row.
 
     Args:
@@ -122,11 +122,11 @@ class ModelActor:
         pass
 
     def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
-        actions: list[np.ndarray | None] = []
-        for world in worlds:
-            chosen = None if world is None else self._model.predict(self._observe(world), deterministic=True)[0]
-            actions.append(None if world is None else _bounded(world, chosen))
-        return actions
+        return [None if world is None else _bounded(world, self._predict(world)) for world in worlds]
+
+    def _predict(self, world: World) -> np.ndarray:
+        action, _ = self._model.predict(self._observe(world), deterministic=True)
+        return np.asarray(action)
 
 
 def _bounded(world: World, action: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ Everything else is optional, and is asked for by name with `offers`, never by cl
 | `info["stable"]` | bool: False once the simulation broke down | invalid episodes are told from failed ones |
 | `counterfactual(phrasing, rng)` | → (an instruction that means another thing of this scene, its index) | control |
 | `judge(index)` | → whether the episode so far succeeds if thing `index` was meant | control |
+| `instructions(rng)` | → one text per thing, None for one that no words mean | experts that plan for all things |
 | `reset_options` | option of `reset` → its values, for example `phrasing` → ("train", "held_out") | controls |
 | `target_name` | what the words mean, for people | results |
 | `tracking_errors()` | → distances (K,) to the target after each step, metres | plots |
@@ -182,17 +183,22 @@ def find_task(name: str) -> TaskSpec:
     return known[name]
 
 
+def expand_suites(names: Iterable[str]) -> tuple[str, ...]:
+    """Names, with those of suites replaced by their tasks, each once."""
+    found: list[str] = []
+    for name in names:
+        suite = [] if name in _REGISTRY else [spec.name for spec in all_tasks().values() if name in spec.suites]
+        found += suite or [name]
+    return tuple(dict.fromkeys(found))
+
+
 def find_tasks(names: Iterable[str]) -> tuple[str, ...]:
     """Names of tasks, with suites replaced by their tasks, each once.
 
     Raises:
         ValueError: one is neither a task nor a suite.
     """
-    found: list[str] = []
-    for name in names:
-        suite = [] if name in _REGISTRY else [spec.name for spec in all_tasks().values() if name in spec.suites]
-        found += suite or [find_task(name).name]
-    return tuple(dict.fromkeys(found))
+    return tuple(find_task(name).name for name in expand_suites(names))
 
 
 def use_task_modules(modules: Iterable[str]) -> None:

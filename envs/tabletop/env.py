@@ -354,6 +354,15 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         index = int(others[rng.integers(len(others))])
         return self.instruction_for(index, phrasing, rng), index
 
+    def instructions(self, rng: np.random.Generator) -> tuple[str | None, ...]:
+        """One text for each of SLOTS objects: the episode's own for the target, None where no words single one out."""
+        texts: list[str | None] = [None] * SLOTS
+        for index, words in enumerate(self.layout.referents):
+            if words is not None:
+                texts[index] = self.instruction_for(index, "train", rng)
+        texts[self.layout.target] = self.instruction
+        return tuple(texts)
+
     # Inside.
 
     def _mocap(self, tick: int) -> np.ndarray:
