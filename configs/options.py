@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
-from collections.abc import Iterable, Iterator
+from argparse import SUPPRESS
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -13,17 +13,40 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from configs.commands import COMMANDS
+from configs.names import near
 from configs.run import RunConfig, find_run, named_runs
 
 if TYPE_CHECKING:
     from configs.evaluation import EvalConfig
 
 
-def run_parser(command: str, purpose: str, default: str) -> ArgumentParser:
-    """A parser that knows every field of `RunConfig`, and `--config` for a named run or a YAML file."""
+def plain_parser(command: str, more: str = "") -> ArgumentParser:
+    """A parser for a command's own options, and for modules that register tasks.
+
+    Args:
+        more: a sentence beside the command's purpose.
+    """
+    purpose = ". ".join(filter(None, [COMMANDS[command].purpose, more]))
     parser = ArgumentParser(prog=f"vla {command}", description=purpose, exit_on_error=False, default_env=False)
+    help_ = "module or .py file that registers tasks of your own"
+    parser.add_argument("--task-module", type=str, default="", help=help_)
+    return parser
+
+
+def run_parser(command: str, default: str, more: str = "", *, hidden: tuple[str, ...] = ()) -> ArgumentParser:
+    """A parser that knows every field of `RunConfig`, and `--config` for a named run or a YAML file.
+
+    Args:
+        default: the run that is taken without `--config`.
+        hidden: sections that the command has no use for: a run's file may have them, the help does not show them.
+    """
+    parser = plain_parser(command, more)
     parser.add_argument("--config", default=default, help=f"named run ({', '.join(named_runs())}) or a YAML file")
     parser.add_class_arguments(RunConfig, as_group=True, fail_untyped=True)
+    for action in parser._actions:
+        if action.dest.split(".")[0] in hidden:
+            action.help = SUPPRESS
     return parser
 
 
@@ -37,7 +60,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     for argument in arguments:
         option = argument.split("=")[0]
         if option.startswith("--") and option not in known:
-            raise ValueError(f"option {option!r} is unknown{_hint(option, known)}; see `{parser.prog} --help`")
+            raise ValueError(f"option {option!r} is unknown{near(option, known, 0.6)}; see `{parser.prog} --help`")
     try:
         if "--config" in known:
             run = find_run(_config_name(arguments, parser))
@@ -70,7 +93,7 @@ def _check_keys(path: Path) -> None:
     known = set(_keys(RunConfig))
     for key in _given_keys(path, read, RunConfig):
         if key not in known:
-            raise ValueError(f"{path}: key {key!r} is unknown{_hint(key, known)}; see `vla train --help`")
+            raise ValueError(f"{path}: key {key!r} is unknown{near(key, known, 0.6)}; see `vla train --help`")
 
 
 def _keys(kind: Any, prefix: str = "") -> Iterator[str]:
@@ -138,11 +161,6 @@ def _config_name(arguments: list[str], parser: ArgumentParser) -> str:
         elif argument.startswith("--config="):
             name = argument.split("=", 1)[1]
     return name
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, 0.6)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _one_line(text: str) -> str:

@@ -1,10 +1,10 @@
-"""MuJoCo table-top tasks, scripted experts and demonstrations.
+"""Tasks, and the loop that runs them: the contract and the registry, rollouts, our own table-top scene, other people's.
 
-Importing this package registers the tasks with Gymnasium and loads no simulator: `gymnasium.make("envs:vla/Track-v0")`.
+Importing this package registers our tasks and loads no simulator: `gymnasium.make("envs:vla/Track-v0")`.
 """
 
 from __future__ import annotations
 
-from envs.task import register_envs
+from envs.tabletop.specs import register
 
-register_envs()
+register()

@@ -1,55 +1,419 @@
-"""Registers the tasks with Gymnasium.
+"""The contract of a task, and the one registry of tasks.
 
-Gymnasium 1.0 dropped its plug-in entry points: `import envs`, or an id with the module in front
-(`gymnasium.make("envs:vla/Track-v0")`), registers the tasks. Older tools that still read the `gymnasium.envs` entry
-point find `register_envs` there.
+A task is anything that `gymnasium.make` makes and a `TaskSpec` describes. Its environment must offer:
+
+- the observation `pixels` (camera → (H, W, 3) uint8, square) and `agent_pos` (P,) float32, proprioception alone: the
+  policy sees nothing else. The instruction is the observation's `instruction`, or the attribute `task_description`;
+- a `Box` action space with finite bounds;
+- `info["is_success"]` after every step: whether the episode so far is a success;
+- a horizon, registered as `max_episode_steps`; the control rate in `metadata["render_fps"]`;
+- keywords `cameras` (names) and `size` (pixels a side) of its constructor.
+
+Everything else is optional, and is asked for by name with `offers`, never by class:
+
+| name | what it is | what it makes possible |
+|---|---|---|
+| `info["privileged"]` | by camera `boxes` (O, 4) and `visible` (O,); `target`; `events` (O, 2) | grounding |
+| `info["stable"]` | bool: False once the simulation broke down | invalid episodes are told from failed ones |
+| `counterfactual(phrasing, rng)` | → (an instruction that means another thing of this scene, its index) | control |
+| `judge(index)` | → whether the episode so far succeeds if thing `index` was meant | control |
+| `instructions(rng)` | → one text per thing, None for one that no words mean | experts that plan for all things |
+| `reset_options` | option of `reset` → its values, for example `phrasing` → ("train", "held_out") | controls |
+| `target_name` | what the words mean, for people | results |
+| `tracking_errors()` | → distances (K,) to the target after each step, metres | plots |
+| `judged_errors()` | → those of them that count, (k,) | results |
+| `diagnosis()` | → why the episode failed, in a few words, "" if it does not know | results |
+| `picture(camera, size)` | → the scene as (size, size, 3) uint8 | sharper videos |
+| `in_picture(camera, point)` | → where a point (3,) in metres lies, (x, y) in [0, 1], or None | marks in videos |
+
+Shapes of what is in `info` never change. Third parties add tasks with `register_task` in a module of theirs: an entry
+point of the group `vla_policy.tasks`, or named by `--task-module`. See docs/extending.md.
 """
 
 from __future__ import annotations
 
-import difflib
-from typing import TYPE_CHECKING, Any
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
 
 import gymnasium
+import numpy as np
 
-if TYPE_CHECKING:
-    from envs.tabletop.env import TabletopEnv
+from configs.interface import RobotInterface
+from configs.names import unknown
 
-# Gymnasium id and class of each task: kept as strings, so that registering imports no simulator.
-TASK_IDS: dict[str, tuple[str, str]] = {
-    "reach": ("vla/Reach-v0", "envs.tabletop.tasks.reach:ReachEnv"),
-    "track": ("vla/Track-v0", "envs.tabletop.tasks.track:TrackEnv"),
-    "track_motion": ("vla/TrackMotion-v0", "envs.tabletop.tasks.track_motion:TrackMotionEnv"),
-    "track_occlusion": ("vla/TrackOcclusion-v0", "envs.tabletop.tasks.track_occlusion:TrackOcclusionEnv"),
-    "track_event": ("vla/TrackEvent-v0", "envs.tabletop.tasks.track_event:TrackEventEnv"),
-}
+Env = gymnasium.Env[Any, Any]
+
+ENTRY_POINTS = "vla_policy.tasks"
+MODULES = "VLA_TASK_MODULES"  # environment variable: worker processes inherit it
+NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
-def register_envs() -> None:
-    """Make the tasks known to `gymnasium.make`; does nothing the second time."""
-    for task, (env_id, _) in TASK_IDS.items():
-        if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point="envs.task:make_task", kwargs={"task": task})
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """Everything about a task that can be known without making it.
+
+    Args:
+        name: as users call it, for example "track" or "metaworld/reach".
+        env_id: Gymnasium's id.
+        success: when an episode is a success: one sentence without a full stop.
+        example: an instruction that the task may give.
+        horizon: control steps of an episode at most, as in `max_episode_steps`.
+        control_hz: control steps per second, as in `metadata["render_fps"]`.
+        cameras: that it offers; the first one is the one that people look at.
+        action_names, agent_pos_names: names of the dimensions, in their order.
+        kwargs: keywords of `gymnasium.make` for this task.
+        takes: which keywords its constructor takes beside cameras and size: "labels" ("boxes", or "none" where nobody
+            asks for boxes) and "randomise" (bool: vary light, colours and cameras).
+        expert: "module:name" of what demonstrates it: a callable `(env, info) -> action`. One that has `towards(env,
+            info) -> (O, A)` and `plan(env, infos, steps) -> (K, O, S, A)`, too, says what it would do for every thing
+            in the scene; see `envs.tabletop.plans`.
+        reader: "module:name" of a callable `text -> reset options` that puts what a user's words name into the scene;
+            it raises ValueError for words that name nothing here.
+        verbs: words that speak for this task where several can read what a user says.
+        specificity: of tasks that can read what a user says, the one with the highest is meant, whatever the verbs.
+        suites: names of the groups that it belongs to, each of which can stand for its tasks.
+        difficulty: within its suite, for example "easy".
+        tolerance: distance in metres that counts as there, where there is one.
+    """
+
+    name: str
+    env_id: str
+    success: str
+    example: str
+    horizon: int
+    control_hz: float
+    cameras: tuple[str, ...]
+    action_names: tuple[str, ...]
+    agent_pos_names: tuple[str, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    takes: tuple[str, ...] = ()
+    expert: str = ""
+    reader: str = ""
+    verbs: tuple[str, ...] = ()
+    specificity: int = 0
+    suites: tuple[str, ...] = ()
+    difficulty: str = ""
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"task name {self.name!r} must be letters, digits, '_', '-' and '.', with '/' between")
+        if self.horizon < 1:
+            raise ValueError(f"task {self.name!r}: horizon {self.horizon} must be at least 1")
+        for attribute in ("expert", "reader"):
+            reference = getattr(self, attribute)
+            if reference and not re.fullmatch(r"[\w.]+:[\w.]+", reference):
+                raise ValueError(f"task {self.name!r}: {attribute} {reference!r} must be 'module:name'")
+        self.interface  # noqa: B018 - checks the names
+
+    @property
+    def interface(self) -> RobotInterface:
+        return RobotInterface(
+            action_names=self.action_names,
+            agent_pos_names=self.agent_pos_names,
+            cameras=self.cameras,
+            control_hz=self.control_hz,
+        )
+
+    def make_expert(self) -> Any:
+        """What demonstrates the task.
+
+        Raises:
+            ValueError: there is nothing.
+        """
+        if not self.expert:
+            raise ValueError(
+                f"task {self.name!r} has no expert; record demonstrations otherwise, see docs/extending.md"
+            )
+        return _load(self.expert)
+
+    def read(self, text: str) -> dict[str, Any]:
+        """The reset options that put what a user's words name into the scene.
+
+        Raises:
+            ValueError: they name nothing the task knows, or the task draws its scenes without asking.
+        """
+        if not self.reader:
+            raise ValueError(f"task {self.name!r} reads no words of a user's; leave --instruction out")
+        options: dict[str, Any] = _load(self.reader)(text)
+        return options
 
 
-def check_task(task: str) -> None:
-    """Raises a ValueError that names the nearest task if `task` is unknown."""
-    if task not in TASK_IDS:
-        near = difflib.get_close_matches(task, TASK_IDS, 1, 0.3)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"task {task!r} is unknown{hint}; choose one of {', '.join(TASK_IDS)}")
+_REGISTRY: dict[str, TaskSpec] = {}
 
 
-def make_task(task: str, **kwargs: Any) -> TabletopEnv:
-    """The bare environment of a task by its short name, with the GL backend chosen; keywords as in `TabletopEnv`.
+def register_task(spec: TaskSpec) -> None:
+    """Make a task known by its name; does nothing if it is known already.
 
     Raises:
-        ValueError: the task is unknown; the message names the nearest one.
+        ValueError: another task has the name.
+    """
+    if _REGISTRY.setdefault(spec.name, spec) != spec:
+        raise ValueError(
+            f"task {spec.name!r} is registered already, for {_REGISTRY[spec.name].env_id}; choose another name"
+        )
+
+
+def all_tasks() -> dict[str, TaskSpec]:
+    """Every task by name: ours, those of installed packages, and those of the modules that were named."""
+    _load_entry_points()
+    for module in filter(None, os.environ.get(MODULES, "").split(os.pathsep)):
+        _import_module(module)
+    return dict(_REGISTRY)
+
+
+def find_task(name: str) -> TaskSpec:
+    """The task of this name.
+
+    Raises:
+        ValueError: it is unknown; the message names the nearest one.
+    """
+    known = _REGISTRY if name in _REGISTRY else all_tasks()
+    if name not in known:
+        raise unknown("task", name, [*known, *_suites(known)], f"choose one of {_listed(known)}")
+    return known[name]
+
+
+def expand_suites(names: Iterable[str]) -> tuple[str, ...]:
+    """Names, with those of suites replaced by their tasks, each once."""
+    found: list[str] = []
+    for name in names:
+        suite = [] if name in _REGISTRY else [spec.name for spec in all_tasks().values() if name in spec.suites]
+        found += suite or [name]
+    return tuple(dict.fromkeys(found))
+
+
+def find_tasks(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of tasks, with suites replaced by their tasks, each once.
+
+    Raises:
+        ValueError: one is neither a task nor a suite.
+    """
+    return tuple(find_task(name).name for name in expand_suites(names))
+
+
+def use_task_modules(modules: Iterable[str]) -> None:
+    """Import modules that register tasks, by name or as a path to a file, here and in every worker to come.
+
+    Raises:
+        ValueError: a module cannot be imported.
+    """
+    before = [m for m in os.environ.get(MODULES, "").split(os.pathsep) if m]
+    # Workers may run elsewhere: a path must not depend on the folder.
+    named = [str(Path(m).absolute()) if m.endswith(".py") else m for m in modules]
+    for module in named:
+        _import_module(module)
+    os.environ[MODULES] = os.pathsep.join(dict.fromkeys([*before, *named]))
+
+
+def make_task(task: str, *, cameras: tuple[str, ...], size: int, labels: bool = True, randomise: bool = False) -> Env:
+    """The environment of a task, with the GL backend chosen.
+
+    Args:
+        labels: whether anybody asks for boxes; tasks that can then leave them out.
+        randomise: vary the scene's look, in tasks that can.
+
+    Raises:
+        ValueError: the task is unknown or cannot be made so; the message says why.
     """
     from envs.gl import choose_gl_backend
 
-    check_task(task)
+    spec = find_task(task)
+    keywords: dict[str, Any] = dict(spec.kwargs)
+    missing = [camera for camera in cameras if camera not in spec.cameras]
+    if missing:
+        raise ValueError(f"task {task!r} has no camera {missing[0]!r}; choose from {', '.join(spec.cameras)}")
+    if "labels" in spec.takes:
+        keywords["labels"] = "boxes" if labels else "none"
+    if randomise and "randomise" not in spec.takes:
+        raise ValueError(f"task {task!r} cannot vary its look; leave collect.randomise at false")
+    if randomise:
+        keywords["randomise"] = True
     choose_gl_backend()
-    create: Any = gymnasium.envs.registration.load_env_creator(TASK_IDS[task][1])
-    env: TabletopEnv = create(**kwargs)
-    return env
+    try:
+        return gymnasium.make(spec.env_id, disable_env_checker=True, cameras=tuple(cameras), size=size, **keywords)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"task {task!r}: {spec.env_id} could not be made ({type(error).__name__}: {said})") from error
+
+
+def offers(env: Env, name: str) -> Any:
+    """An optional part of a task by its name, from the environment or a wrapper of it; None where there is none."""
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+
+
+def instruction_of(env: Env, observation: Mapping[str, Any]) -> str:
+    """The words that an environment gives with an observation.
+
+    Raises:
+        ValueError: it gives none.
+    """
+    words = observation.get("instruction") or offers(env, "task_description")
+    if not isinstance(words, str) or not words.strip():
+        raise ValueError(
+            f"{_called(env)} gives no instruction: neither observation['instruction'] nor task_description"
+        )
+    return words
+
+
+def guess_task(text: str, tasks: Sequence[str]) -> str:
+    """The task that fits a user's words best, out of those that a policy knows.
+
+    Raises:
+        ValueError: the words mean nothing in any of them; the message says what one of them expects.
+    """
+    specs = [find_task(name) for name in tasks]
+
+    def fit(spec: TaskSpec) -> tuple[int, int]:
+        return spec.specificity, sum(verb in text.lower() for verb in spec.verbs)
+
+    readable = [spec for spec in specs if _mistake(spec, text) is None]
+    if readable:
+        return max(readable, key=fit).name
+    others = [spec for spec in all_tasks().values() if spec not in specs and _mistake(spec, text) is None]
+    if others:
+        other = max(others, key=fit).name
+        raise ValueError(
+            f"instruction {text!r} is one for {other}, and the policy was trained on {', '.join(tasks)}; "
+            f"take a policy that was trained on {other}"
+        )
+    mistakes = [(spec, _mistake(spec, text)) for spec in sorted(specs, key=fit, reverse=True)]
+    raise next(mistake for _, mistake in mistakes if mistake is not None)
+
+
+def _mistake(spec: TaskSpec, text: str) -> ValueError | None:
+    """Why a task cannot read a text; None if it can."""
+    try:
+        spec.read(text)
+    except ValueError as error:
+        return error
+    return None
+
+
+class ActionScale:
+    """Between a task's own actions and those of a policy, which lie in [-1, 1]. Exact where the task's do, too."""
+
+    def __init__(self, space: Any) -> None:
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise ValueError(f"action space {space} must be a Box with one axis")
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+            raise ValueError(
+                f"action space {space} must have finite bounds; wrap it in gymnasium.wrappers.RescaleAction"
+            )
+        self.low, self.high = low, high
+        self._middle, self._half = (high + low) / 2, (high - low) / 2
+
+    def to_task(self, unit: np.ndarray) -> np.ndarray:
+        """From [-1, 1], (A,) float32; what lies outside is cut."""
+        action: np.ndarray = self._middle + self._half * np.clip(unit, -1, 1).astype(np.float32)
+        return action
+
+    def to_unit(self, action: np.ndarray) -> np.ndarray:
+        """To [-1, 1], (A,) float32; what lies outside the task's bounds is cut."""
+        unit = (np.asarray(action, np.float32) - self._middle) / self._half
+        return np.clip(unit, -1, 1)
+
+
+def check_contract(env: Env, spec: TaskSpec, size: int) -> None:
+    """Reset an environment once and hold it against its description.
+
+    Raises:
+        ValueError: something is missing or differs; the message says what was got and what is expected.
+    """
+    where = f"task {spec.name!r}"
+    scale = ActionScale(env.action_space)
+    if len(scale.low) != len(spec.action_names):
+        raise ValueError(f"{where}: {len(scale.low)} actions, the task's description names {len(spec.action_names)}")
+    observation, info = env.reset(seed=0)
+    if not isinstance(observation, Mapping) or not {"pixels", "agent_pos"} <= set(observation):
+        raise ValueError(f"{where}: an observation must be a dict with 'pixels' and 'agent_pos'")
+    cameras = offers(env, "cameras") or tuple(observation["pixels"])
+    for camera in cameras:
+        picture = observation["pixels"].get(camera)
+        if not isinstance(picture, np.ndarray) or picture.shape != (size, size, 3) or picture.dtype != np.uint8:
+            got = f"{getattr(picture, 'shape', None)} {getattr(picture, 'dtype', type(picture).__name__)}"
+            raise ValueError(f"{where}: pixels[{camera!r}] is {got}, expected ({size}, {size}, 3) uint8")
+    agent_pos = observation["agent_pos"]
+    if getattr(agent_pos, "shape", None) != (len(spec.agent_pos_names),) or agent_pos.dtype != np.float32:
+        got = f"{getattr(agent_pos, 'shape', None)} {getattr(agent_pos, 'dtype', type(agent_pos).__name__)}"
+        raise ValueError(f"{where}: agent_pos is {got}, expected ({len(spec.agent_pos_names)},) float32")
+    instruction_of(env, observation)
+    if "is_success" not in info:
+        raise ValueError(f"{where}: info lacks 'is_success', which says whether the episode so far is a success")
+    rate = env.metadata.get("render_fps")
+    if rate != spec.control_hz:
+        raise ValueError(
+            f"{where}: metadata['render_fps'] is {rate}, the task's description says control_hz {spec.control_hz:g}"
+        )
+    limit = env.spec.max_episode_steps if env.spec else None
+    if limit != spec.horizon:
+        raise ValueError(
+            f"{where}: registered with max_episode_steps {limit}, the task's description says horizon {spec.horizon}"
+        )
+
+
+def _called(env: Env) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def _suites(known: Mapping[str, TaskSpec]) -> list[str]:
+    return list(dict.fromkeys(suite for spec in known.values() for suite in spec.suites))
+
+
+def _listed(known: Mapping[str, TaskSpec]) -> str:
+    """Names to choose from: single tasks, and suites in place of their tasks."""
+    return ", ".join([*(name for name, spec in known.items() if not spec.suites), *_suites(known)])
+
+
+def _load(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@cache
+def _load_entry_points() -> None:
+    """Tasks of installed packages. One that is broken must not take the others along."""
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            loaded = point.load()
+            if isinstance(loaded, Callable):  # type: ignore[arg-type]
+                loaded()
+        except Exception as error:  # noqa: BLE001 - other people's code
+            said = " ".join(str(error).split())
+            print(f"vla: tasks of {point.value!r} are left out: {type(error).__name__}: {said}", file=sys.stderr)
+
+
+@cache
+def _import_module(module: str) -> None:
+    try:
+        if not module.endswith(".py"):
+            importlib.import_module(module)
+            return
+        path = Path(module)
+        if not path.is_file():
+            raise ValueError("no such file")
+        # Under the file's own name, so that "module:name" of its experts finds it.
+        if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) != module:
+            raise ValueError(f"a module named {path.stem!r} is loaded already; choose another file name")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = loaded
+        spec.loader.exec_module(loaded)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"--task-module {module}: {type(error).__name__}: {said}") from error

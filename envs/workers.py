@@ -1,6 +1,7 @@
-"""Worker processes of which one may hang, die or fail: its job is reported with what it was at, the rest goes on.
+"""The one pool of worker processes, of which one may hang, die or fail: its job is reported, the rest goes on.
 
-A `ProcessPoolExecutor` gives up altogether when a worker dies and cannot end one that hangs; evaluation needs both.
+A `ProcessPoolExecutor` gives up altogether when a worker dies and cannot end one that hangs; collection and evaluation
+need both.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 NOTHING = -1
+NO_GUARD = 'worker processes import your script: put what it does under `if __name__ == "__main__":`'
 START_SECONDS = 300.0  # to import what the work needs, before the first beat; a shorter timeout does not hold there
 
 
@@ -104,6 +106,8 @@ class _Worker:
                 # Of a worker that had done other jobs and did not beat since it has this one, it died before.
                 begun = self._before == 0 or beats > self._before
                 reason = f"worker died (exit code {self.process.exitcode})"
+                if not beats and self.process.exitcode == 1:  # in its first steps, which import the caller's script
+                    reason = f"worker could not start (exit code 1); {NO_GUARD}, or see its message above"
                 return _Failure(reason=reason, item=item, last=True, begun=begun)
             return answer
         if beats != self._seen:
@@ -132,6 +136,9 @@ def run_jobs(
     Raises:
         ValueError: `prepare` or a job raised one, which means that what was asked for cannot be done.
     """
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        # A new process imports the script that started it, and is on its way through it again.
+        raise RuntimeError(NO_GUARD)
     # Packed here, unpacked under the worker's eyes: it can then report what it fails to import.
     packed = pickle.dumps((prepare, setup))
     crew: list[_Worker] = []

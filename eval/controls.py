@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from configs.names import unknown
+from envs.rollout import Scenario, blank
+from envs.task import Env, TaskSpec, offers
 from eval.results import POLICY, ConditionResult
 
 
@@ -15,14 +17,32 @@ class Condition:
     """What one condition changes.
 
     sentence: that in words, for reports. options: for the environment's reset. counterfactual: read an instruction for
-    another object of the scene. pictures: what becomes of the frames. actor: who acts.
+    another thing of the scene. pictures: what becomes of the frames. actor: who acts.
     """
 
     sentence: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
     counterfactual: bool = False
     pictures: Literal["as_seen", "blank", "frozen"] = "as_seen"
-    actor: Literal["policy", "previous_action", "expert"] = "policy"
+    actor: Literal["policy", "previous_action", "random", "expert"] = "policy"
+
+    @property
+    def scenario(self) -> Scenario:
+        """How its episodes begin, and what the actor sees of them."""
+        view = blank if self.pictures == "blank" else None
+        return Scenario(options=self.options, counterfactual=self.counterfactual, view=view)
+
+    def missing(self, env: Env, spec: TaskSpec) -> str:
+        """What a task lacks for this condition, in words; empty if it can be run."""
+        offered = offers(env, "reset_options") or {}
+        for option, value in self.options.items():
+            if value not in offered.get(option, ()):
+                return f"reset takes no {option} {value!r}"
+        if self.counterfactual and offers(env, "counterfactual") is None:
+            return "it has no counterfactual instructions"
+        if self.actor == "expert" and not spec.expert:
+            return "it has no expert"
+        return ""
 
 
 # In the order of the reports.
@@ -52,8 +72,12 @@ CONTROLS: dict[str, Condition] = {
         sentence="the policy is asked once, and its first action repeated to the end",
         actor="previous_action",
     ),
+    "random_action": Condition(
+        sentence="uniform random actions",
+        actor="random",
+    ),
     "expert": Condition(
-        sentence="the scripted expert, which knows where everything is",
+        sentence="the expert, which knows where everything is",
         actor="expert",
     ),
 }
@@ -88,7 +112,5 @@ def choose_controls(names: str | Sequence[str]) -> list[str]:
         wanted = []
     for name in wanted:
         if name not in CONTROLS:
-            near = difflib.get_close_matches(name, CONTROLS, 1, 0.4)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ValueError(f"control {name!r} is unknown{hint}; choose all, none or some of {', '.join(CONTROLS)}")
+            raise unknown("control", name, CONTROLS, f"choose all, none or some of {', '.join(CONTROLS)}")
     return [POLICY, *(name for name in CONTROLS if name in wanted and name != POLICY)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.rollout import one_thread
+from eval.acting import one_thread
 from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
 

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from configs.options import parse, plain_parser
+
 Status = Literal["ok", "warn", "fail"]
 
 PROJECT: Final = "vla_policy"
@@ -43,8 +45,9 @@ class Check:
         assert self.advice or self.status == "ok", f"{self.name}: {self.status} without advice"
 
 
-def run_doctor() -> int:
-    """Prints one row a check as each is done, then the verdict. Returns the exit code: 1 if anything fails, else 0."""
+def main(arguments: list[str]) -> int:
+    """Prints one row per check as each is done, then the verdict. The exit code is 1 if anything fails, else 0."""
+    parse(plain_parser("doctor"), arguments)
     done = []
     for check in examine():
         print(format_check(check), flush=True)
@@ -201,10 +204,10 @@ def check_drawing(seconds: float, task: str = DEFAULT_TASK) -> Check:
     """For `seconds` each: steps the default task with random actions, and draws pictures of one camera alone."""
     import gymnasium
 
-    from envs.task import register_envs
+    from envs.tabletop.specs import register
     from training.collect_bench import raw_frames_per_second
 
-    register_envs()
+    register()
     env = gymnasium.make(task)
     bare: Any = env.unwrapped
     try:

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import platform
+import statistics
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from configs.evaluation import EvalConfig, RunnerConfig
+from configs.interface import check_policy_serves
 from configs.seeds import split_seed
 from envs.cores import usable_cores
-from envs.task import make_task
+from envs.rollout import run
+from envs.task import Env, TaskSpec, check_contract, find_task, find_tasks, instruction_of, make_task, offers
 from envs.workers import Lost, Pulse, run_jobs
+from eval.acting import GROUP, make_actor, one_thread
 from eval.controls import CONTROLS, choose_controls
+from eval.outcome import OutcomeRecorder
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
-from eval.rollout import GROUP, action_index, control_rate, run_group
 from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint
 from vla_policy.runner import PolicyRunner
 
-if TYPE_CHECKING:
-    from envs.tabletop.env import TabletopEnv
-
 VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "transformers")
 GIVE_UP = 3  # groups lost before any was finished: then it is not the episodes
+TIMED, WARM_UP = 20, 3  # decisions
 
 
 class EvaluationError(ValueError):
@@ -64,10 +67,10 @@ def evaluate(
         EvaluationError: no episode could be finished.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    tasks = config.tasks or checkpoint.purpose.tasks
-    conditions = choose_controls(config.controls)
-    renderer, rates = _try_tasks(checkpoint, tasks, config.seed)
-    found: dict[tuple[str, str], list[EpisodeResult]] = {(t, c): [] for t in tasks for c in conditions}
+    tasks = find_tasks(config.tasks or checkpoint.purpose.tasks)
+    tried = {task: _try_task(checkpoint, task, config) for task in tasks}
+    conditions = {task: [name for name in tried[task].conditions if not tried[task].conditions[name]] for task in tasks}
+    found: dict[tuple[str, str], list[EpisodeResult]] = {(t, c): [] for t in tasks for c in conditions[t]}
 
     def finished() -> Results:
         done = {key: episodes for key, episodes in found.items() if len(episodes) == config.episodes}
@@ -79,14 +82,14 @@ def evaluate(
                 for (of, name), episodes in done.items()
                 if of == task
             }
-            results[task] = TaskResult(control_rate_hz=rates[task], conditions=summaries)
+            results[task] = TaskResult(control_rate_hz=tried[task].rate, conditions=summaries)
         return Results(
             checkpoint=CheckpointInfo(path=given_name(checkpoint_path), provenance=checkpoint.provenance),
             seed=config.seed,
             tasks=results,
-            settings=_settings(config, tasks),
+            settings=_settings(config, tried),
             versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
-            gl_renderer=renderer,
+            gl_renderer=next((t.renderer for t in tried.values() if t.renderer), ""),
             complete=len(done) == len(found),
         )
 
@@ -139,9 +142,8 @@ def _prepare(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[_Job],
     torch.set_num_threads(1)
     path, config = setup
     checkpoint = load_checkpoint(path)
-    controller = PolicyRunner(checkpoint, GROUP, config)
-    policy = checkpoint.policy
-    kept: dict[tuple[str, bool], list[TabletopEnv]] = {}
+    runner, policy = PolicyRunner(checkpoint, GROUP, config), checkpoint.policy
+    kept: dict[tuple[str, bool], list[Env]] = {}
 
     def forget() -> None:
         for env in [env for envs in kept.values() for env in envs]:
@@ -149,18 +151,28 @@ def _prepare(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[_Job],
         kept.clear()
 
     def handle(job: _Job) -> list[EpisodeResult]:
-        wants_boxes = job.condition in (POLICY, "shuffled_instruction")
-        key = (job.task, wants_boxes)
+        spec, condition = find_task(job.task), CONTROLS[job.condition]
+        labels = job.condition in (POLICY, "shuffled_instruction")
+        key = (job.task, labels)
         try:
             if key not in kept:
                 forget()
                 kept[key] = []
                 for _ in range(GROUP):
-                    labels = "boxes" if wants_boxes else "none"
-                    env = make_task(job.task, cameras=policy.config.cameras, size=policy.shapes.size, labels=labels)
-                    kept[key].append(env)
+                    cameras, size = policy.config.cameras, policy.shapes.size
+                    kept[key].append(make_task(job.task, cameras=cameras, size=size, labels=labels))
                     pulse.beat()
-            return run_group(checkpoint, controller, kept[key], job.seeds, CONTROLS[job.condition], beat=pulse.beat)
+            outcome = OutcomeRecorder(runner if condition.actor == "policy" and labels else None)
+            worlds = run(
+                kept[key],
+                job.seeds,
+                make_actor(condition, runner, spec),
+                [outcome],
+                action_names=spec.action_names,
+                scenario=condition.scenario,
+                beat=pulse.beat,
+            )
+            return [outcome.results[world.row] for world in worlds]
         except Exception:
             forget()  # whatever state they are in
             raise
@@ -168,31 +180,61 @@ def _prepare(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[_Job],
     return handle
 
 
-def _try_tasks(checkpoint: Checkpoint, tasks: tuple[str, ...], seed: int) -> tuple[str, dict[str, float]]:
-    """Make every task in this process, which fails early if one cannot be made or done.
-
-    Returns the GL renderer's name and every task's control rate, measured while no worker needs the cores.
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    """What was found out about a task before its evaluation. conditions: those asked for, with what the task lacks for
+    each, empty where it can be run. rate: decisions a second.
     """
-    renderer, rates = "", {}
-    for task in tasks:
-        env = make_task(task, cameras=checkpoint.policy.config.cameras, size=checkpoint.policy.shapes.size)
-        try:
-            action_index(checkpoint, env)
-            renderer = env.gl_renderer
-            rates[task] = control_rate(checkpoint, env, split_seed("test", seed))
-        finally:
-            env.close()
-    return renderer, rates
+
+    spec: TaskSpec
+    conditions: dict[str, str]
+    renderer: str
+    rate: float
 
 
-def _settings(config: EvalConfig, tasks: tuple[str, ...]) -> dict[str, Any]:
-    from envs.tabletop.scene import CONTROL_HZ
-    from envs.tabletop.tasks import TASKS
+def _try_task(checkpoint: Checkpoint, task: str, config: EvalConfig) -> _Tried:
+    """Make a task in this process, which fails early if it cannot be made or done, and measure the policy's rate while
+    no worker needs the cores.
+    """
+    spec, purpose = find_task(task), checkpoint.purpose
+    check_policy_serves(checkpoint.interface, spec.interface, task, ", ".join(purpose.tasks))
+    env = make_task(task, cameras=checkpoint.policy.config.cameras, size=checkpoint.policy.shapes.size)
+    try:
+        check_contract(env, spec, checkpoint.policy.shapes.size)
+        conditions = {name: CONTROLS[name].missing(env, spec) for name in choose_controls(config.controls)}
+        renderer = str(offers(env, "gl_renderer") or "")
+        rate = control_rate(checkpoint, env, split_seed("test", config.seed))
+    finally:
+        env.close()
+    return _Tried(spec=spec, conditions=conditions, renderer=renderer, rate=rate)
 
+
+def control_rate(checkpoint: Checkpoint, env: Env, seed: int) -> float:
+    """Decisions a second that one robot would get: the inverse of the median time from its pictures to its action.
+
+    A group's batch would say little about that: ten rows cost less than ten times one.
+    """
+    seen, _ = env.reset(seed=seed)
+    runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
+    runner.reset([instruction_of(env, seen)])
+    times = []
+    with one_thread():
+        for _ in range(WARM_UP + TIMED):
+            started = time.perf_counter()
+            runner.act([seen])
+            times.append(time.perf_counter() - started)
+    return 1 / statistics.median(times[WARM_UP:])
+
+
+def _settings(config: EvalConfig, tried: dict[str, _Tried]) -> dict[str, Any]:
+    specs = {task: found.spec for task, found in tried.items()}
+    not_offered = {t: {name: why for name, why in found.conditions.items() if why} for t, found in tried.items()}
     return {
         "episodes": config.episodes,
         "runner": asdict(config.runner),
-        "control_hz": CONTROL_HZ,
-        "criteria": {task: TASKS[task].criterion for task in tasks},
-        "tolerance_m": {task: TASKS[task].tolerance for task in tasks},
+        "control_hz": {task: spec.control_hz for task, spec in specs.items()},
+        "horizon": {task: spec.horizon for task, spec in specs.items()},
+        "criteria": {task: spec.success for task, spec in specs.items()},
+        "tolerance_m": {task: spec.tolerance for task, spec in specs.items() if spec.tolerance is not None},
+        "not_offered": {task: missing for task, missing in not_offered.items() if missing},
     }

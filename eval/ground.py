@@ -11,29 +11,26 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from configs.evaluation import RunnerConfig
-from envs.tabletop.reading import read_instruction
-from envs.tabletop.scene import CONTROL_HZ
-from envs.task import make_task
-from eval.controls import CONTROLS
+from envs.rollout import Scenario, World, run
+from envs.task import find_task, make_task
+from eval.acting import one_thread
+from eval.outcome import truth_at
+from eval.report.episode_video import picture_of
 from eval.report.overlay import Frame, draw_overlay
 from eval.report.timeline import Timeline, draw_timeline
 from eval.results import write_whole
-from eval.rollout import one_thread, run_group
-from eval.tubes import Tube, TubeScores
+from eval.tubes import Tube, TubeScores, empty_tube
 from vla_policy.checkpoint import Checkpoint
-from vla_policy.runner import PolicyRunner
-
-if TYPE_CHECKING:
-    from envs.tabletop.env import TabletopEnv
+from vla_policy.runner import PolicyActor, PolicyRunner
 
 SEEN = 256  # pixels a side of a simulated episode's pictures
-PICTURE = 512  # pixels a side of the film that is written
+PICTURE = 512  # pixels a side of the video that is written
 
 OnProgress = Callable[[int, int], None]  # moments done, all
 
@@ -47,42 +44,44 @@ class Truth:
     visible: np.ndarray
 
 
-def ground(
-    checkpoint: Checkpoint,
-    observations: Sequence[dict[str, Any]],
-    instruction: str,
-    on_progress: OnProgress | None = None,
-) -> Tube:
-    """The tube of an instruction over observations as the environments give them, one a control step.
-
-    Raises:
-        ValueError: the instruction has no words, or an observation lacks what the policy sees.
-    """
-    watcher = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
-    watcher.reset([instruction])
-    tube = watcher.new_tube()
-    with one_thread():
-        for step, seen in enumerate(observations):
-            watcher.act([seen])
-            assert watcher.chunk is not None
-            tube.add(step, watcher.chunk.aux)
-            if on_progress:
-                on_progress(step + 1, len(observations))
-    return tube
-
-
 @dataclass(frozen=True, kw_only=True)
-class Watched:
-    """An episode that the policy acted in: what it saw and was told, larger pictures of the same moments, the truth."""
+class Grounded:
+    """What the policy believed, larger pictures of the same moments, what it was told, and the truth where the task
+    labels it. `control_hz` moments are a second.
+    """
 
-    observations: list[dict[str, Any]]
+    tube: Tube
     pictures: list[Frame]
     instruction: str
-    truth: Truth
+    control_hz: float
+    truth: Truth | None = None
 
 
-def watch(checkpoint: Checkpoint, task: str, seed: int, instruction: str | None = None) -> Watched:
-    """Roll out one episode and keep what grounding needs.
+def ground_video(
+    checkpoint: Checkpoint, pictures: Sequence[Frame], instruction: str, on_progress: OnProgress | None = None
+) -> Grounded:
+    """The tube of an instruction over a video, one frame per control step.
+
+    Raises:
+        ValueError: the instruction has no words, or the policy needs what a video does not show.
+    """
+    runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
+    runner.reset([instruction])
+    tube = empty_tube(checkpoint.policy)
+    with one_thread():
+        for step, seen in enumerate(observations_of(checkpoint, pictures)):
+            runner.act([seen])
+            assert runner.chunk is not None
+            tube.add(step, runner.chunk.aux)
+            if on_progress:
+                on_progress(step + 1, len(pictures))
+    return Grounded(tube=tube, pictures=list(pictures), instruction=instruction, control_hz=control_rate_of(checkpoint))
+
+
+def ground_episode(
+    checkpoint: Checkpoint, task: str, seed: int, instruction: str | None = None, on_progress: OnProgress | None = None
+) -> Grounded:
+    """The tube of an episode in which the policy acts, deciding at every control step.
 
     Args:
         seed: the environment's seed.
@@ -91,45 +90,69 @@ def watch(checkpoint: Checkpoint, task: str, seed: int, instruction: str | None 
     Raises:
         ValueError: the instruction names nothing the task knows, or the policy cannot do the task.
     """
-    from envs.rendering import Renderer
-
-    policy = checkpoint.policy
-    referent = None if instruction is None else read_instruction(task, instruction)
+    spec, policy = find_task(task), checkpoint.policy
+    options = {} if instruction is None else spec.read(instruction)
+    runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
+    recorder = _GroundingRecorder(runner, spec.horizon, on_progress)
     env = make_task(task, cameras=policy.config.cameras, size=policy.shapes.size)
-    renderer, camera = Renderer(env._model, SEEN), policy.config.cameras[0]
-    observations: list[dict[str, Any]] = []
-    pictures: list[Frame] = []
-    true: list[tuple[bool, np.ndarray, bool]] = []
-    words = ""
-
-    def keep(env: TabletopEnv, seen: dict[str, Any], read: str, _action: np.ndarray) -> None:
-        nonlocal words
-        words = read
-        observations.append(seen)
-        pictures.append(renderer.draw(env._data, camera))
-        secret, target = env.privileged(), env.layout.target
-        begin, end = secret["events"][target]
-        during = bool(begin <= env.step_count < end)
-        true.append((during, secret["boxes"][camera][target].copy(), bool(secret["visible"][camera][target])))
-
     try:
         with one_thread():
-            run_group(
-                checkpoint,
-                PolicyRunner(checkpoint, 1, RunnerConfig(execute=min(2, policy.config.head.chunk))),
+            [world] = run(
                 [env],
                 [seed],
-                CONTROLS["policy"],
-                on_step=keep,
-                referent=referent,
-                instruction=instruction,
+                PolicyActor(runner),
+                [recorder],
+                action_names=spec.action_names,
+                scenario=Scenario(options=options, instruction=instruction),
             )
     finally:
-        renderer.close()
         env.close()
-    during, boxes, visible = (np.array(part) for part in zip(*true, strict=True))
-    truth = Truth(during=during, boxes=boxes, visible=visible)
-    return Watched(observations=observations, pictures=pictures, instruction=words, truth=truth)
+    return Grounded(
+        tube=recorder.tube,
+        pictures=recorder.pictures,
+        instruction=world.instruction,
+        control_hz=spec.control_hz,
+        truth=recorder.truth,
+    )
+
+
+class _GroundingRecorder:
+    """Keeps what the policy believes at every step; `truth` is None where the task labels nothing."""
+
+    def __init__(self, runner: PolicyRunner, horizon: int, on_progress: OnProgress | None) -> None:
+        self._runner, self._horizon, self._on_progress = runner, horizon, on_progress
+        self._camera = runner.policy.config.cameras[0]
+        self.tube = empty_tube(runner.policy)
+        self.pictures: list[Frame] = []
+        self._true: list[tuple[bool, np.ndarray, bool]] = []
+
+    def begin(self, world: World) -> None:
+        pass
+
+    def step(self, world: World, action: np.ndarray) -> None:
+        assert self._runner.chunk is not None
+        self.tube.add(world.step, self._runner.chunk.aux, world.row)
+        self.pictures.append(picture_of(world, self._camera, SEEN))
+        known = world.info.get("privileged", {})
+        if self._camera in known.get("boxes", {}):
+            self._true.append(truth_at(known, self._camera, known["target"], world.step))
+        if self._on_progress:
+            self._on_progress(world.step + 1, self._horizon)
+
+    def end(self, world: World) -> None:
+        pass
+
+    @property
+    def truth(self) -> Truth | None:
+        if not self._true:
+            return None
+        during, boxes, visible = (np.array(part) for part in zip(*self._true, strict=True))
+        return Truth(during=during, boxes=boxes, visible=visible)
+
+
+def control_rate_of(checkpoint: Checkpoint) -> float:
+    """Control steps per second that the policy was trained at; of one that does not say, those of its first task."""
+    return checkpoint.purpose.control_hz or find_task(checkpoint.purpose.tasks[0]).control_hz
 
 
 def observations_of(checkpoint: Checkpoint, pictures: Sequence[Frame]) -> list[dict[str, Any]]:
@@ -158,7 +181,7 @@ def _fitted(picture: Frame, size: int) -> Frame:
     return np.asarray(square.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)
 
 
-def read_video(path: Path) -> list[Frame]:
+def read_video(path: Path, control_hz: float) -> list[Frame]:
     """The middle squares of a video at the control rate, `(PICTURE, PICTURE, 3)` uint8 each.
 
     Raises:
@@ -171,9 +194,9 @@ def read_video(path: Path) -> list[Frame]:
     try:
         fps = float(iio.immeta(path, plugin="pyav")["fps"])
         pictures: list[Frame] = []
-        # Kept small at once: a minute of a large film would not fit into memory.
+        # Kept small at once: a minute of a large video would not fit into memory.
         for number, frame in enumerate(iio.imiter(path, plugin="pyav")):
-            while len(pictures) / CONTROL_HZ < (number + 1) / fps - 1e-9:
+            while len(pictures) / control_hz < (number + 1) / fps - 1e-9:
                 pictures.append(_fitted(np.asarray(frame, dtype=np.uint8), PICTURE))
     except MemoryError:
         raise
@@ -184,20 +207,17 @@ def read_video(path: Path) -> list[Frame]:
     return pictures
 
 
-def write_grounding(
-    out: Path, tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Truth | None = None
-) -> tuple[Path, Path]:
-    """Write `tube.mp4` and `tube.json` into `out` and return their paths.
-
-    Args:
-        pictures: what is drawn on, one a moment; the boxes belong to their middle square.
+def write_grounding(out: Path, grounded: Grounded) -> tuple[Path, Path]:
+    """Write `tube.mp4` and `tube.json` into `out` and return their paths. The boxes belong to the pictures' middle
+    square.
     """
     from eval.report.video import write_mp4
 
+    tube, truth, rate = grounded.tube, grounded.truth, grounded.control_hz
     scores = None if truth is None else tube.scores(truth.during, truth.boxes, truth.visible)
-    film = write_mp4(out / "tube.mp4", draw_tube(tube, pictures, instruction, truth), CONTROL_HZ)
-    described = json.dumps(describe_tube(tube, instruction, scores), indent=1)
-    return film, write_whole(out / "tube.json", described + "\n")
+    video = write_mp4(out / "tube.mp4", draw_tube(tube, grounded.pictures, grounded.instruction, truth), rate)
+    described = json.dumps(describe_tube(tube, grounded.instruction, rate, scores), indent=1)
+    return video, write_whole(out / "tube.json", described + "\n")
 
 
 def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Truth | None = None) -> Iterator[Frame]:
@@ -227,7 +247,7 @@ def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Tr
         yield np.concatenate([scene, draw_timeline(timeline, step, scene.shape[1])])
 
 
-def describe_tube(tube: Tube, instruction: str, scores: TubeScores | None = None) -> dict[str, Any]:
+def describe_tube(tube: Tube, instruction: str, control_hz: float, scores: TubeScores | None = None) -> dict[str, Any]:
     """The tube as plain data: seconds, boxes (cx, cy, w, h) in [0, 1], the probabilities that the policy tells, and the
     scores if known. No interval of a policy that does not tell the time.
     """
@@ -236,15 +256,15 @@ def describe_tube(tube: Tube, instruction: str, scores: TubeScores | None = None
     moments = zip(tube.steps, tube.boxes, tube.during or unknown, tube.visible or unknown, inside, strict=True)
     return {
         "instruction": instruction,
-        "control_hz": CONTROL_HZ,
+        "control_hz": control_hz,
         "box": "cx, cy, w, h as shares of the picture's middle square",
-        "interval_s": None if interval is None else [interval[0] / CONTROL_HZ, (interval[1] + 1) / CONTROL_HZ],
+        "interval_s": None if interval is None else [interval[0] / control_hz, (interval[1] + 1) / control_hz],
         "confidence": tube.confidence,
         "temporal_iou": None if scores is None else scores.temporal_iou,
         "tube_iou": None if scores is None else scores.tube_iou,
         "moments": [
             {
-                "time_s": step / CONTROL_HZ,
+                "time_s": step / control_hz,
                 "box": [round(x, 4) for x in box],
                 "event": None if during is None else round(during, 4),
                 "visible": None if visible is None else round(visible, 4),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vla_policy.contract import Aux
 from vla_policy.grounding.boxes import iou_and_giou
 from vla_policy.grounding.interval import best_interval
+from vla_policy.policy import VLAPolicy
 
 Flags = NDArray[np.bool_]
 Boxes = NDArray[np.floating]
@@ -172,3 +173,9 @@ class Tube:
             tube_iou=tube_iou(predicted, boxes, true, true_boxes, visible),
             box_iou=float(box_ious(boxes, true_boxes)[counted].mean()) if counted.any() else None,
         )
+
+
+def empty_tube(policy: VLAPolicy) -> Tube:
+    """A tube for what a policy is going to see."""
+    config = policy.config
+    return Tube(span=(config.frames - 1) * config.frame_stride, stride=config.frame_stride)

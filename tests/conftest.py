@@ -41,7 +41,8 @@ def write_small(tmp_path: Path) -> Callable[..., Dataset]:
         task: str = "track",
         size: int = SIZE,
     ) -> Dataset:
-        from training.data.episodes import open_dataset, write_dataset
+        from training.data.episodes import open_dataset
+        from training.data.writer import write_dataset
 
         rng = np.random.default_rng(seed)
         episodes = [_episode(rng, i, n, cameras, actions, size) for i, n in enumerate(lengths)]

@@ -29,6 +29,7 @@ from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.device import anywhere, make_accelerator, place, share_of_cores
 from training.error import TrainingError
+from training.log import Log
 from training.provenance import provenance
 from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
 from training.state import load_state, save_state
@@ -38,9 +39,7 @@ from vla_policy.contract import Batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS
 
-LOG = "log.jsonl"
 VALIDATION_SAMPLES = 512
-ACTION_ORDER = ("dx", "dy", "dz", "yaw_rate", "gripper")
 
 OnProgress = Callable[[int, int, dict[str, float]], None]  # step, steps, metrics
 
@@ -121,7 +120,7 @@ def train(
 
     texts = (text for d in datasets for text in d.texts)
     tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
-    names = [n for n in ACTION_ORDER if any(n in d.header["action_names"] for d in datasets)]
+    names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
     samples = SampleConfig(
         frames=policy_config.frames,
         frame_stride=policy_config.frame_stride,
@@ -147,10 +146,11 @@ def train(
     purpose = Purpose(
         tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
         action_names=tuple(names),
-        agent_pos_names=tuple(datasets[0].header["agent_pos_names"]),
+        agent_pos_names=datasets[0].interface.agent_pos_names,
+        control_hz=next((d.interface.control_hz for d in datasets if d.interface.control_hz is not None), None),
     )
     origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
-    log = _Log(out, first, enabled=accelerator.is_main_process)
+    log = Log(out, first, enabled=accelerator.is_main_process)
 
     def save(step: int) -> None:
         accelerator.wait_for_everyone()
@@ -284,66 +284,3 @@ def _interrupts() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Log:
-    """Means of the metrics since the last row, as JSON lines and TensorBoard scalars."""
-
-    def __init__(self, out: Path, step: int, *, enabled: bool) -> None:
-        self._enabled, self._count = enabled, 0
-        self._sums: dict[str, Tensor] = {}
-        if not enabled:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        rows = [r for r in read_log(out) if r["step"] <= step]
-        self._before = rows[-1]["seconds"] if rows else 0.0
-        self._file = (out / LOG).open("w")
-        self._file.writelines(json.dumps(row) + "\n" for row in rows)
-        self._file.flush()
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-        self._count += 1
-
-    def flush(self, step: int, seconds: float, rate: float, learning_rate: float) -> dict[str, float]:
-        row = {name: float(total) / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        before = self._before if self._enabled else 0.0
-        return {
-            "step": step,
-            "seconds": round(before + seconds, 2),
-            "samples_per_second": round(rate, 1),
-            "learning_rate": learning_rate,
-            **{name: round(value, 5) for name, value in row.items()},
-        }
-
-    def extend(self, row: dict[str, float], more: dict[str, float]) -> None:
-        row.update({name: round(value, 5) for name, value in more.items()})
-
-    def write(self, row: dict[str, float]) -> None:
-        if self._enabled:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-            for name, value in row.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, int(row["step"]))
-
-    def close(self) -> None:
-        if self._enabled:
-            self._file.close()
-            self._board.close()
-
-
-def read_log(out: Path) -> list[dict[str, float]]:
-    """The rows of a run's log; a last line cut short by a crash is left out."""
-    rows: list[dict[str, float]] = []
-    if (out / LOG).is_file():
-        for line in (out / LOG).read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows

@@ -22,7 +22,8 @@ from configs.policy import PolicyConfig
 from configs.training import TrainConfig
 from training.bc import TrainStep, draw_batch, make_optimizer, train_step
 from training.data.batches import SampleConfig, Sampler
-from training.data.episodes import Dataset, Episode, open_dataset, write_dataset
+from training.data.episodes import Dataset, Episode, open_dataset
+from training.data.writer import write_dataset
 from training.device import make_accelerator, place
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.contract import fake_batch

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from configs.collect import CollectConfig
 from configs.seeds import split_seed
-from envs.task import TASK_IDS, make_task
-from training.collect import run_expert
-from training.data.episodes import Episode, write_dataset
+from envs.actors import ExpertActor
+from envs.rollout import run
+from envs.task import all_tasks, find_task, make_task
+from training.collect import Demonstrator
+from training.data.episodes import Episode
+from training.data.writer import write_dataset
 
 if TYPE_CHECKING:
     from envs.tabletop.env import TabletopEnv
@@ -34,33 +37,42 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
 
     Args:
         seconds: how long to measure, both sides together; a few episodes are measured in any case.
+        task: one of our table-top tasks.
         config: how to collect; its `episodes` and `workers` do not matter here.
     """
-    config = config or CollectConfig()
+    config, spec = config or CollectConfig(), find_task(task)
     env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
+    world: TabletopEnv = env.unwrapped  # type: ignore[assignment]
     env.reset(seed=split_seed(config.split, config.seed))
-    bare_step, free = _bare_step(env)
+    bare_step, free = _bare_step(world)
+    demonstrator = Demonstrator(env, spec, config)
+    header = {
+        "task": task,
+        "cameras": list(config.cameras),
+        "action_names": list(spec.action_names),
+        "agent_pos_names": list(spec.agent_pos_names),
+        "control_hz": spec.control_hz,
+    }
     kept: list[Episode] = []
     steps, kept_steps, raw_seconds, collection_seconds, index = 0, 0, 0.0, 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
         while index % WRITE_EVERY or index == 0 or raw_seconds + collection_seconds < seconds:
             started = time.perf_counter()
-            seed = split_seed(config.split, config.seed + index)
-            episode = run_expert(env, seed, config.noise, config.detours)
+            episode = demonstrator.demonstrate(split_seed(config.split, config.seed + index))
             index += 1
             if episode is not None and episode.success:
                 kept.append(episode)
                 kept_steps += len(episode)
             if index % WRITE_EVERY == 0 and kept:
-                write_dataset(Path(folder) / str(index), kept, {})
+                write_dataset(Path(folder) / str(index), kept, header)
                 kept.clear()
             collected = time.perf_counter()
-            for _ in range(env.step_count):
+            for _ in range(world.step_count):
                 bare_step()
             collection_seconds += collected - started
             raw_seconds += time.perf_counter() - collected
-            steps += env.step_count
-    gl_renderer = env.gl_renderer
+            steps += world.step_count
+    gl_renderer = world.gl_renderer
     free()
     env.close()
     return {
@@ -76,33 +88,30 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
     }
 
 
-def expert_success(episodes: int = 200, tasks: tuple[str, ...] = tuple(TASK_IDS)) -> dict[str, dict[str, Any]]:
+def expert_success(episodes: int = 200, tasks: tuple[str, ...] | None = None) -> dict[str, dict[str, Any]]:
     """How often each task's expert succeeds without noise on the first test seeds, and on which it does not.
+
+    Args:
+        tasks: by name; None takes all that have an expert.
 
     Returns, by task: `episodes`, `successes`, and `failed_seeds` as one gives them to `--seed`.
     """
     if episodes < 1:
         raise ValueError(f"episodes {episodes} must be at least 1")
     found = {}
-    for task in tasks:
-        env = make_task(task, cameras=("front",), size=SMALL_PICTURE, labels="none")
+    for name in tasks if tasks is not None else [name for name, spec in all_tasks().items() if spec.expert]:
+        spec = find_task(name)
+        env = make_task(name, cameras=spec.cameras[:1], size=SMALL_PICTURE, labels=False)
+        actor, failed = ExpertActor(spec.make_expert()), []
         try:
-            failed = [seed for seed in range(episodes) if not _expert_succeeds(env, split_seed("test", seed))]
+            for index in range(episodes):
+                [world] = run([env], [split_seed("test", index)], actor, action_names=spec.action_names)
+                if not world.info["is_success"]:
+                    failed.append(index)
         finally:
             env.close()
-        found[task] = {"episodes": episodes, "successes": episodes - len(failed), "failed_seeds": failed}
+        found[name] = {"episodes": episodes, "successes": episodes - len(failed), "failed_seeds": failed}
     return found
-
-
-def _expert_succeeds(env: TabletopEnv, seed: int) -> bool:
-    from envs.tabletop.plans import expert_action
-
-    _, info = env.reset(seed=seed)
-    done = False
-    while not done:
-        _, _, terminated, truncated, info = env.step(expert_action(env.task, info["privileged"]))
-        done = terminated or truncated
-    return bool(info["is_success"])
 
 
 def raw_frames_per_second(env: TabletopEnv, seconds: float) -> float:
@@ -112,12 +121,12 @@ def raw_frames_per_second(env: TabletopEnv, seconds: float) -> float:
     """
     from envs.rendering import Renderer
 
-    renderer = Renderer(env._model, env.size)
+    renderer = Renderer(env.model, env.size)
     try:
-        renderer.draw(env._data, env.cameras[0])
+        renderer.draw(env.data, env.cameras[0])
         frames, started = 0, time.perf_counter()
         while frames == 0 or time.perf_counter() - started < seconds:
-            renderer.draw(env._data, env.cameras[0])
+            renderer.draw(env.data, env.cameras[0])
             frames += 1
         return frames / (time.perf_counter() - started)
     finally:
@@ -134,7 +143,7 @@ def _bare_step(env: TabletopEnv) -> tuple[Callable[[], None], Callable[[], None]
 
     from envs.tabletop.scene import HIDDEN_GROUP, SUBSTEPS
 
-    model, data = env._model, env._data
+    model, data = env.model, env.data
     cameras = []
     for name in env.cameras:
         cameras.append(mujoco.MjvCamera())

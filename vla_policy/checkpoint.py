@@ -25,6 +25,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from configs.interface import RobotInterface
 from configs.policy import UNMENTIONED, PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
@@ -43,11 +44,14 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Purpose:
-    """What a policy was trained for: task names, and the names of its action and proprioception dimensions."""
+    """What a policy was trained for: task names, the names of its action and proprioception dimensions, and control
+    steps per second, None where the demonstrations did not say.
+    """
 
     tasks: tuple[str, ...]
     action_names: tuple[str, ...]
     agent_pos_names: tuple[str, ...]
+    control_hz: float | None = None
 
 
 class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
@@ -57,6 +61,16 @@ class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
         self, policy: VLAPolicy, tokenizer: TextTokenizer, purpose: Purpose, provenance: dict[str, Any]
     ) -> None:
         self.policy, self.tokenizer, self.purpose, self.provenance = policy, tokenizer, purpose, provenance
+
+    @property
+    def interface(self) -> RobotInterface:
+        """The robot that the policy sees, feels and moves."""
+        return RobotInterface(
+            action_names=self.purpose.action_names,
+            agent_pos_names=self.purpose.agent_pos_names,
+            cameras=self.policy.config.cameras,
+            control_hz=self.purpose.control_hz,
+        )
 
     def _save_pretrained(self, save_directory: Path) -> None:
         # This folder may be a clone of a repository: what else is in it must stay.

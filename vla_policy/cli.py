@@ -6,34 +6,17 @@ Heavy imports happen inside the commands, so that `--help` is quick and the GL b
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-COMMANDS: dict[str, str] = {
-    "demo": "the whole way for one named run: demonstrations, training, evaluation, videos, report",
-    "collect": "record demonstrations of the scripted experts",
-    "train": "train a policy on recorded demonstrations",
-    "eval": "success rates with intervals on unseen seeds, with controls, as JSON, table and HTML report",
-    "compare": "train and judge many policies on the same data and seeds, as one table and HTML report",
-    "rollout": "one episode as a video",
-    "ground": "where and when a video shows what the words mean: boxes and interval, as a video and JSON",
-    "tasks": "list the tasks with an example instruction each",
-    "bench": "speed of collection and data pipeline as ratios taken side by side, and the experts' success",
-    "doctor": "look for what is missing or slow on this machine, and say what to do",
-}
-# What an interrupt leaves behind, where it leaves anything.
-KEPT: dict[str, str] = {
-    "demo": "what was collected and trained is kept, and the same command goes on from there",
-    "collect": "finished shards are kept, and the same command goes on from there",
-    "train": "a state that was saved is kept, and --resume goes on from there",
-    "compare": "finished rows and saved states are kept, and the same command goes on from there",
-    "eval": "conditions that were finished are in results.json; the same command begins anew",
-}
+from configs.commands import COMMANDS
+from configs.names import unknown
+
 OUT_OF_MEMORY = "out of memory; lower train.batch, envs.workers or collect.workers"
 # What to do when the system refuses something.
 ADVICE: dict[int, str] = {
@@ -58,18 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, rest = argv[0], argv[1:]
     if name not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(name, COMMANDS, 1, 0.4)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return _fail(f"command {name!r} is unknown{hint}; choose one of {', '.join(COMMANDS)}")
+        return _fail(str(unknown("command", name, COMMANDS)))
     # The oneDNN and tokenizers libraries otherwise chat or warn when processes fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         with _terminated_as_interrupted():
             return _command(name)(rest)
     except KeyboardInterrupt:
-        return _fail("; ".join(["interrupted", *([KEPT[name]] if name in KEPT else [])]), code=130)
+        return _fail("; ".join(filter(None, ["interrupted", COMMANDS[name].kept])), code=130)
     except OSError as error:
         return _fail(_os_error(error))
     except ValueError as error:
@@ -103,26 +82,13 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    if name == "doctor":
-        from eval.doctor import run_doctor
-
-        return lambda rest: _no_arguments(rest, "doctor", run_doctor)
-    from eval.commands import RUN
-
-    return RUN[name]
-
-
-def _no_arguments(rest: list[str], name: str, run: Callable[[], Any]) -> int:
-    if rest in (["-h"], ["--help"]):
-        print(f"usage: vla {name}\n\n{COMMANDS[name]}")
-        return 0
-    if rest:
-        raise ValueError(f"vla {name} takes no arguments, got {' '.join(rest)}")
-    return int(run() or 0)
+    module, _, function = COMMANDS[name].run.partition(":")
+    run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    return run
 
 
 def _overview() -> str:
-    lines = [f"  {name:<9}{purpose}" for name, purpose in COMMANDS.items()]
+    lines = [f"  {name:<9}{command.purpose}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: vla COMMAND [options]", "", *lines, "", "`vla COMMAND --help` says more about each."])
 
 

@@ -1,32 +1,43 @@
 """Runs a policy in closed loop: frame history, receding horizon, temporal ensembling. The network knows none of it.
 
-R rows (episodes side by side), T frames, V cameras, S chunk steps, A actions.
+R rows (episodes side by side), T frames, V cameras, S chunk steps, A actions, P proprioception.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from configs.evaluation import RunnerConfig
-from eval.tubes import Tube
 from vla_policy.checkpoint import Checkpoint
 from vla_policy.contract import ActionChunk, Observation
 
 
 class PolicyRunner:
-    """Acts for R episodes at once. The batch always has R rows, so that a row's outcome depends on no other's end."""
+    """Acts for R episodes at once. The batch always has R rows, so that a row's outcome depends on no other's end.
 
-    def __init__(self, checkpoint: Checkpoint, rows: int, config: RunnerConfig, device: str = "cpu") -> None:
-        policy = checkpoint.policy
+    Args:
+        checkpoint: the policy, which is moved to the device.
+        rows: R.
+        config: how chunks are executed; the defaults if left out.
+        device: where the policy computes.
+
+    `chunk` is what the policy last decided; `fresh` says whether it did so from the observations given last.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, rows: int = 1, config: RunnerConfig | None = None, device: str = "cpu"
+    ) -> None:
+        policy, config = checkpoint.policy, config or RunnerConfig()
         if config.execute > policy.config.head.chunk:
             raise ValueError(f"execute {config.execute} exceeds the policy's chunk of {policy.config.head.chunk} steps")
         self.config, self._device = config, torch.device(device)
-        self.policy = policy.to(self._device).eval()
-        self._tokenizer = checkpoint.tokenizer
+        self.policy = policy.to(self._device)
+        self.tokenizer, self.action_names = checkpoint.tokenizer, checkpoint.purpose.action_names
         self._cameras = policy.config.cameras
         self._stride, self._frames = policy.config.frame_stride, policy.config.frames
         span = (self._frames - 1) * self._stride + 1
@@ -40,30 +51,41 @@ class PolicyRunner:
         shapes = policy.shapes
         self._empty = np.zeros((shapes.cameras, shapes.size, shapes.size, 3), dtype=np.uint8)
         self._rest = np.zeros(shapes.proprioception, dtype=np.float32)
-        self._plans: deque[np.ndarray] = deque(maxlen=policy.config.head.chunk)
+        self._chunks: deque[np.ndarray] = deque(maxlen=policy.config.head.chunk)
         self._step = 0
         self._frozen = False
-        self.read: list[str | None] = []
         self.chunk: ActionChunk | None = None
-        self.fresh = False  # whether `chunk` was predicted from the observation last given
+        self.fresh = False
         self.decisions = 0
 
-    def reset(self, instructions: list[str | None], *, frozen: bool = False) -> None:
-        """Start R episodes; None marks an idle row. `frozen` shows the newest frame in place of the whole history."""
+    def reset(self, instructions: Sequence[str | None], *, frozen: bool = False) -> None:
+        """Start R episodes.
+
+        Args:
+            instructions: what the policy reads in each row; None marks an idle row.
+            frozen: show the newest frame in place of the whole history.
+
+        Raises:
+            ValueError: an instruction has no words.
+        """
         self._frozen = frozen
-        self.read = list(instructions)
         self.chunk = None
         for row, text in enumerate(instructions):
             self._pixels[row].clear()
             self._agent_pos[row].clear()
             if text is not None:
-                ids, mask = self._tokenizer.encode([text])
+                ids, mask = self.tokenizer.encode([text])
                 self._tokens[row], self._mask[row] = ids[0], mask[0]
-        self._plans.clear()
+        self._chunks.clear()
         self._step = 0
 
-    def act(self, observations: list[dict[str, Any] | None]) -> np.ndarray:
-        """Actions `(R, A)` in [-1, 1] for this control step; None observations are idle rows."""
+    def act(self, observations: Sequence[dict[str, Any] | None]) -> np.ndarray:
+        """Actions `(R, A)` in [-1, 1] for this control step, in the order of `action_names`.
+
+        Args:
+            observations: of each row, with `pixels` (camera → (H, W, 3) uint8) and `agent_pos` (P,) float32; None for
+                idle rows.
+        """
         for row, seen in enumerate(observations):
             if seen is not None:
                 self._pixels[row].append(np.stack([seen["pixels"][name] for name in self._cameras]))
@@ -73,16 +95,8 @@ class PolicyRunner:
             self._decide()
         self._step += 1
         if self.config.ensemble is None:
-            return self._plans[-1][:, (self._step - 1) % self.config.execute]
-        # Plan made k steps ago predicts this step in its row k; the newest plan has age zero.
-        ages = range(len(self._plans))
-        weights = np.exp(-self.config.ensemble * np.array(list(ages)))
-        votes = np.stack([self._plans[-1 - age][:, age] for age in ages])
-        return np.tensordot(weights / weights.sum(), votes, axes=1)
-
-    def new_tube(self) -> Tube:
-        """An empty tube for what this policy is going to see."""
-        return Tube(span=(self._frames - 1) * self._stride, stride=self._stride)
+            return self._chunks[-1][:, (self._step - 1) % self.config.execute]
+        return ensemble(self._chunks, self.config.ensemble)
 
     def _decide(self) -> None:
         back = [(self._frames - 1 - i) * self._stride for i in range(self._frames)]
@@ -95,9 +109,29 @@ class PolicyRunner:
             tokens=torch.from_numpy(self._tokens),
             token_mask=torch.from_numpy(self._mask),
         )
-        self.chunk = self.policy.act(observation.to(self._device))
-        self._plans.append(self.chunk.action.cpu().numpy())
+        training = self.policy.training  # of a policy that is being trained and acts in between
+        self.policy.eval()
+        try:
+            self.chunk = self.policy.act(observation.to(self._device))
+        finally:
+            self.policy.train(training)
+        self._chunks.append(self.chunk.action.float().cpu().numpy())
         self.decisions += 1
+
+
+def ensemble(chunks: Sequence[np.ndarray], m: float) -> np.ndarray:
+    """Temporal ensembling: the mean of all predictions for this step, `(R, A)`, with weights exp(-m · i), i = 0 being
+    the oldest prediction (Zhao et al. 2023, section 4).
+
+    Args:
+        chunks: `(R, S, A)` each, of successive control steps, the newest last; the one made k steps ago predicts this
+            step in its row k.
+        m: above 0 the oldest counts most, below 0 the newest does, at 0 all count alike.
+    """
+    predictions = np.stack([chunks[-1 - age][:, age] for age in reversed(range(len(chunks)))])  # oldest first
+    weights = np.exp(-m * np.arange(len(predictions)))
+    mean: np.ndarray = np.tensordot(weights / weights.sum(), predictions, axes=1)
+    return mean
 
 
 def _history(kept: deque[np.ndarray], back: list[int], empty: np.ndarray) -> np.ndarray:
@@ -105,3 +139,45 @@ def _history(kept: deque[np.ndarray], back: list[int], empty: np.ndarray) -> np.
     if not kept:
         return np.stack([empty] * len(back))
     return np.stack([kept[max(len(kept) - 1 - steps, 0)] for steps in back])
+
+
+class Scale(Protocol):
+    """Between a task's actions and [-1, 1]."""
+
+    def to_task(self, unit: np.ndarray) -> np.ndarray:
+        """From [-1, 1], (A,)."""
+
+
+class Robot(Protocol):
+    """What a policy needs of a world in which it acts; `envs.rollout.World` has it."""
+
+    observation: dict[str, Any]
+    instruction: str
+    action_names: tuple[str, ...]
+
+    @property
+    def scale(self) -> Scale: ...
+
+
+class PolicyActor:
+    """A policy as an actor of `envs.rollout`.
+
+    Args:
+        runner: with as many rows as there are worlds.
+        frozen: show the newest frame in place of the whole history.
+    """
+
+    def __init__(self, runner: PolicyRunner, *, frozen: bool = False) -> None:
+        self.runner, self._frozen = runner, frozen
+
+    def reset(self, worlds: Sequence[Robot | None]) -> None:
+        self.runner.reset([None if world is None else world.instruction for world in worlds], frozen=self._frozen)
+        names = self.runner.action_names
+        self._order = [[] if w is None else [names.index(name) for name in w.action_names] for w in worlds]
+
+    def act(self, worlds: Sequence[Robot | None]) -> list[np.ndarray | None]:
+        actions = self.runner.act([None if world is None else world.observation for world in worlds])
+        return [
+            None if world is None else world.scale.to_task(actions[row, self._order[row]])
+            for row, world in enumerate(worlds)
+        ]

@@ -21,7 +21,7 @@ from envs.gl import choose_gl_backend
 from envs.rendering import Renderer
 from envs.segments import MIN_VISIBLE_PIXELS
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
-from envs.tabletop.instructions import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, Phrasing, Referent
+from envs.tabletop.instructions import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, PHRASINGS, Phrasing, Referent
 from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations, TableObject
 from envs.tabletop.props import light_lamp, show_props
 from envs.tabletop.randomisation import SceneLook
@@ -29,6 +29,7 @@ from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, scene_r
 from envs.text import InstructionSpace
 
 DEFAULT_SIZE = 64
+NEAR = 0.10  # metres from the target; a failure that never got there is called so
 RENDER_SIZE = 256
 Labels = Literal["boxes", "none"]
 
@@ -129,6 +130,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._look = SceneLook(self._model)
         self._renderer: Renderer | None = None
         self._render_renderer: Renderer | None = None
+        self._large: Renderer | None = None
         self._layout: Layout | None = None
         self._over = True  # nothing to step: before the first reset, and after an episode's end
         self.instruction = ""
@@ -188,11 +190,14 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._look.apply(self.np_random if self.randomise else None)
         show_objects(self._model, layout.objects)
         show_props(self._model, screen=layout.screen, lamp=layout.lamp is not None)
-        for renderer in (self._renderer, self._render_renderer):
+        for renderer in (self._renderer, self._render_renderer, self._large):
             if renderer is not None:
                 renderer.forget_episode()
-        self._names = tuple(o.name for o in layout.objects)
-        self._kinds = tuple(None if words is None else words.event for words in layout.referents)
+        hidden = SLOTS - len(layout.objects)
+        self._names = (*(o.name for o in layout.objects), *[""] * hidden)
+        kinds = [None if words is None else words.event for words in layout.referents]
+        self._kinds = (*kinds, *[None] * hidden)
+        self._present = np.arange(SLOTS) < len(layout.objects)
         self._heights = np.array([o.half_height for o in layout.objects])
         self._positions = np.tile(
             [(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1)
@@ -247,10 +252,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._render_renderer.draw(self._data, "front")
 
     def close(self) -> None:
-        for renderer in (self._renderer, self._render_renderer):
+        for renderer in (self._renderer, self._render_renderer, self._large):
             if renderer is not None:
                 renderer.close()
-        self._renderer = self._render_renderer = None
+        self._renderer = self._render_renderer = self._large = None
 
     # Copies, pickled ones too, are independent: the same episode at the same moment, with a simulation of their own.
 
@@ -308,6 +313,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._step
 
     @property
+    def reset_options(self) -> dict[str, tuple[str, ...]]:
+        """What `reset(options=…)` can be asked for, and the values of each."""
+        return {"phrasing": PHRASINGS, "combinations": COMBINATIONS}
+
+    @property
     def events(self) -> np.ndarray:
         """First and one-past-last control step in which the event of each object's words holds, (n, 2) int64."""
         events = self.layout.events
@@ -317,6 +327,45 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     def gl_renderer(self) -> str:
         """Name of the OpenGL renderer that draws the pictures."""
         return self._pictures().gl_name()
+
+    def tracking_errors(self) -> np.ndarray:
+        """Horizontal distance between gripper and target after each step, (steps,) metres."""
+        errors: np.ndarray = self.judgement.errors[1 : self.step_count + 1, self.layout.target]
+        return errors
+
+    def judged_errors(self) -> np.ndarray:
+        """The same distance in the steps in which the gripper ought to be at the target, (k,) metres."""
+        target = self.layout.target
+        errors: np.ndarray = self.judgement.errors[self.judged_steps(target), target]
+        return errors
+
+    def diagnosis(self) -> str:
+        """Why the episode failed, in a few words."""
+        if any(self.judge(i) for i in range(len(self.layout.objects))):
+            return "wrong target"
+        if fault := self.fault(self.layout.target):
+            return fault
+        close = self.judged_errors() < NEAR
+        if not close.any():
+            return "never near the target"
+        return "too imprecise" if close.mean() > 0.8 else "lost the target"
+
+    def picture(self, camera: str, size: int) -> np.ndarray:
+        """What a camera sees now, (size, size, 3) uint8."""
+        if self._large is None or self._large.size != size:
+            if self._large is not None:
+                self._large.close()
+            self._large = Renderer(self._model, size)
+        return self._large.draw(self._data, camera)
+
+    def in_picture(self, camera: str, point: np.ndarray) -> tuple[float, float] | None:
+        """Where a point (3,) in metres lies in a camera's picture, (x, y) in [0, 1]; None behind the camera."""
+        view = self._data.cam(camera)
+        right, up, back = view.xmat.reshape(3, 3).T @ (point - view.xpos)
+        if back >= 0:
+            return None
+        half = -back * np.tan(np.deg2rad(self._model.cam(camera).fovy[0]) / 2)
+        return float(0.5 + right / half / 2), float(0.5 - up / half / 2)
 
     def privileged(self) -> dict[str, Any]:
         """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""
@@ -328,6 +377,15 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         others = [i for i, words in enumerate(self.layout.referents) if words is not None and i != self.layout.target]
         index = int(others[rng.integers(len(others))])
         return self.instruction_for(index, phrasing, rng), index
+
+    def instructions(self, rng: np.random.Generator) -> tuple[str | None, ...]:
+        """One text for each of SLOTS objects: the episode's own for the target, None where no words single one out."""
+        texts: list[str | None] = [None] * SLOTS
+        for index, words in enumerate(self.layout.referents):
+            if words is not None:
+                texts[index] = self.instruction_for(index, "train", rng)
+        texts[self.layout.target] = self.instruction
+        return tuple(texts)
 
     # Inside.
 
@@ -363,26 +421,31 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return {"pixels": pixels, "agent_pos": self._arm.agent_pos(), "instruction": self.instruction}
 
     def _info(self) -> dict[str, Any]:
-        layout = self.layout
-        shown = len(layout.objects)
+        """Per-object arrays have a row for each of SLOTS objects; rows that are not `present` are zeros."""
+        layout, present = self.layout, self._present
         tick = self._step * RAMP
-        success, events = self.success, self.events
+        success, events = self.success, np.zeros((SLOTS, 2), np.int64)
+        events[: len(layout.objects)] = self.events
+        velocities = (self._mocap(tick + RAMP) - self._mocap(tick))[:, :2] * CONTROL_HZ
+        half_heights = np.zeros(SLOTS)
+        half_heights[: len(layout.objects)] = self._heights
         return {
             "is_success": success,
             "stable": self._stable,
             "privileged": {
                 "objects": self._names,
-                "positions": self._data.mocap_pos[:shown].copy(),
-                "half_heights": self._heights.copy(),
-                "velocities": (self._mocap(tick + RAMP) - self._mocap(tick))[:shown, :2] * CONTROL_HZ,
+                "present": present.copy(),
+                "positions": self._data.mocap_pos * present[:, None],
+                "half_heights": half_heights,
+                "velocities": velocities * present[:, None],
                 "target": layout.target,
                 "kinds": self._kinds,
                 "events": events,
                 "active": (events[:, 0] <= self._step) & (self._step < events[:, 1]),
                 "hand": self._arm.position,
                 "error": float(self.judgement.errors[self._step, layout.target]),
-                "boxes": {name: boxes[:shown] for name, (boxes, _) in self._boxes.items()},
-                "visible": {name: n[:shown] >= MIN_VISIBLE_PIXELS for name, (_, n) in self._boxes.items()},
+                "boxes": {name: boxes for name, (boxes, _) in self._boxes.items()},
+                "visible": {name: n >= MIN_VISIBLE_PIXELS for name, (_, n) in self._boxes.items()},
                 "success": success,
             },
         }

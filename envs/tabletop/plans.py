@@ -1,8 +1,12 @@
-"""Scripted experts, by task. An expert maps a situation to a clean action towards every object in it."""
+"""What an expert does towards every thing in the scene: now, and planned ahead.
+
+Objects of this scene move as they will, whatever the hand does. So an expert can say for each of them what it would
+have done if that one had been meant, and one demonstration teaches what each of the scene's instructions asks for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,29 +14,57 @@ import numpy as np
 from envs.tabletop.arm import ACTION_NAMES, MAX_SPEED, WORKSPACE
 from envs.tabletop.scene import CONTROL_HZ
 from envs.tabletop.situation import Situation
-from envs.tabletop.tasks.reach import expert as reach
-from envs.tabletop.tasks.track import expert as track
-from envs.tabletop.tasks.track_event import expert as track_event
 
-Expert = Callable[[Situation], np.ndarray]
-
-EXPERTS: dict[str, Expert] = {
-    "reach": reach,
-    "track": track,
-    "track_motion": track,
-    "track_occlusion": track,
-    "track_event": track_event,
-}
+Law = Callable[[Situation], np.ndarray]  # the action towards each object, (..., O, A) in [-1, 1]
 
 
-def expert_action(task: str, privileged: dict[str, Any]) -> np.ndarray:
-    """What the task's expert does now, (A,) in [-1, 1], given `info["privileged"]`."""
-    action: np.ndarray = EXPERTS[task](Situation.of(privileged))[privileged["target"]]
-    return action
+class PlanningExpert:
+    """The expert of a task with a law that answers for all objects at once: an expert as in `envs.task.TaskSpec`.
+
+    Args:
+        law: the clean action towards every object.
+        action_names: those that it gives, in its order.
+    """
+
+    def __init__(self, law: Law, action_names: tuple[str, ...]) -> None:
+        self.law, self.action_names = law, action_names
+
+    def __call__(self, env: Any, info: dict[str, Any]) -> np.ndarray:
+        """The clean action towards the target, (A,) in [-1, 1]."""
+        action: np.ndarray = self.towards(env, info)[info["privileged"]["target"]]
+        return action
+
+    def towards(self, env: Any, info: dict[str, Any]) -> np.ndarray:
+        """The clean action towards every object, (O, A) in [-1, 1]."""
+        return self.law(Situation.of(info["privileged"]))
+
+    def plan(self, env: Any, infos: Sequence[dict[str, Any]], steps: int) -> np.ndarray:
+        """From each of K successive moments on, the next S actions towards every object, `(K, O, S, A)`; see `plan`.
+
+        Zeros where there is no object.
+
+        Args:
+            infos: what the environment said at these moments.
+            steps: S.
+        """
+        known = [info["privileged"] for info in infos]
+        planned = plan(
+            self.law,
+            self.action_names,
+            positions=np.array([moment["positions"] for moment in known]),
+            velocities=np.array([moment["velocities"] for moment in known]),
+            half_heights=known[-1]["half_heights"],
+            hands=np.array([moment["hand"] for moment in known]),
+            steps=steps,
+            active=np.array([moment["active"] for moment in known]),
+            kinds=known[-1]["kinds"],
+        )
+        planned[:, ~known[-1]["present"]] = 0
+        return planned
 
 
 def plan(
-    expert: Expert,
+    law: Law,
     action_names: tuple[str, ...],
     *,
     positions: np.ndarray,
@@ -70,7 +102,7 @@ def plan(
             active=True if active is None else active,
             kinds=kinds,
         )
-        actions[:, :, step] = expert(now)
+        actions[:, :, step] = law(now)
         moved = np.zeros((moments, objects, len(ACTION_NAMES)))
         moved[..., axes] = actions[:, :, step] * MAX_SPEED[axes] / CONTROL_HZ
         hand = np.clip(hand + moved[..., :3], *WORKSPACE)

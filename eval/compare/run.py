@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.options import parse, run_config, run_parser
+from configs.options import parse, plain_parser, run_config, run_parser
+from envs.task import use_task_modules
+from training.commands import check_demonstrable, collect_all
 from training.progress import Progress
-from vla_policy.cli import COMMANDS
 
 if TYPE_CHECKING:
     from configs.grid import Grid, Row
@@ -53,9 +54,7 @@ class _Shared:
 
 
 def compare(arguments: list[str]) -> int:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="vla compare", description=COMMANDS["compare"], exit_on_error=False)
+    parser = plain_parser("compare")
     parser.add_argument("grid", type=str, help="YAML file with the rows and their budget; see configs/grids/")
     parser.add_argument("--out", type=str, default="runs/compare", help="folder for rows, table and report")
     parser.add_argument("--data", type=str, help="folder of `vla collect`; collected below --out if left out")
@@ -63,9 +62,9 @@ def compare(arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, help="test episodes a condition; the run's own if left out")
     parser.add_argument("--controls", type=str, help="all, none or names with commas; the run's own if left out")
     parsed = parse(parser, arguments)
+    use_task_modules(filter(None, [parsed.task_module]))
     from configs.grid import read_grid
     from envs.cores import usable_cores
-    from eval.commands import collect_all
     from eval.compare.page import write_comparison
     from eval.compare.rows import comparison_table, save_row, summarise
     from eval.controls import choose_controls
@@ -87,6 +86,8 @@ def compare(arguments: list[str]) -> int:
     evaluation = [
         f"--{name}={getattr(parsed, name)}" for name in ("episodes", "controls") if getattr(parsed, name) is not None
     ]
+    for each in configs.values():
+        check_demonstrable(each)
     datasets = collect_all(config, data)
     shared = _Shared(
         grid=grid,
@@ -125,7 +126,7 @@ def configured(run: str, changes: dict[str, Any]) -> RunConfig:
     Raises:
         ValueError: the changes do not fit.
     """
-    return run_config(parse(run_parser("train", "", run), _options(run, changes)))
+    return run_config(parse(run_parser("train", run), _options(run, changes)))
 
 
 def _options(run: str, changes: dict[str, Any]) -> list[str]:
@@ -219,7 +220,7 @@ def _steps(shared: _Shared, row: Row, common: list[str], folder: Path, running: 
     if row.samples is not None:
         return max(1, row.samples // shared.configs[row.name].train.batch)
     assert shared.grid.seconds is not None
-    from training.bc import read_log
+    from training.log import read_log
 
     kept = folder / f"steps_of_{shared.grid.seconds:g}_seconds.json"
     if not kept.is_file():

@@ -116,7 +116,9 @@ def _task_view(name: str, task: TaskResult, settings: Mapping[str, Any]) -> dict
     reasons = Counter[str]()
     for counts in failures.values():
         reasons.update(counts)
-    control_hz = settings.get("control_hz")
+    control_hz = settings.get("control_hz")  # one number in results of an earlier version
+    if isinstance(control_hz, Mapping):
+        control_hz = control_hz.get(name)
     bars = success_bars(conditions, titles)
     errors = error_over_time(
         conditions,

@@ -63,12 +63,13 @@ def test_pictures_and_boxes_against_an_independent_renderer(task: str, size: int
                 secret, shown = info["privileged"], len(env.layout.objects)
                 np.testing.assert_array_equal(observation["pixels"][camera], picture)
                 # Where an object meets the table, which the labels leave out, one line of pixels may belong to either.
-                off = np.abs(secret["boxes"][camera] - boxes[:shown]).max(axis=1) * size
+                off = np.abs((secret["boxes"][camera] - boxes)[:shown]).max(axis=1) * size
                 assert off.max() <= 1 + 1e-3
                 compared += shown
                 exact += int(np.sum(off < 1e-3))
-                np.testing.assert_array_equal(secret["visible"][camera], counts[:shown] >= MIN_VISIBLE_PIXELS)
+                np.testing.assert_array_equal(secret["visible"][camera], counts >= MIN_VISIBLE_PIXELS)
                 assert not counts[shown:].any()
+                assert not secret["boxes"][camera][shown:].any()
             for _ in range(8):
                 observation, *_, info = env.step(rng.uniform(-1, 1, len(env.action_names)))
     assert exact >= 0.9 * compared

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import (
 
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.instructions import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION
-from envs.task import TASK_IDS
+from envs.task import find_task
 from envs.wrappers import FlatObservation
 
 MakeEnv = Callable[..., TabletopEnv]
@@ -32,7 +32,7 @@ MakeEnv = Callable[..., TabletopEnv]
 
 @pytest.fixture
 def flat(task: str) -> Iterator[FlatObservation]:
-    env = FlatObservation(gymnasium.make(TASK_IDS[task][0], cameras=("front", "wrist")))
+    env = FlatObservation(gymnasium.make(find_task(task).env_id, cameras=("front", "wrist")))
     yield env
     env.close()
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from configs.policy import PolicyConfig
 from configs.training import TrainConfig
-from training.bc import read_log
 from training.data.episodes import Dataset
+from training.log import read_log
 from vla_policy.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from configs.policy import PolicyConfig
 from configs.training import AugmentConfig, TrainConfig
-from training.bc import read_log, train
 from training.data.episodes import Dataset
 from training.error import TrainingError
+from training.log import read_log, train
 from training.run_folder import check_same, describe, is_finished
 
 WriteSmall = Callable[..., Dataset]

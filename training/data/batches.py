@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from configs.interface import check_same_robot
 from training.data.episodes import Dataset
 from vla_policy.contract import Batch, Observation, Shapes
 from vla_policy.tokenizer import TextTokenizer
@@ -37,27 +38,32 @@ class _Part:
         tokenizer: TextTokenizer,
         holdout: float,
     ) -> None:
-        names = list(data.header["cameras"])
+        names = data.interface.cameras
         missing = [name for name in config.cameras if name not in names]
         if missing:
             raise ValueError(f"{data.path}: camera {missing[0]!r} was not recorded, only {', '.join(names)}")
         planned = data.arrays["action"].shape[2]
-        if config.chunk > planned:
+        self.ahead = np.arange(config.chunk)
+        self.planned = planned > 1
+        if self.planned and config.chunk > planned:
             raise ValueError(
                 f"{data.path}: labels look {planned} steps ahead; policy.head.chunk {config.chunk} exceeds it"
             )
         offsets = data.arrays["offsets"]
         lengths = np.diff(offsets)
         self.pixels = data.arrays["pixels"]
-        self.cameras = None if list(config.cameras) == names else [names.index(name) for name in config.cameras]
+        self.cameras = None if config.cameras == names else [names.index(name) for name in config.cameras]
         self.first_camera = names.index(config.cameras[0])
         self.agent_pos = np.array(data.arrays["agent_pos"])
-        recorded = list(data.header["action_names"])
         label = data.arrays["action"][:, :, : config.chunk]
-        self.action = np.zeros((*label.shape[:3], len(action_names)), dtype=np.float32)
-        self.action[..., [action_names.index(name) for name in recorded]] = label
-        self.boxes = np.array(data.arrays["boxes"][:, self.first_camera])
-        self.visible = np.array(data.arrays["visible"][:, self.first_camera])
+        self.labels = np.zeros((*label.shape[:3], len(action_names)), dtype=np.float32)
+        self.labels[..., [action_names.index(name) for name in data.interface.action_names]] = label
+        things = label.shape[1]
+        self.boxes = np.zeros((data.steps, things, 4), np.float32)
+        self.visible = np.zeros((data.steps, things), np.bool_)
+        if data.labelled:
+            self.boxes[:] = data.arrays["boxes"][:, self.first_camera]
+            self.visible[:] = data.arrays["visible"][:, self.first_camera]
         self.episode = np.repeat(np.arange(data.episodes), lengths)
         self.start, self.end = offsets[:-1][self.episode], offsets[1:][self.episode]
         self.events, self.targets = np.array(data.arrays["events"]), np.array(data.arrays["targets"])
@@ -72,7 +78,14 @@ class _Part:
         self.trained = int(offsets[kept])
 
     def __len__(self) -> int:
-        return len(self.action)
+        return len(self.labels)
+
+    def action(self, steps: np.ndarray, things: np.ndarray) -> np.ndarray:
+        """The labels of the steps' chunks, (n, S, A): planned, or put together from those of successive steps."""
+        if self.planned:
+            return self.labels[steps, things]
+        rows = np.minimum(steps[:, None] + self.ahead, self.end[steps, None] - 1)
+        return self.labels[rows, things[:, None], 0]
 
 
 class Sampler:
@@ -99,11 +112,15 @@ class Sampler:
         if not datasets:
             raise ValueError("no dataset given; collect one with `vla collect`")
         self.config, self.relabel = config, relabel
+        for data in datasets:
+            height, width = data.arrays["pixels"].shape[2:4]
+            size = datasets[0].arrays["pixels"].shape[2]
+            if height != width or height != size:
+                got = f"{data.path}: pictures of {height} x {width} pixels"
+                raise ValueError(f"{got}; all must be square and as large as those of {datasets[0].path}, {size}")
+            check_same_robot(datasets[0].interface, data.interface, (str(datasets[0].path), str(data.path)))
         self.parts = [_Part(d, config, action_names, tokenizer, holdout) for d in datasets]
-        shapes = {(p.pixels.shape[2], p.agent_pos.shape[1]) for p in self.parts}
-        if len(shapes) > 1:
-            raise ValueError(f"datasets differ in picture size or proprioception: {sorted(shapes)}")
-        self.size, self.proprioception = shapes.pop()
+        self.size, self.proprioception = self.parts[0].pixels.shape[2], self.parts[0].agent_pos.shape[1]
         # Attention costs what the padding costs: keep as many words as the longest instruction has.
         longest = max(part.longest for part in self.parts)
         for part in self.parts:
@@ -138,26 +155,26 @@ class Sampler:
         counts = np.bincount(rng.integers(len(self.parts), size=size), minlength=len(self.parts))
         ranges = [(p.trained, len(p)) if held_out else (0, p.trained) for p in self.parts]
         steps = [rng.integers(low, high, size=int(n)) for (low, high), n in zip(ranges, counts, strict=True)]
-        objects = [self._draw_objects(rng, p, s) for p, s in zip(self.parts, steps, strict=True)]
-        return self.gather(steps, objects)
+        things = [self._draw_things(rng, p, s) for p, s in zip(self.parts, steps, strict=True)]
+        return self.gather(steps, things)
 
-    def _draw_objects(self, rng: np.random.Generator, part: _Part, steps: np.ndarray) -> np.ndarray:
-        """The object that each sample's instruction names."""
+    def _draw_things(self, rng: np.random.Generator, part: _Part, steps: np.ndarray) -> np.ndarray:
+        """The thing that each sample's instruction names."""
         episode = part.episode[steps]
         chances = rng.random((len(steps), part.named.shape[1]))
         any_named = np.where(part.named[episode], chances, -1.0).argmax(axis=1)
-        objects: np.ndarray = np.where(rng.random(len(steps)) < self.relabel, any_named, part.targets[episode])
-        return objects
+        things: np.ndarray = np.where(rng.random(len(steps)) < self.relabel, any_named, part.targets[episode])
+        return things
 
-    def gather(self, steps: list[np.ndarray], objects: list[np.ndarray] | None = None) -> Batch:
+    def gather(self, steps: list[np.ndarray], things: list[np.ndarray] | None = None) -> Batch:
         """The batch of these steps, one array of step indices a dataset.
 
         Args:
-            objects: which object each sample's instruction names, in the same form; the demonstrated one if left out.
+            things: which thing each sample's instruction names, in the same form; the demonstrated one if left out.
         """
-        objects = objects or [p.targets[p.episode[s]] for p, s in zip(self.parts, steps, strict=True)]
+        things = things or [p.targets[p.episode[s]] for p, s in zip(self.parts, steps, strict=True)]
         pieces = [
-            self._gather_part(*chosen) for chosen in zip(self.parts, steps, objects, strict=True) if len(chosen[1])
+            self._gather_part(*chosen) for chosen in zip(self.parts, steps, things, strict=True) if len(chosen[1])
         ]
         joined = {k: torch.from_numpy(np.concatenate([piece[k] for piece in pieces])) for k in pieces[0]}
         observation = Observation(
@@ -168,21 +185,21 @@ class Sampler:
         )
         return Batch(observation=observation, **joined)
 
-    def _gather_part(self, part: _Part, steps: np.ndarray, objects: np.ndarray) -> dict[str, np.ndarray]:
+    def _gather_part(self, part: _Part, steps: np.ndarray, things: np.ndarray) -> dict[str, np.ndarray]:
         # Before an episode's start its first frame is repeated, as the rollout's controller does.
         rows = np.maximum(steps[:, None] + self._back, part.start[steps, None])
         episode = part.episode[steps]
         clock = rows - part.start[steps, None]
-        event = part.events[episode, objects]
+        event = part.events[episode, things]
         pixels = part.pixels[rows]
         return {
             "frames": pixels if part.cameras is None else pixels[:, :, part.cameras],
             "agent_pos": part.agent_pos[rows],
-            "tokens": part.tokens[episode, objects],
-            "token_mask": part.token_mask[episode, objects],
-            "action": part.action[steps, objects],
+            "tokens": part.tokens[episode, things],
+            "token_mask": part.token_mask[episode, things],
+            "action": part.action(steps, things),
             "action_mask": steps[:, None] + self._ahead < part.end[steps, None],
-            "boxes": part.boxes[rows, objects[:, None]],
-            "visible": part.visible[rows, objects[:, None]],
+            "boxes": part.boxes[rows, things[:, None]],
+            "visible": part.visible[rows, things[:, None]],
             "event": (clock >= event[:, :1]) & (clock < event[:, 1:]),
         }

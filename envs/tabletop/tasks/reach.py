@@ -9,9 +9,10 @@ import numpy as np
 
 from envs.tabletop.arm import MAX_SPEED
 from envs.tabletop.env import Layout, TabletopEnv, random_start
-from envs.tabletop.instructions import Phrasing, Referent, Templates, name_object
+from envs.tabletop.instructions import Phrasing, Referent, Templates, name_object, read_object
 from envs.tabletop.motion import REGION, Curve, PathSampler, place_apart, still
 from envs.tabletop.objects import Combinations, crossed_objects
+from envs.tabletop.plans import PlanningExpert
 from envs.tabletop.situation import Situation
 
 HORIZON = 100  # control steps: 5 s
@@ -108,7 +109,7 @@ SAFE_HEIGHT = 0.07  # above the hover point while still to the side, metres
 FUNNEL = (0.03, 0.09)  # horizontal distance at which the descent is complete, and at which it starts, metres
 
 
-def expert(now: Situation) -> np.ndarray:
+def law(now: Situation) -> np.ndarray:
     """The action (dx, dy, dz) in [-1, 1] towards each object, (..., O, 3): over it first, then down, in one smooth law.
 
     Phases: APPROACH (far to the side: stay high), DESCEND (above the target: go down to the hover point).
@@ -123,3 +124,15 @@ def expert(now: Situation) -> np.ndarray:
 def limited(action: np.ndarray) -> np.ndarray:
     """Scale actions (..., A) so that no component exceeds 1, keeping their directions."""
     return (action / np.maximum(1.0, np.abs(action).max(axis=-1, keepdims=True))).astype(np.float32)
+
+
+EXPERT = PlanningExpert(law, ReachEnv.action_names)
+
+
+def read(text: str) -> dict[str, Referent]:
+    """Reset options that put what a free text names into the scene.
+
+    Raises:
+        ValueError: it names nothing that this task knows.
+    """
+    return {"referent": read_object(text)}

@@ -8,9 +8,10 @@ import numpy as np
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
 from envs.tabletop.env import Judgement, Layout, TabletopEnv, random_start
-from envs.tabletop.instructions import Phrasing, Referent, Templates, name_object
+from envs.tabletop.instructions import Phrasing, Referent, Templates, name_object, read_object
 from envs.tabletop.motion import PATH_KINDS, PathSampler, place_apart, sample_path
 from envs.tabletop.objects import Combinations, crossed_objects
+from envs.tabletop.plans import PlanningExpert
 from envs.tabletop.scene import CONTROL_HZ
 from envs.tabletop.situation import Situation
 from envs.tabletop.tasks.reach import limited
@@ -103,7 +104,19 @@ def _sampler(rng: np.random.Generator, times: np.ndarray) -> PathSampler:
 GAIN = 4.0  # 1/s
 
 
-def expert(now: Situation) -> np.ndarray:
+def law(now: Situation) -> np.ndarray:
     """The action (dx, dy) in [-1, 1] towards each object, (..., O, 2): move with it and close the gap to it."""
     ahead = now.positions[..., :2] + now.velocities / CONTROL_HZ
     return limited((now.velocities + GAIN * (ahead - now.hand[..., :2])) / MAX_SPEED[:2])
+
+
+EXPERT = PlanningExpert(law, TrackEnv.action_names)
+
+
+def read(text: str) -> dict[str, Referent]:
+    """Reset options that put what a free text names into the scene.
+
+    Raises:
+        ValueError: it names nothing that this task knows.
+    """
+    return {"referent": read_object(text)}

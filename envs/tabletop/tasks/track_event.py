@@ -9,15 +9,16 @@ import numpy as np
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
 from envs.tabletop.env import Layout, TabletopEnv
-from envs.tabletop.events import EVENTS
+from envs.tabletop.events import EVENTS, read_event
 from envs.tabletop.instructions import Phrasing, Referent, name_object
 from envs.tabletop.motion import REGION, Curve, PathSampler, go_between, place_apart, sample_path, still
 from envs.tabletop.objects import Combinations, crossed_objects
+from envs.tabletop.plans import PlanningExpert
 from envs.tabletop.scene import CONTROL_HZ, LAMP_PLACE, LAMP_RADIUS
 from envs.tabletop.situation import Situation
 from envs.tabletop.tasks.reach import HOLD, HOVER, limited
 from envs.tabletop.tasks.reach import TOLERANCE as TOUCH_TOLERANCE
-from envs.tabletop.tasks.reach import expert as touch
+from envs.tabletop.tasks.reach import law as touch
 from envs.tabletop.tasks.track import GAIN, HOVER_HEIGHT
 
 HORIZON = 120  # control steps: 6 s
@@ -178,7 +179,7 @@ def _sampler(moving: tuple[int, int], footprint: float) -> PathSampler:
     return sample
 
 
-def expert(now: Situation) -> np.ndarray:
+def law(now: Situation) -> np.ndarray:
     """The action (dx, dy, dz) in [-1, 1] that each object's instruction asks for, (..., O, 3).
 
     Phases: WAIT and RETURN (no event: go home and stay), FOLLOW (hover over the object and move with it), TOUCH (down
@@ -194,3 +195,15 @@ def expert(now: Situation) -> np.ndarray:
     there = np.where(touched[:, None], touch(now), follow)
     action: np.ndarray = np.where(np.expand_dims(now.active, -1), there, home)
     return action
+
+
+EXPERT = PlanningExpert(law, TrackEventEnv.action_names)
+
+
+def read(text: str) -> dict[str, Referent]:
+    """Reset options that put what a free text names into the scene.
+
+    Raises:
+        ValueError: it names nothing that this task knows.
+    """
+    return {"referent": read_event(text)}

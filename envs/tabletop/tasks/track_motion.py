@@ -133,6 +133,15 @@ def read_motion(text: str) -> Referent:
     raise ValueError(f"instruction {text!r} names no known motion{hint}; say one of: {choices}")
 
 
+def read(text: str) -> dict[str, Referent]:
+    """Reset options that put what a free text names into the scene.
+
+    Raises:
+        ValueError: it names no motion that this task knows.
+    """
+    return {"referent": read_motion(text)}
+
+
 def _sampler(motion: str, shared: str, times: np.ndarray) -> PathSampler:
     """A sampler of curves around the origin that are moved along in this way.
 

@@ -16,9 +16,8 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from envs.rendering import Renderer
 from envs.tabletop.env import TabletopEnv
-from envs.tabletop.plans import expert_action
 from envs.tabletop.scene import load_scene
-from envs.task import TASK_IDS
+from envs.task import find_task
 from envs.wrappers import FlatObservation
 
 MakeEnv = Callable[..., TabletopEnv]
@@ -87,14 +86,14 @@ def test_a_copy_before_the_first_episode(task: str, copied: Copy, make_env: Make
 @pytest.mark.parametrize("steps", [0, MIDDLE])
 def test_the_expert_succeeds_in_a_copy(task: str, steps: int, make_env: MakeEnv) -> None:
     env = make_env(task, cameras=("front",), labels="none", size=16)
-    succeeded = 0
+    succeeded, expert = 0, find_task(task).make_expert()
     for seed in range(3):
         _, info = env.reset(seed=seed)
         for _ in range(steps):
-            *_, info = env.step(expert_action(task, info["privileged"]))
+            *_, info = env.step(expert(env, info))
         twin, over = copy.deepcopy(env), False
         while not over:
-            *_, terminated, truncated, info = twin.step(expert_action(task, info["privileged"]))
+            *_, terminated, truncated, info = twin.step(expert(twin, info))
             over = terminated or truncated
         succeeded += info["is_success"]
         twin.close()
@@ -110,7 +109,7 @@ def test_a_simulation_that_broke_down_is_as_broken_in_the_copy(make_env: MakeEnv
 
 @pytest.mark.parametrize("wrap", [lambda env: env, FlatObservation, gymnasium.wrappers.RecordEpisodeStatistics])
 def test_copies_of_wrapped_environments(wrap: Any, copied: Copy, differences: Differences) -> None:
-    env = wrap(gymnasium.make(TASK_IDS["reach"][0], cameras=("front",)))
+    env = wrap(gymnasium.make(find_task("reach").env_id, cameras=("front",)))
     env.reset(seed=2)
     env.step(np.ones(3, np.float32))
     twin = copied(env)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.collect import CollectConfig
 from envs.tabletop.env import TabletopEnv
-from training.collect import run_expert
+from envs.task import find_task
+from training.collect import Demonstrator
 
 MakeEnv = Callable[..., TabletopEnv]
 
@@ -81,4 +83,5 @@ def test_an_unstable_demonstration_is_none(make_env: MakeEnv, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     env = make_env("track", cameras=("front",))
     unstable_after(env, 20, warn)
-    assert run_expert(env, 0, 0.0) is None
+    demonstrator = Demonstrator(env, find_task("track"), CollectConfig(noise=0.0))
+    assert demonstrator.demonstrate(0) is None

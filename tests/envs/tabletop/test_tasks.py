@@ -18,10 +18,9 @@ from envs.tabletop.env import TabletopEnv
 from envs.tabletop.events import EVENTS, read_event
 from envs.tabletop.instructions import Referent, read_object
 from envs.tabletop.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPES, SIZES, SLOTS, TableObject
-from envs.tabletop.plans import expert_action
 from envs.tabletop.scene import PARKED, load_scene, scene_renderer, show_objects
 from envs.tabletop.tasks.track_motion import GROUPS, read_motion
-from envs.task import TASK_IDS, make_task
+from envs.task import find_task
 
 MakeEnv = Callable[..., TabletopEnv]
 Differences = Callable[[Any, Any], list[str]]
@@ -43,7 +42,7 @@ def referent_of(env: TabletopEnv, text: str) -> Referent:
 
 
 def test_check_env_is_clean(task: str) -> None:
-    env = gymnasium.make(TASK_IDS[task][0])
+    env = gymnasium.make(find_task(task).env_id)
     check_env(env.unwrapped)
     env.close()
 
@@ -102,9 +101,9 @@ def test_the_smallest_and_the_largest_picture_are_of_the_same_scene(size: int, m
         ({"render_mode": "human"}, "'rgb_array'"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str, make_env: MakeEnv) -> None:
     with pytest.raises(ValueError, match=message):
-        make_task("track", **settings)
+        make_env("track", **settings)
 
 
 # Seeds.
@@ -338,9 +337,9 @@ def test_an_episode_that_is_over_cannot_go_on(task: str, make_env: MakeEnv) -> N
     """Whether it was the task that ended it or the horizon: no reward is to be had after it."""
     env = make_env(task, labels="none", size=16)
     _, info = env.reset(seed=0)
-    over = False
+    over, expert = False, find_task(task).make_expert()
     while not over:
-        *_, terminated, truncated, info = env.step(expert_action(task, info["privileged"]))
+        *_, terminated, truncated, info = env.step(expert(env, info))
         over = terminated or truncated
     assert terminated == (task == "reach")
     steps = env.step_count
@@ -354,12 +353,12 @@ def test_an_episode_that_is_over_cannot_go_on(task: str, make_env: MakeEnv) -> N
 
 
 def test_reach_fails_when_it_settles_on_another_object(make_env: MakeEnv) -> None:
-    env = make_env("reach", labels="none", size=16)
+    env, expert = make_env("reach", labels="none", size=16), find_task("reach").make_expert()
     for other in (1, 2, 3):
         _, info = env.reset(seed=other)
         over = False
         while not over:
-            *_, terminated, truncated, info = env.step(expert_action("reach", {**info["privileged"], "target": other}))
+            *_, terminated, truncated, info = env.step(expert.towards(env, info)[other])
             over = terminated or truncated
         assert terminated
         assert not info["is_success"]

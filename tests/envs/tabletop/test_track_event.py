@@ -10,16 +10,29 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from configs.collect import CollectConfig
 from envs.tabletop.arm import RAMP
 from envs.tabletop.env import Layout, TabletopEnv
 from envs.tabletop.events import EVENTS
 from envs.tabletop.instructions import Referent
 from envs.tabletop.objects import SLOTS
-from envs.tabletop.plans import EXPERTS, expert_action, plan
+from envs.tabletop.plans import plan
 from envs.tabletop.scene import LAMP_PLACE, LAMP_RADIUS
 from envs.tabletop.situation import Situation
-from envs.tabletop.tasks.track_event import ARRIVAL, HOME, HOME_GAP, HOME_TOLERANCE, HORIZON, NOTICE, RETURN, TOLERANCE
-from training.collect import run_expert
+from envs.tabletop.tasks.track_event import (
+    ARRIVAL,
+    EXPERT,
+    HOME,
+    HOME_GAP,
+    HOME_TOLERANCE,
+    HORIZON,
+    NOTICE,
+    RETURN,
+    TOLERANCE,
+    law,
+)
+from envs.task import find_task
+from training.collect import Demonstrator
 
 MakeEnv = Callable[..., TabletopEnv]
 Project = Callable[[TabletopEnv, np.ndarray], np.ndarray]
@@ -52,12 +65,13 @@ def run(env: TabletopEnv, seed: int, act: Act, **options: Any) -> bool:
 
 
 def expert(secret: dict[str, Any], step: int) -> np.ndarray:
-    return expert_action("track_event", secret)
+    action: np.ndarray = EXPERT(None, {"privileged": secret})
+    return action
 
 
 def always_active(secret: dict[str, Any], step: int) -> np.ndarray:
     now = replace(Situation.of(secret), active=True)
-    action: np.ndarray = EXPERTS["track_event"](now)[secret["target"]]
+    action: np.ndarray = law(now)[secret["target"]]
     return action
 
 
@@ -134,8 +148,10 @@ def test_elsewhere_the_event_is_the_whole_episode(make_env: MakeEnv) -> None:
         env = make_env(task, cameras=("front",), labels="none", size=16)
         _, info = env.reset(seed=0)
         secret = info["privileged"]
-        np.testing.assert_array_equal(secret["events"], [(0, env.horizon)] * len(env.layout.objects))
-        assert secret["active"].all()
+        shown = secret["present"]
+        assert np.count_nonzero(shown) == len(env.layout.objects)
+        assert (secret["events"][shown] == (0, env.horizon)).all()
+        np.testing.assert_array_equal(secret["active"], shown)
         assert set(secret["kinds"]) == {None}
 
 
@@ -244,19 +260,20 @@ def test_a_plan_knows_nothing_of_what_begins_or_ends_on_the_way() -> None:
     names = ("dx", "dy", "dz")
     begins = np.arange(moments)[:, None] >= 3
     for kind in EVENTS:
-        planned = plan(EXPERTS["track_event"], names, **settings, active=begins, kinds=(kind,))
+        planned = plan(law, names, **settings, active=begins, kinds=(kind,))
         assert not planned[:3].any()  # at home: stay, for the whole plan
         assert (planned[3:, 0, 0, 0] > 0.9).all()
         np.testing.assert_array_equal(
-            plan(EXPERTS["track_event"], names, **settings, active=~begins, kinds=(kind,))[0],
-            plan(EXPERTS["track_event"], names, **settings, kinds=(kind,))[0],
+            plan(law, names, **settings, active=~begins, kinds=(kind,))[0],
+            plan(law, names, **settings, kinds=(kind,))[0],
         )
 
 
 def test_demonstrations_hold_the_events_of_all_objects_and_labels_that_wait_for_them(make_env: MakeEnv) -> None:
     env = make_env("track_event", cameras=("front",), size=16)
+    demonstrator = Demonstrator(env, find_task("track_event"), CollectConfig(size=16, noise=0.0, detours=0.0))
     for seed in range(3):
-        episode = run_expert(env, seed, 0.0, 0.0)
+        episode = demonstrator.demonstrate(seed)
         assert episode is not None
         assert episode.success
         assert len(episode) == HORIZON

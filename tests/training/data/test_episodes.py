@@ -13,17 +13,8 @@ import numpy as np
 import pytest
 
 from configs.seeds import SEED_RANGE, SEED_STARTS, split_seed
-from training.data.episodes import (
-    ARRAYS,
-    HEADER,
-    SCHEMA_VERSION,
-    Dataset,
-    DatasetError,
-    Episode,
-    merge_datasets,
-    open_dataset,
-    write_dataset,
-)
+from training.data.episodes import ARRAYS, HEADER, SCHEMA_VERSION, Dataset, DatasetError, Episode, open_dataset
+from training.data.writer import merge_datasets, write_dataset
 
 INFO = {
     "task": "track",

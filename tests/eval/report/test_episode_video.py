@@ -15,7 +15,7 @@ from configs.seeds import split_seed
 from envs.task import make_task
 from eval import record as module
 from eval.evaluate import evaluate
-from eval.report.film import HOLD, film, record
+from eval.report.episode_video import HOLD, film, record
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.runner import PolicyRunner
 

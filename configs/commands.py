@@ -1,0 +1,56 @@
+"""The commands of `vla`: what each is for, where it is, and what an interrupt leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """`run` is "module:function" of a function that takes the arguments and returns the exit code."""
+
+    run: str
+    purpose: str
+    kept: str = ""
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        run="eval.commands:demo",
+        purpose="the whole way for one named run: demonstrations, training, evaluation, videos, report",
+        kept="what was collected and trained is kept, and the same command goes on from there",
+    ),
+    "collect": Command(
+        run="training.commands:collect",
+        purpose="record demonstrations of the scripted experts",
+        kept="finished shards are kept, and the same command goes on from there",
+    ),
+    "train": Command(
+        run="training.commands:train",
+        purpose="train a policy on recorded demonstrations",
+        kept="a state that was saved is kept, and --resume goes on from there",
+    ),
+    "eval": Command(
+        run="eval.commands:evaluate",
+        purpose="success rates with intervals on unseen seeds, with controls, as JSON, table and HTML report",
+        kept="conditions that were finished are in results.json; the same command begins anew",
+    ),
+    "compare": Command(
+        run="eval.compare.run:compare",
+        purpose="train and judge many policies on the same data and seeds, as one table and HTML report",
+        kept="finished rows and saved states are kept, and the same command goes on from there",
+    ),
+    "rollout": Command(run="eval.commands:rollout", purpose="one episode as a video"),
+    "ground": Command(
+        run="eval.commands:ground",
+        purpose="where and when a video shows what the words mean: boxes and interval, as a video and JSON",
+    ),
+    "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each"),
+    "bench": Command(
+        run="eval.commands:bench",
+        purpose="speed of collection and data pipeline as ratios taken side by side, and the experts' success",
+    ),
+    "doctor": Command(
+        run="eval.doctor:main", purpose="look for what is missing or slow on this machine, and say what to do"
+    ),
+}

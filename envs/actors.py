@@ -1,0 +1,134 @@
+"""Who can act in a rollout without a policy: the expert, the expert under noise, chance, and whoever repeats himself.
+
+The policy as an actor is `vla_policy.runner.PolicyActor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.rollout import Actor, World
+
+DETOUR_STEPS = (10, 38)  # control steps; success must still be possible after them
+NOISE_CORRELATION = 0.75  # of the noise from one control step to the next
+
+
+class ExpertActor:
+    """The task's own expert, which may know everything."""
+
+    def __init__(self, expert: Callable[..., np.ndarray]) -> None:
+        self.expert = expert
+
+    def reset(self, worlds: Sequence[World | None]) -> None:
+        pass
+
+    def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
+        return [None if world is None else _bounded(world, self.expert(world.env, world.info)) for world in worlds]
+
+
+class NoisyExpert:
+    """The expert with noise on what it does (DART, Laskey et al. 2017) and, where it plans for all things, detours: the
+    episode then begins on the way to another thing. One row.
+
+    Args:
+        expert: see `envs.task.TaskSpec`.
+        noise: standard deviation of the noise in the noisiest episodes, 1 being full speed; each draws its own level.
+        detours: share of the episodes that begin on the way to another thing.
+
+    `clean` is what the expert would have done last, without noise and detour, (A,) in [-1, 1].
+    """
+
+    def __init__(self, expert: Any, noise: float, detours: float) -> None:
+        self.expert, self.noise = expert, noise
+        self.detours = detours if hasattr(expert, "towards") else 0.0
+        self.clean = np.zeros(0, np.float32)
+
+    def reset(self, worlds: Sequence[World | None]) -> None:
+        [world] = worlds
+        assert world is not None
+        rng = self.rng = np.random.default_rng((world.seed, 1))
+        level = self.noise * rng.uniform()  # standard deviation of the noise
+        self._fresh = level * np.sqrt(1 - NOISE_CORRELATION**2)
+        self._drift = np.zeros(len(world.action_names))
+        self._detour = rng.integers(*DETOUR_STEPS) if rng.uniform() < self.detours else 0
+        self._stray = 0
+        if self.detours:
+            known = world.info["privileged"]
+            others = [i for i in np.flatnonzero(known["present"]) if i != known["target"]]
+            self._stray = int(others[rng.integers(len(others))])
+
+    def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
+        [world] = worlds
+        assert world is not None
+        if self.detours:
+            towards = self.expert.towards(world.env, world.info)
+            target = world.info["privileged"]["target"]
+            meant, clean = towards[self._stray if world.step < self._detour else target], towards[target]
+            meant, clean = world.scale.to_unit(meant), world.scale.to_unit(clean)
+        else:
+            meant = clean = world.scale.to_unit(self.expert(world.env, world.info))
+        self.clean = clean
+        self._drift = NOISE_CORRELATION * self._drift + self._fresh * self.rng.standard_normal(len(self._drift))
+        return [world.scale.to_task(np.clip(meant + self._drift, -1, 1).astype(np.float32))]
+
+
+class RandomActor:
+    """Uniform random actions, from a generator of the episode's seed."""
+
+    def reset(self, worlds: Sequence[World | None]) -> None:
+        self._generators = [None if world is None else np.random.default_rng((world.seed, 3)) for world in worlds]
+
+    def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
+        actions: list[np.ndarray | None] = []
+        for world, rng in zip(worlds, self._generators, strict=True):
+            if world is None or rng is None:
+                actions.append(None)
+                continue
+            actions.append(world.scale.to_task(rng.uniform(-1, 1, len(world.action_names)).astype(np.float32)))
+        return actions
+
+
+class RepeatingActor:
+    """Asks another actor once, and repeats its first action to the end."""
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+
+    def reset(self, worlds: Sequence[World | None]) -> None:
+        self._first: Sequence[np.ndarray | None] | None = None
+        self._actor.reset(worlds)
+
+    def act(self, worlds: Sequence[World | None]) -> Sequence[np.ndarray | None]:
+        if self._first is None:
+            self._first = self._actor.act(worlds)
+        return self._first
+
+
+class ModelActor:
+    """A model that predicts from one environment's own observation, such as one of Stable-Baselines3.
+
+    Args:
+        model: has `predict(observation, deterministic=True) -> (action, state)`.
+        observe: what of a world the model sees.
+    """
+
+    def __init__(self, model: Any, observe: Callable[[World], Any]) -> None:
+        self._model, self._observe = model, observe
+
+    def reset(self, worlds: Sequence[World | None]) -> None:
+        pass
+
+    def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
+        return [None if world is None else _bounded(world, self._predict(world)) for world in worlds]
+
+    def _predict(self, world: World) -> np.ndarray:
+        action, _ = self._model.predict(self._observe(world), deterministic=True)
+        return np.asarray(action)
+
+
+def _bounded(world: World, action: np.ndarray) -> np.ndarray:
+    bounded: np.ndarray = np.clip(np.asarray(action, np.float32), world.scale.low, world.scale.high)
+    return bounded

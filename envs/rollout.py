@@ -1,0 +1,162 @@
+"""The one loop in which everything happens: an actor acts in worlds, and recorders look on.
+
+Demonstrations, evaluations, videos and grounding are all this loop, with other actors and other recorders. Rows run
+side by side in lockstep and are always as many, so that an actor that decides for all of them at once can make an
+episode's outcome depend on its seed alone.
+
+R rows, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from envs.task import ActionScale, Env, instruction_of, offers
+
+Observation = dict[str, Any]
+Beat = Callable[..., None]
+
+
+@dataclass(kw_only=True)
+class World:
+    """One episode in progress.
+
+    Args:
+        env: its environment. seed: that it was reset with. row: its place among those that run side by side.
+        action_names: of the environment's actions, in their order.
+        scale: between the environment's actions and [-1, 1].
+        observation, info: the newest that the environment gave; the actor may see a changed observation, see `run`.
+        instruction: what the actor reads. task_instruction: what the environment said. named: the thing that the
+            first one means, None where it means what the environment does.
+        step: control steps done. done: whether the episode is over.
+    """
+
+    env: Env
+    seed: int
+    row: int
+    action_names: tuple[str, ...]
+    scale: ActionScale
+    observation: Observation = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    instruction: str = ""
+    task_instruction: str = ""
+    named: int | None = None
+    step: int = 0
+    done: bool = False
+
+
+class Actor(Protocol):
+    """Decides. Rows that are None are idle, or their episodes are over."""
+
+    def reset(self, worlds: Sequence[World | None]) -> None:
+        """New episodes begin, all at once."""
+
+    def act(self, worlds: Sequence[World | None]) -> Sequence[np.ndarray | None]:
+        """An action (A,) for each world, in the bounds of its action space; None for rows that are None."""
+
+
+class Recorder(Protocol):
+    """Looks on. All methods are called for one world at a time."""
+
+    def begin(self, world: World) -> None:
+        """The episode was reset; nobody has acted yet."""
+
+    def step(self, world: World, action: np.ndarray) -> None:
+        """The actor chose this action for what the world shows now; it is carried out next."""
+
+    def end(self, world: World) -> None:
+        """The episode is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """How episodes begin, and what the actor sees and reads of them.
+
+    Args:
+        options: for the environment's reset.
+        instruction: what the actor reads in place of the environment's words; None leaves them.
+        counterfactual: read an instruction for another thing of the same scene.
+        view: what becomes of an observation before the actor sees it.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    instruction: str | None = None
+    counterfactual: bool = False
+    view: Callable[[Observation], Observation] | None = None
+
+
+def run(
+    envs: Sequence[Env],
+    seeds: Sequence[int | None],
+    actor: Actor,
+    recorders: Sequence[Recorder] = (),
+    *,
+    action_names: tuple[str, ...],
+    scenario: Scenario | None = None,
+    beat: Beat | None = None,
+) -> list[World]:
+    """Run one episode per seed to its end, side by side; the finished worlds, in the order of the seeds.
+
+    Args:
+        envs: an environment per row.
+        seeds: a seed per row; None leaves it idle.
+        action_names: of the environments' actions.
+        beat: called before every piece of work, with its seed, or without one for what all seeds share; see
+            `envs.workers.Pulse`.
+
+    Raises:
+        ValueError: an environment breaks the contract, or an option is unknown to it.
+    """
+    scenario, beat = scenario or Scenario(), beat or (lambda *_: None)
+    rows: list[World | None] = [None] * len(envs)
+    for row, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
+        if seed is not None:
+            scale = ActionScale(env.action_space)
+            rows[row] = World(env=env, seed=seed, row=row, action_names=action_names, scale=scale)
+    worlds = [world for world in rows if world is not None]
+    for world in worlds:
+        beat(world.seed)
+        _reset(world, scenario)
+        for recorder in recorders:
+            recorder.begin(world)
+    beat()
+    actor.reset(rows)
+    while not all(world.done for world in worlds):
+        beat()
+        actions = actor.act([None if world is None or world.done else world for world in rows])
+        for world in worlds:
+            if world.done:
+                continue
+            beat(world.seed)
+            action = actions[world.row]
+            assert action is not None
+            for recorder in recorders:
+                recorder.step(world, action)
+            seen, _, terminated, truncated, world.info = world.env.step(action)
+            world.step += 1
+            world.done = bool(terminated or truncated)
+            world.observation = scenario.view(seen) if scenario.view else seen
+            if world.done:
+                for recorder in recorders:
+                    recorder.end(world)
+    return worlds
+
+
+def _reset(world: World, scenario: Scenario) -> None:
+    seen, world.info = world.env.reset(seed=world.seed, options=dict(scenario.options) or None)
+    world.task_instruction = instruction_of(world.env, seen)
+    world.instruction = scenario.instruction or world.task_instruction
+    if scenario.counterfactual:
+        rng = np.random.default_rng((world.seed, 2))
+        counterfactual = offers(world.env, "counterfactual")
+        world.instruction, world.named = counterfactual(scenario.options.get("phrasing", "train"), rng)
+    world.observation = scenario.view(seen) if scenario.view else seen
+
+
+def blank(seen: Observation) -> Observation:
+    """An observation with every picture replaced by an even grey one."""
+    return {**seen, "pixels": {name: np.full_like(picture, 128) for name, picture in seen["pixels"].items()}}

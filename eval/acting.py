@@ -1,0 +1,37 @@
+"""How policies act when they are judged: in a full group and on one thread, so that a seed decides an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from envs.actors import ExpertActor, RandomActor, RepeatingActor
+from envs.rollout import Actor
+from envs.task import TaskSpec
+from eval.controls import Condition
+from vla_policy.runner import PolicyActor, PolicyRunner
+
+GROUP = 10  # episodes side by side
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums come out differently for another number of threads: whoever wants the same episode again takes one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_actor(condition: Condition, runner: PolicyRunner, spec: TaskSpec) -> Actor:
+    """Who acts under a condition."""
+    if condition.actor == "expert":
+        return ExpertActor(spec.make_expert())
+    if condition.actor == "random":
+        return RandomActor()
+    policy = PolicyActor(runner, frozen=condition.pictures == "frozen")
+    return RepeatingActor(policy) if condition.actor == "previous_action" else policy

@@ -1,0 +1,98 @@
+"""`vla collect` and `vla train`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from configs.options import parse, run_config, run_parser
+from configs.run import RunConfig
+from envs.task import expand_suites, find_task, find_tasks, use_task_modules
+from training.data.episodes import HEADER, Dataset, open_dataset
+from training.progress import Progress
+
+
+def collect(arguments: list[str]) -> int:
+    """Demonstrations of every task of a run."""
+    more = "One folder per task is written below --out"
+    parser = run_parser("collect", "track", more, hidden=("policy", "train", "eval"))
+    parser.add_argument("--out", type=str, default="data", help="folder for the datasets")
+    parsed = parse(parser, arguments)
+    use_task_modules(filter(None, [parsed.task_module]))
+    for data in collect_all(run_config(parsed), Path(parsed.out)):
+        failures = data.header.get("failures", 0)
+        print(f"{data.path}: {data.episodes} episodes, {data.steps} steps, {failures} failed and left out")
+    return 0
+
+
+def train(arguments: list[str]) -> int:
+    """A policy from the demonstrations of every task of a run."""
+    parser = run_parser("train", "track", "Reads one dataset per task below --data", hidden=("collect", "eval"))
+    parser.add_argument("--data", type=str, default="data", help="folder of `vla collect`, or of one dataset")
+    parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parsed = parse(parser, arguments)
+    use_task_modules(filter(None, [parsed.task_module]))
+    config, folder = run_config(parsed), Path(parsed.data)
+    # A dataset may be of a task that nobody registered.
+    folders = [folder] if (folder / HEADER).is_file() else [folder / task for task in expand_suites(config.tasks)]
+    return train_all(config, [open_dataset(path) for path in folders], Path(parsed.out), resume=parsed.resume)
+
+
+def check_demonstrable(config: RunConfig) -> None:
+    """Refuse a run whose demonstrations could not be made, or could not teach its policy, before hours are spent.
+
+    Raises:
+        ValueError: a task is unknown or has no such camera or no expert, or its labels do not look ahead far enough.
+    """
+    missing = [name for name in config.policy.cameras if name not in config.collect.cameras]
+    if missing:
+        raise ValueError(f"policy.cameras has {missing[0]!r}, which collect.cameras does not record")
+    chunk, ahead = config.policy.head.chunk, config.collect.plan_steps
+    for name in find_tasks(config.tasks):
+        spec = find_task(name)
+        offered = ", ".join(spec.cameras)
+        for camera in config.collect.cameras:
+            if camera not in spec.cameras:
+                raise ValueError(f"collect.cameras has {camera!r}, task {name!r} offers {offered}")
+        if hasattr(spec.make_expert(), "plan") and chunk > ahead:
+            raise ValueError(
+                f"policy.head.chunk {chunk} exceeds the {ahead} steps that a label of task {name!r} looks ahead; "
+                f"choose {ahead} or fewer, or raise collect.plan_steps"
+            )
+
+
+def collect_all(config: RunConfig, folder: Path) -> list[Dataset]:
+    """The datasets of a run's tasks below a folder; those that are there are taken as they are."""
+    from training.collect import collect as collect_task
+
+    datasets = []
+    for task in find_tasks(config.tasks):
+        with Progress(f"collect {task}", config.collect.episodes, "episodes") as progress:
+
+            def show(episodes: int, failures: int, rate: float, progress: Progress = progress) -> None:
+                progress.update(episodes, f"{rate:.0f} frames/s, {failures} failed and left out")
+
+            datasets.append(collect_task(task, config.collect, folder / task, on_progress=show))
+    return datasets
+
+
+def train_all(config: RunConfig, datasets: list[Dataset], out: Path, *, resume: bool) -> int:
+    """Train on datasets, with progress; the exit code."""
+    from training.bc import train as train_policy
+
+    with Progress("train", config.train.steps, "steps") as progress:
+
+        def show(step: int, _steps: int, row: dict[str, float]) -> None:
+            words = f"loss {row['loss']:.3f} action {row['action']:.3f} iou {row['iou']:.2f}" if row else ""
+            progress.update(step, words)
+
+        result = train_policy(config.policy, config.train, datasets, out, resume=resume, on_progress=show)
+    if not result.main:  # one of several that torchrun started
+        return 130 if result.interrupted else 0
+    print(f"{result.checkpoint}: step {result.step} of {config.train.steps}, {result.samples_per_second:.0f} samples/s")
+    if result.interrupted:
+        print(f"interrupted; go on with --resume (state in {out / 'state'})")
+        return 130
+    shutil.rmtree(out / "state")
+    return 0
