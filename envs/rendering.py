@@ -26,6 +26,7 @@ SHOWN_GROUPS = (0, 1, 2)  # of geoms and sites: those that MuJoCo shows if nobod
 _COSTLY = tuple(int(getattr(mujoco.mjtRndFlag, f"mjRND_{name}")) for name in ("SHADOW", "REFLECTION", "HAZE"))
 _SEGMENTATION = (int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR))
 _EVERYTHING = int(mujoco.mjtCatBit.mjCAT_ALL)
+_FACETS = (16, 10)  # around and along a curved body, at most, unless the model's own are asked for
 _MAKING = threading.Lock()
 
 
@@ -42,8 +43,8 @@ class Renderer:
         upside_down: names of cameras whose pictures are turned by 180 degrees.
         geom_groups, site_groups: groups that are drawn.
         backdrop_groups: of the geom groups, those that are never in front of a thing: boxes are drawn without them.
-        stock: draw with shadows, reflections, haze and multisampling as the model asks for. Without, a picture of a
-            foreign model takes a tenth of the time.
+        stock: draw shadows, reflections, haze, smooth edges and as many facets as the model asks for. Without, a
+            picture of a foreign model takes a tenth of the time.
 
     Raises:
         ValueError: something is named that the model does not have, or the size is no number of pixels.
@@ -128,6 +129,26 @@ class Renderer:
             boxes[seen, :2] = self.size - boxes[seen, :2]
         return drawn, boxes / self.size, counts
 
+    def in_picture(self, data: mujoco.MjData, camera: str, point: np.ndarray) -> tuple[float, float] | None:
+        """Where a point (3,) in metres lies in the picture of `camera`: (x, y), [0, 1] being the picture.
+
+        None where it is behind the camera. Draws nothing.
+        """
+        view = self._find_view(camera)
+        view.before(data)
+        mujoco.mjv_updateScene(self._model, data, self._option, self._perturb, view.camera, _EVERYTHING, self._scene)
+        view.after(self._scene)
+        eye = mujoco.mjv_averageCamera(*self._scene.camera)
+        ahead = np.asarray(point, np.float64) - eye.pos
+        depth = float(ahead @ eye.forward)
+        if depth <= 0:
+            return None
+        half = depth * (eye.frustum_top - eye.frustum_bottom) / 2 / eye.frustum_near
+        right, up = float(ahead @ np.cross(eye.forward, eye.up)) / half, float(ahead @ eye.up) / half
+        if view.upside_down:
+            right, up = -right, -up
+        return 0.5 + right / 2, 0.5 - up / 2
+
     def gl_name(self) -> str:
         """The OpenGL renderer that draws, for example "llvmpipe (LLVM 15.0.6, 256 bits)"."""
         with self._context:
@@ -188,14 +209,19 @@ def _buffers(model: mujoco.MjModel, size: int, stock: bool) -> Iterator[None]:
     """Let a context that is made meanwhile have buffers for this size, small and plain ones unless `stock`."""
     screen, quality = model.vis.global_, model.vis.quality
     with _MAKING:
-        kept = screen.offwidth, screen.offheight, quality.offsamples, quality.shadowsize
+        sides = screen.offwidth, screen.offheight
+        kept = {name: getattr(quality, name) for name in ("offsamples", "shadowsize", "numslices", "numstacks")}
         try:
             screen.offwidth = screen.offheight = size
             if not stock:
                 quality.offsamples = quality.shadowsize = 0
+                quality.numslices = min(quality.numslices, _FACETS[0])
+                quality.numstacks = min(quality.numstacks, _FACETS[1])
             yield
         finally:
-            screen.offwidth, screen.offheight, quality.offsamples, quality.shadowsize = kept
+            screen.offwidth, screen.offheight = sides
+            for name, value in kept.items():
+                setattr(quality, name, value)
 
 
 _OPEN: weakref.WeakSet[Renderer] = weakref.WeakSet()

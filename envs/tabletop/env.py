@@ -21,12 +21,12 @@ from envs.gl import choose_gl_backend
 from envs.rendering import Renderer
 from envs.segments import MIN_VISIBLE_PIXELS
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
-from envs.tabletop.instructions import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, PHRASINGS, Phrasing, Referent
+from envs.tabletop.instructions import PHRASINGS, Phrasing, Referent
 from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations, TableObject
 from envs.tabletop.props import light_lamp, show_props
 from envs.tabletop.randomisation import SceneLook
 from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, scene_renderer, show_objects
-from envs.text import InstructionSpace
+from envs.text import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, InstructionSpace
 
 DEFAULT_SIZE = 64
 NEAR = 0.10  # metres from the target; a failure that never got there is called so

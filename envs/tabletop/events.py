@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-from envs.tabletop.instructions import Referent, Templates, near_miss, read_object, words_of
+from envs.tabletop.instructions import Referent, Templates, near_miss, read_object
 from envs.tabletop.objects import COLOURS
+from envs.words import words_of
 
 EVENTS: dict[str, Templates] = {
     "while": Templates(

@@ -100,7 +100,7 @@ THINGS = (
 @pytest.mark.parametrize("camera", ["above", "aside"])
 def test_boxes_of_any_things(camera: str, count: int, make_renderer: MakeRenderer) -> None:
     model, data = load()
-    renderer = make_renderer(model, SIZE, things=[thing for thing, _ in THINGS[:count]])
+    renderer = make_renderer(model, SIZE, things=[thing for thing, _ in THINGS[:count]], stock=True)
     _, boxes, counts = renderer.draw_with_boxes(data, camera)
     assert (boxes.shape, boxes.dtype, counts.shape) == ((count, 4), np.float32, (count,))
     for box, seen, (_, parts) in zip(boxes, counts, THINGS, strict=False):

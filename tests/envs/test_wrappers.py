@@ -23,8 +23,8 @@ from stable_baselines3.common.vec_env import (
 )
 
 from envs.tabletop.env import TabletopEnv
-from envs.tabletop.instructions import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION
 from envs.task import find_task
+from envs.text import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION
 from envs.wrappers import FlatObservation
 
 MakeEnv = Callable[..., TabletopEnv]

@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from envs.tabletop.env import Layout
-from envs.tabletop.instructions import UNSTOPPING, Phrasing, Referent, near_miss, words_of
+from envs.tabletop.instructions import Phrasing, Referent, near_miss
 from envs.tabletop.motion import Curve, PathSampler, bounce, ellipse, place_interchangeably, still, stop_and_go
 from envs.tabletop.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPE_WORDS, SHAPES, Combinations, sample_object
 from envs.tabletop.tasks.track import TEMPLATES, TrackEnv, path_times
+from envs.words import UNSTOPPING, words_of
 
 SPEED = (0.07, 0.12)  # m/s, where the words are not about speed
 SPEEDS = {"fastest": (0.11, 0.14), "medium": (0.05, 0.065), "slowest": (0.02, 0.03)}  # m/s, where they are

@@ -11,7 +11,6 @@ import pytest
 
 from envs.tabletop.events import read_event, read_kind
 from envs.tabletop.instructions import (
-    MAX_INSTRUCTION,
     PHRASINGS,
     Referent,
     Templates,
@@ -22,6 +21,7 @@ from envs.tabletop.instructions import (
 from envs.tabletop.objects import COLOURS, SHAPE_WORDS, SHAPES
 from envs.tabletop.tasks import reach, track, track_motion
 from envs.tabletop.tasks.track_motion import GROUPS, MOTIONS, NOUNS, STEMS, read_motion
+from envs.text import MAX_INSTRUCTION
 
 TEMPLATES = {"reach": reach.TEMPLATES, "track": track.TEMPLATES, "track_motion": track_motion.TEMPLATES}
 
