@@ -165,5 +165,11 @@ def _config_name(arguments: list[str], parser: ArgumentParser) -> str:
 
 def _one_line(text: str) -> str:
     """The library's message as one line, and without Python's names of types."""
+    text = re.sub(
+        r"Parser key \"([\w.]+)\":\s+Unable to load config '(.*?)'\s+- .*",
+        r"option '--\1' is a section, and cannot be '\2'; set its settings one by one, as `--help` lists them",
+        text,
+        flags=re.DOTALL,
+    )
     text = re.sub(r"a <class '(\w+)'>", r"\1", text.replace("<class 'tuple'>", "list such as [a, b]"))
     return re.sub(r"\s+", " ", text).strip()

@@ -141,8 +141,8 @@ def test_the_train_command_runs_under_torchrun(write_small: WriteSmall, tmp_path
         "--train.steps": "4",
         "--train.threads": "1",
         "--policy.width": "16",
-        "--policy.heads": "2",
-        "--policy.encoder.channels": "8",
+        "--policy.attention_heads": "2",
+        "--policy.encoder.backbone.channels": "8",
     }
     command = [word for pair in arguments.items() for word in pair]
     done = torchrun(tmp_path, "-m", "vla_policy.cli", "train", *command)

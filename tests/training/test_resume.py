@@ -254,12 +254,6 @@ sys.exit(7 if result.interrupted else 0)
         post = replace(policy_config, grounding=replace(policy_config.grounding, norm="post"))
         with pytest.raises(TrainingError, match=r"policy\.grounding\.norm was 'pre' and is now 'post'"):
             check_same(run, describe(post, replace(config, steps=1), [data]))
-        # One whose default is another one today.
-        described = json.loads((run / "config.json").read_text())
-        del described["policy"]["fusion"]["during"]
-        (run / "config.json").write_text(json.dumps(described))
-        with pytest.raises(TrainingError, match=r"policy\.fusion\.during was 'none' and is now 'middle'"):
-            check_same(run, describe(policy_config, replace(config, steps=1), [data]))
 
     def test_damaged_files_of_the_run_are_named(
         self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path, stop_at: StopAt
