@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from configs.names import near
 
 KINDS = {
     int: "a whole number",
@@ -101,9 +102,7 @@ def _fits(value: Any, hint: Any) -> bool:
 def _expected(value: Any, hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
-        near = difflib.get_close_matches(str(value), inner, 1, 0.4)
-        hint_at = f" (did you mean {near[0]}?)" if near else ""
-        return f"one of {', '.join(inner)}{hint_at}"
+        return f"one of {', '.join(inner)}{near(str(value), inner)}"
     if origin is tuple:
         several = inner[-1] is Ellipsis
         of = _expected(None, inner[0])

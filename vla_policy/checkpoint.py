@@ -19,12 +19,13 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from configs.decode import decode
 from configs.encoder import SMALL
 from configs.interface import RobotInterface
 from configs.policy import PolicyConfig
@@ -158,9 +159,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         policy_settings = described["policy"] if version == SCHEMA_VERSION else upgrade_policy(described["policy"])
-        config = read_dataclass(PolicyConfig, policy_settings)
-        shapes = read_dataclass(Shapes, described["shapes"])
-        purpose = read_dataclass(Purpose, described["purpose"])
+        config = decode(PolicyConfig, policy_settings)
+        shapes = decode(Shapes, described["shapes"])
+        purpose = decode(Purpose, described["purpose"])
         kind = TOKENIZERS.get(config.language.name, TextTokenizer)
         _require(path, kind.FILES)
         policy = VLAPolicy(config, shapes, saved=path)
@@ -203,24 +204,6 @@ def shipped_names() -> list[str]:
 def given_name(path: Path) -> str:
     """What the user called a checkpoint: results are compared and published, and should name nobody's folders."""
     return path.name if path.parent == SHIPPED else str(path)
-
-
-def read_dataclass(kind: type[T], values: dict[str, Any]) -> T:
-    """Build a frozen dataclass from its `asdict` form.
-
-    Raises:
-        TypeError: an unknown or missing field.
-    """
-    hints = get_type_hints(kind)
-    built: dict[str, Any] = {}
-    for name, value in values.items():
-        hint = hints.get(name)
-        if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
-            if not isinstance(value, dict):
-                raise TypeError(f"{name} is {value!r}, expected a section with settings")
-            value = read_dataclass(hint, value)
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)
 
 
 # Version 1 held the settings of all variants of a part side by side: part → variant → its settings now and then.

@@ -153,5 +153,5 @@ def test_every_variant_with_settings_is_a_section_that_is_found_by_its_name(kind
 )
 def test_a_mistake_on_the_command_line_gets_one_line(arguments: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
-        run_config(parse(run_parser("train", "", "track"), arguments))
+        run_config(parse(run_parser("train", "track"), arguments))
     assert "\n" not in str(caught.value)

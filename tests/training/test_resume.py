@@ -91,15 +91,15 @@ from training.data.episodes import open_dataset
 from configs.training import TrainConfig
 from training.error import TrainingError
 from training.bc import train
-from vla_policy.checkpoint import read_dataclass
+from configs.decode import decode
 from configs.policy import PolicyConfig
 folder = Path(sys.argv[1])
 def slowly(done, steps, row):
     print(done, flush=True)
     time.sleep(0.2)
 result = train(
-    read_dataclass(PolicyConfig, json.loads((folder / "policy.json").read_text())),
-    read_dataclass(TrainConfig, json.loads((folder / "train.json").read_text())),
+    decode(PolicyConfig, json.loads((folder / "policy.json").read_text())),
+    decode(TrainConfig, json.loads((folder / "train.json").read_text())),
     [open_dataset(folder / "small")], folder / "killed", on_progress=slowly,
 )
 sys.exit(7 if result.interrupted else 0)
