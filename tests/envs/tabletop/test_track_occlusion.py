@@ -9,9 +9,8 @@ import pytest
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
 from envs.tabletop.env import Layout, TabletopEnv
-from envs.tabletop.plans import expert_action
 from envs.tabletop.scene import CONTROL_HZ
-from envs.tabletop.tasks.track import HORIZON
+from envs.tabletop.tasks.track import EXPERT, HORIZON
 from envs.tabletop.tasks.track_occlusion import HIDDEN_TOLERANCE, JUDGED_STEPS, SECONDS_HIDDEN, hidden_steps
 
 MakeEnv = Callable[..., TabletopEnv]
@@ -99,7 +98,7 @@ def test_the_front_camera_loses_sight_of_it_for_four_to_nine_tenths_of_a_second(
 
 def test_the_expert_succeeds(make_env: MakeEnv) -> None:
     env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
-    assert all(run(env, seed, lambda env, secret: expert_action(env.task, secret)) for seed in range(20))
+    assert all(run(env, seed, lambda env, secret: EXPERT(env, {"privileged": secret})) for seed in range(20))
 
 
 @pytest.mark.parametrize("waiting", ["middle", "where it went under", "where it will come out"])
