@@ -49,7 +49,7 @@ from vla_policy.checkpoint import (
     save_checkpoint,
     upgrade_policy,
 )
-from vla_policy.contract import Shapes, fake_batch
+from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import WordTokenizer
 
@@ -463,7 +463,7 @@ class TestUpgrade:
         assert upgrade_policy(old)["fusion"]["bidirectional"]["during"] == "none"
 
     def test_unknown_settings_are_not_lost_but_refused(self) -> None:
-        with pytest.raises(ValueError, match="fusion.colour: not a known field"):
+        with pytest.raises(ValueError, match=r"fusion.colour: not a known field"):
             decode(PolicyConfig, upgrade_policy(flat(fusion={"colour": "red"})))
 
     def test_a_checkpoint_of_version_1_acts_as_it_did(
