@@ -49,7 +49,7 @@ def test_every_piece_of_work_is_a_beat_and_names_whose_it_is(checkpoint: Checkpo
     episode = _group(checkpoint, env, beat=lambda seed=NOTHING: beats.append(seed))
     assert episode.steps == env.horizon
     assert set(beats) == {5, NOTHING}
-    # A start, every step and the judgement are the seed's own; what the network does is nobody's.
+    # A start, every step and the metrics are the seed's own; what the network does is nobody's.
     assert Counter(beats) == {5: env.horizon + 2, NOTHING: env.horizon + 1}
 
 
