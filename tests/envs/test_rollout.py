@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from eval.rollout import GROUP, NEAR, TIMED, WARM_UP, _Run, control_rate, one_thread, run_group
 
 from configs.evaluation import RunnerConfig
 from envs.tabletop.env import TabletopEnv
 from envs.task import make_task
 from envs.workers import NOTHING
 from eval.controls import CONTROLS
-from eval.rollout import GROUP, NEAR, TIMED, WARM_UP, _Run, control_rate, one_thread, run_group
 from vla_policy.checkpoint import SHIPPED, Checkpoint, load_checkpoint
 from vla_policy.contract import Aux
 from vla_policy.runner import PolicyRunner
