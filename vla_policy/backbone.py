@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
+from configs.encoder import SMALL, BackboneConfig
 
 AfterStage = Callable[[int, Tensor], Tensor]  # a stage's number and its maps (B', c, h, w) → what to go on with
 
@@ -52,11 +52,11 @@ class Backbone(nn.Module):
     It has a stage after the stem and one after every layer, `stages` in all; `after_stage` sees and may change each.
     """
 
-    def __init__(self, config: EncoderConfig, size: int, saved: Path | None = None) -> None:
+    def __init__(self, config: BackboneConfig, size: int, saved: Path | None = None) -> None:
         super().__init__()
         self.channels, self.stages = config.channels, config.layers + 1
         self.stem: nn.Module
-        if config.backbone == "small":
+        if config.name == SMALL:
             self.stem = SmallStem(config.channels)
         else:
             from vla_policy.timm_stem import TimmStem

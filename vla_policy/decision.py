@@ -6,12 +6,25 @@ B batch, R voters, S chunk steps, A action dimensions, F feature width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 BIN = 0.1  # actions vote for the same thing if they fall into the same bin of this width
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSetup:
+    """What every action head is built with: steps S of a chunk, width of the hidden layers, width F of the features,
+    and action dimensions A.
+    """
+
+    chunk: int
+    hidden: int
+    features: int
+    actions: int
 
 
 class ActionHead(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -23,6 +24,19 @@ class Exchange(Protocol):
     def __call__(
         self, vision_Bnc: Tensor, words: LanguageTokens
     ) -> tuple[Tensor, LanguageTokens, dict[str, Tensor]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageSetup:
+    """What every language encoder is built with: entries of the vocabulary, words of the longest text, width D and
+    attention heads M of the tokens, and the folder of a saved checkpoint (see `VLAPolicy`).
+    """
+
+    vocabulary: int
+    max_words: int
+    width: int
+    attention_heads: int
+    saved: Path | None = None
 
 
 class LanguageEncoder(nn.Module):
@@ -91,20 +105,20 @@ class Dialogue:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What a fusion is built for: width D and heads M of the tokens, width of each frame's tokens, and the backbone's
-    channels and stages.
+class FusionSetup:
+    """What every fusion is built with: width D and attention heads M of the tokens, width of each frame's tokens, and
+    the backbone's channels and stages.
     """
 
     width: int
-    heads: int
+    attention_heads: int
     frame_width: int
     channels: int
     stages: int
 
 
 class Fusion(nn.Module):
-    """Joins vision and words once both are encoded; built as `(config, sizes)`. One that lets them meet before
+    """Joins vision and words once both are encoded; built as `(config, setup)`. One that lets them meet before
     overrides `dialogue`.
 
     `pooled_width` is the last axis of what it pools; `voters` is how many decisions are to be taken, None for one.

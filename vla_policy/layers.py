@@ -32,16 +32,16 @@ class Attention(nn.Module):
     def __init__(
         self,
         width: int,
-        heads: int,
+        attention_heads: int,
         *,
         query_width: int | None = None,
         key_width: int | None = None,
         out_width: int | None = None,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} must be a multiple of heads {heads}")
-        self.heads = heads
+        if width % attention_heads:
+            raise ValueError(f"width {width} must be a multiple of attention_heads {attention_heads}")
+        self.attention_heads = attention_heads
         self.q = nn.Linear(query_width or width, width)
         # A bias on the keys adds the same to all scores of a query, which softmax ignores.
         self.k = nn.Linear(key_width or width, width, bias=False)
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         return self._few_queries(query_BQC, key_BKC, mask_BK)
 
     def _few_keys(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
-        m, keys = self.heads, key_BKC.shape[1]
+        m, keys = self.attention_heads, key_BKC.shape[1]
         k_BMKE, v_BMKE = self._split(self.k(key_BKC)), self._split(self.v(key_BKC))
         k_BMKE = k_BMKE * k_BMKE.shape[-1] ** -0.5
         toward_BMKC = k_BMKE @ self.q.weight.unflatten(0, (m, -1)).to(k_BMKE.dtype)
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         return output_BQO, weights_BMKQ.mT
 
     def _few_queries(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
-        m, queries = self.heads, query_BQC.shape[1]
+        m, queries = self.attention_heads, query_BQC.shape[1]
         q_BMQE = self._split(self.q(query_BQC))
         q_BMQE = q_BMQE * q_BMQE.shape[-1] ** -0.5
         toward_BMQC = q_BMQE @ self.k.weight.unflatten(0, (m, -1)).to(q_BMQE.dtype)
@@ -88,7 +88,7 @@ class Attention(nn.Module):
         return self.out(values_BQD), weights_BMQK
 
     def _split(self, x_BND: Tensor) -> Tensor:
-        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x_BND.unflatten(-1, (self.attention_heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Sequential):
@@ -102,10 +102,10 @@ class FeedForward(nn.Sequential):
 class SelfAttentionBlock(nn.Module):
     """Pre-norm transformer layer: `x + SA(LN(x))`, then `x + FFN(LN(x))`."""
 
-    def __init__(self, width: int, heads: int, ratio: float = 2.0) -> None:
+    def __init__(self, width: int, attention_heads: int, ratio: float = 2.0) -> None:
         super().__init__()
         self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, attention_heads)
         self.feed = FeedForward(width, ratio)
 
     def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -120,15 +120,17 @@ class FusedSelfAttentionBlock(nn.Module):
     with the tokens; optionally causal, optionally without its feed-forward part.
     """
 
-    def __init__(self, width: int, heads: int, *, causal: bool = False, feed: bool = True) -> None:
+    def __init__(self, width: int, attention_heads: int, *, causal: bool = False, feed: bool = True) -> None:
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.attention_heads, self.causal = attention_heads, causal
         self.norm_attention = nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.feed = nn.Sequential(nn.LayerNorm(width), FeedForward(width)) if feed else None
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm_attention(x_BND)).unflatten(-1, (3, self.heads, -1)).transpose(1, 3).unbind(2)
+        q, k, v = (
+            self.qkv(self.norm_attention(x_BND)).unflatten(-1, (3, self.attention_heads, -1)).transpose(1, 3).unbind(2)
+        )
         mixed = fused_attention(q, k, v, causal=self.causal)
         x_BND = x_BND + self.out(mixed.transpose(1, 2).flatten(2))
         return x_BND if self.feed is None else x_BND + self.feed(x_BND)

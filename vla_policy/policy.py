@@ -8,16 +8,20 @@ B batch, T frames, V cameras, L words, P proprioception, S chunk steps, A action
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from configs.checks import own_settings
 from configs.policy import PolicyConfig
 from vla_policy.contract import ActionChunk, Aux, Batch, Described, Observation, Shapes
-from vla_policy.decision import ActionHead, VotingHead
-from vla_policy.dialogue import Sizes
+from vla_policy.decision import ActionHead, HeadSetup, VotingHead
+from vla_policy.dialogue import FusionSetup, LanguageSetup
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
 from vla_policy.grounding.decoder import STEP_SCALE, SpaceTimeDecoder, Tube
@@ -25,7 +29,10 @@ from vla_policy.grounding.losses import grounding_loss
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
 from vla_policy.normaliser import Normaliser
+from vla_policy.vision import EncoderSetup
 
+Setup = TypeVar("Setup")
+Part = TypeVar("Part")
 PATH_SCALE = 8.0  # brings boxes to unit scale: the objects' paths span about a quarter of the picture
 
 
@@ -47,6 +54,19 @@ def path_features(boxes: Tensor, visible: Tensor | None = None) -> Tensor:
 def path_width(looks: int, *, visible: bool) -> int:
     """Numbers that `path_features` makes of so many frames."""
     return 9 * looks - 4 if visible else 4 * looks
+
+
+def _built(section: str, settings: Any, registry: Mapping[str, Callable[[Any, Setup], Part]], setup: Setup) -> Part:
+    """The part of this name, from its own settings and what all parts of its kind are built with.
+
+    Raises:
+        ValueError: no part of this name is registered.
+    """
+    if settings.name not in registry:
+        near = difflib.get_close_matches(settings.name, list(registry), 1, 0.4)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"{section}.name {settings.name!r} is unknown{hint}; choose one of {', '.join(registry)}")
+    return registry[settings.name](own_settings(settings), setup)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,32 +91,63 @@ class VLAPolicy(nn.Module):
     def __init__(self, config: PolicyConfig, shapes: Shapes, saved: Path | None = None) -> None:
         super().__init__()
         self.config, self.shapes = config, shapes
-        width, heads = config.width, config.heads
+        width, attention_heads = config.width, config.attention_heads
         self.normaliser = Normaliser(shapes.proprioception)
-        self.encoder = ENCODERS[config.encoder.name](config.encoder, shapes, width, heads, saved)
-        self.language = LANGUAGES[config.language.name](config.language, shapes, width, heads, saved)
-        sizes = Sizes(
-            width=width,
-            heads=heads,
-            frame_width=self.encoder.frame_width,
-            channels=self.encoder.backbone.channels,
-            stages=self.encoder.backbone.stages,
+        self.encoder = _built(
+            "encoder",
+            config.encoder,
+            ENCODERS,
+            EncoderSetup(
+                backbone=config.encoder.backbone,
+                shapes=shapes,
+                width=width,
+                attention_heads=attention_heads,
+                saved=saved,
+            ),
         )
-        self.fusion = FUSIONS[config.fusion.name](config.fusion, sizes)
+        self.language = _built(
+            "language",
+            config.language,
+            LANGUAGES,
+            LanguageSetup(
+                vocabulary=shapes.vocabulary,
+                max_words=config.language.max_words,
+                width=width,
+                attention_heads=attention_heads,
+                saved=saved,
+            ),
+        )
+        self.fusion = _built(
+            "fusion",
+            config.fusion,
+            FUSIONS,
+            FusionSetup(
+                width=width,
+                attention_heads=attention_heads,
+                frame_width=self.encoder.frame_width,
+                channels=self.encoder.backbone.channels,
+                stages=self.encoder.backbone.stages,
+            ),
+        )
         pooled = self.fusion.pooled_width
         self.grounding = SpaceTimeDecoder(
-            config.grounding, width, heads, self.encoder.frame_width, pooled, self.encoder.looks
+            config.grounding, width, attention_heads, self.encoder.frame_width, pooled, self.encoder.looks
         )
         path = path_width(self.encoder.looks, visible=config.grounding.visibility_weight > 0)
         told = int(self.grounding.when is not None)
         grounded = width + path + told if config.grounding.feeds == "queries" else 0
-        seen = grounded + pooled + shapes.proprioception
+        head_setup = HeadSetup(
+            chunk=config.head.chunk,
+            hidden=config.head.hidden,
+            features=grounded + pooled + shapes.proprioception,
+            actions=shapes.actions,
+        )
 
         def make_head() -> ActionHead:
-            return HEADS[config.head.name](config.head, seen, shapes.actions)
+            return _built("head", config.head, HEADS, head_setup)
 
         voters = self.fusion.voters
-        self.head = make_head() if voters is None else VotingHead(config.fusion.rule, voters, make_head)
+        self.head = make_head() if voters is None else VotingHead(config.fusion.vote.rule, voters, make_head)
 
     def forward(self, observation: Observation) -> Features:
         self._check(observation)

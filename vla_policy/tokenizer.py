@@ -22,7 +22,7 @@ class TextTokenizer:
     of an unknown word, None where no word is.
     """
 
-    FILES: ClassVar[tuple[str, ...]]
+    FILES: ClassVar[tuple[str, ...]] = ()
     unknown: ClassVar[int | None]
 
     def __init__(self, tokenizer: Tokenizer, max_words: int) -> None:
@@ -105,7 +105,7 @@ class PretrainedTokenizer(TextTokenizer):
 
     @classmethod
     def make(cls, config: LanguageConfig, texts: Iterable[str]) -> Self:
-        return cls.read(config.pretrained, config.max_words)
+        return cls.read(config.pretrained.source, config.max_words)
 
     @classmethod
     def read(cls, source: str, max_words: int) -> Self:

@@ -5,18 +5,32 @@ B batch, T frames, V cameras, C H W image, c channels, h w grid, N = V·h·w, D 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
+from configs.policy import BackboneConfig
 from vla_policy.backbone import Backbone, as_pictures, to_maps, to_tokens
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import Dialogue
 from vla_policy.layers import newest_at_zero, place_encoding
 from vla_policy.tokens import VisualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSetup:
+    """What every vision encoder is built with: the backbone's settings, the data's shapes, width D and attention heads
+    M of the tokens, and the folder of a saved checkpoint (see `VLAPolicy`).
+    """
+
+    backbone: BackboneConfig
+    shapes: Shapes
+    width: int
+    attention_heads: int
+    saved: Path | None = None
 
 
 class VisionEncoder(nn.Module):
@@ -26,20 +40,12 @@ class VisionEncoder(nn.Module):
         looks: how many of the newest frames are looked at; all of them if left out.
     """
 
-    def __init__(
-        self,
-        config: EncoderConfig,
-        shapes: Shapes,
-        width: int,
-        heads: int,
-        saved: Path | None = None,
-        *,
-        looks: int | None = None,
-    ) -> None:
+    def __init__(self, setup: EncoderSetup, *, looks: int | None = None) -> None:
         super().__init__()
+        shapes, width = setup.shapes, setup.width
         self.looks = looks or shapes.frames
-        self.backbone = Backbone(config, shapes.size, saved)
-        self.frame_width = config.channels
+        self.backbone = Backbone(setup.backbone, shapes.size, setup.saved)
+        self.frame_width = setup.backbone.channels
         self.camera = nn.Parameter(torch.zeros(shapes.cameras, 1, width))
         self.place = nn.Linear(width, width)  # of a place's encoding: what attention is told about where tokens are
 
@@ -83,12 +89,11 @@ class CoarseTimeEncoder(VisionEncoder):
     its neighbours, so that things can come and go; what they find is joined to the newest frame at full resolution.
     """
 
-    def __init__(
-        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
-    ) -> None:
-        super().__init__(config, shapes, width, heads, saved)
-        self.down = nn.Conv2d(config.channels, width, 3, stride=2, padding=1)
-        self.spatial = nn.Conv2d(config.channels, width, 3, padding=1)
+    def __init__(self, setup: EncoderSetup) -> None:
+        super().__init__(setup)
+        channels, width = setup.backbone.channels, setup.width
+        self.down = nn.Conv2d(channels, width, 3, stride=2, padding=1)
+        self.spatial = nn.Conv2d(channels, width, 3, padding=1)
         self.project = nn.Linear(2 * width, width)
 
     def over_time(self, x_BTnD: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Layout:
     lamp: int | None = None
 
 
-class Judgement:
+class EpisodeMetrics:
     """What became of the episode so far, for each of n objects; row t is the state after t control steps.
 
     `errors` are horizontal distances from the gripper, `heights` its height above the object's top, both
@@ -134,7 +134,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._layout: Layout | None = None
         self._over = True  # nothing to step: before the first reset, and after an episode's end
         self.instruction = ""
-        self.judgement = Judgement(self.horizon, 0)
+        self.metrics = EpisodeMetrics(self.horizon, 0)
 
     # What a task defines.
 
@@ -151,7 +151,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return ""
 
     def judged_steps(self, index: int) -> slice:
-        """Of `judgement`, the steps so far in which the gripper ought to be at object `index`: the last 60 %."""
+        """Of `metrics`, the steps so far in which the gripper ought to be at object `index`: the last 60 %."""
         return slice(self._step * 2 // 5 + 1, self._step + 1)
 
     def is_over(self) -> bool:
@@ -185,7 +185,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.instruction = self.instruction_for(layout.target, phrasing, self.np_random)
         self._step = 0
         self._stable, self._over = True, False
-        self.judgement = Judgement(self.horizon, len(layout.objects))
+        self.metrics = EpisodeMetrics(self.horizon, len(layout.objects))
         mujoco.mj_resetData(self._model, self._data)
         self._look.apply(self.np_random if self.randomise else None)
         show_objects(self._model, layout.objects)
@@ -330,13 +330,13 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def tracking_errors(self) -> np.ndarray:
         """Horizontal distance between gripper and target after each step, (steps,) metres."""
-        errors: np.ndarray = self.judgement.errors[1 : self.step_count + 1, self.layout.target]
+        errors: np.ndarray = self.metrics.errors[1 : self.step_count + 1, self.layout.target]
         return errors
 
     def judged_errors(self) -> np.ndarray:
         """The same distance in the steps in which the gripper ought to be at the target, (k,) metres."""
         target = self.layout.target
-        errors: np.ndarray = self.judgement.errors[self.judged_steps(target), target]
+        errors: np.ndarray = self.metrics.errors[self.judged_steps(target), target]
         return errors
 
     def diagnosis(self) -> str:
@@ -369,8 +369,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def privileged(self) -> dict[str, Any]:
         """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""
-        secret: dict[str, Any] = self._info()["privileged"]
-        return secret
+        privileged: dict[str, Any] = self._info()["privileged"]
+        return privileged
 
     def counterfactual(self, phrasing: Phrasing, rng: np.random.Generator) -> tuple[str, int]:
         """An instruction that is valid in this very scene but means another object, and that object's index."""
@@ -407,7 +407,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         hand = self._arm.position
         places = self._data.mocap_pos[: len(self.layout.objects)]
         errors = np.hypot(places[:, 0] - hand[0], places[:, 1] - hand[1])
-        self.judgement.note(errors, hand[2] - places[:, 2] - self._heights, hand)
+        self.metrics.note(errors, hand[2] - places[:, 2] - self._heights, hand)
 
     def _observation(self) -> dict[str, Any]:
         renderer = self._pictures()
@@ -443,7 +443,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
                 "events": events,
                 "active": (events[:, 0] <= self._step) & (self._step < events[:, 1]),
                 "hand": self._arm.position,
-                "error": float(self.judgement.errors[self._step, layout.target]),
+                "error": float(self.metrics.errors[self._step, layout.target]),
                 "boxes": {name: boxes for name, (boxes, _) in self._boxes.items()},
                 "visible": {name: n >= MIN_VISIBLE_PIXELS for name, (_, n) in self._boxes.items()},
                 "success": success,

@@ -1,4 +1,4 @@
-"""Drawing what the policy saw, believed and did over a camera picture. Pure functions of uint8 pictures.
+"""Drawing what the policy saw, pointed at and did over a camera picture. Pure functions of uint8 pictures.
 
 Colours are told apart by people with any colour vision, and never carry a meaning alone: the true box is
 solid and green, the predicted one dashed and orange, the verdict is written out.

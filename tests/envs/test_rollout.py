@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from eval.rollout import GROUP, NEAR, TIMED, WARM_UP, _Run, control_rate, one_thread, run_group
 
 from configs.evaluation import RunnerConfig
 from envs.tabletop.env import TabletopEnv
 from envs.task import make_task
 from envs.workers import NOTHING
 from eval.controls import CONTROLS
-from eval.rollout import GROUP, NEAR, TIMED, WARM_UP, _Run, control_rate, one_thread, run_group
 from vla_policy.checkpoint import SHIPPED, Checkpoint, load_checkpoint
 from vla_policy.contract import Aux
 from vla_policy.runner import PolicyRunner
@@ -49,7 +49,7 @@ def test_every_piece_of_work_is_a_beat_and_names_whose_it_is(checkpoint: Checkpo
     episode = _group(checkpoint, env, beat=lambda seed=NOTHING: beats.append(seed))
     assert episode.steps == env.horizon
     assert set(beats) == {5, NOTHING}
-    # A start, every step and the judgement are the seed's own; what the network does is nobody's.
+    # A start, every step and the metrics are the seed's own; what the network does is nobody's.
     assert Counter(beats) == {5: env.horizon + 2, NOTHING: env.horizon + 1}
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.policy import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, PolicyConfig
+from configs.policy import (
+    BackboneConfig,
+    BidirectionalConfig,
+    EncoderConfig,
+    FusionConfig,
+    GroundingConfig,
+    HeadConfig,
+    PolicyConfig,
+    TwoStreamConfig,
+)
 from envs.tabletop.arm import AGENT_POS_NAMES
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.contract import Shapes
@@ -17,10 +26,12 @@ from vla_policy.tokenizer import WordTokenizer
 
 CONFIG = PolicyConfig(
     width=16,
-    heads=2,
+    attention_heads=2,
     frames=3,
-    encoder=EncoderConfig(channels=8, layers=1, temporal_channels=4),
-    fusion=FusionConfig(layers=1),
+    encoder=EncoderConfig(
+        backbone=BackboneConfig(channels=8, layers=1), two_stream=TwoStreamConfig(temporal_channels=4)
+    ),
+    fusion=FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
     head=HeadConfig(hidden=16),
 )
 

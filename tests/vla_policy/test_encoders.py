@@ -1,12 +1,12 @@
 import itertools
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
+from configs.policy import BackboneConfig, EncoderConfig
 from vla_policy.backbone import to_maps, to_tokens
 from vla_policy.contract import Shapes
 from vla_policy.dialogue import Dialogue, LanguageEncoder
@@ -16,16 +16,27 @@ from vla_policy.encoders.slow_fast import FastBranch, SlowFastEncoder
 from vla_policy.encoders.two_stream import ConcatStreams, GatedStreams, TwoStreamEncoder
 from vla_policy.layers import FusedSelfAttentionBlock, cell_centres, newest_at_zero, place_encoding
 from vla_policy.tokens import LanguageTokens
-from vla_policy.vision import VisionEncoder
+from vla_policy.vision import EncoderSetup, VisionEncoder
 
 B, T, WIDTH, SIZE = 2, 4, 16, 32
+
+
+def own(name: str, **options: Any) -> Any:
+    """The encoder's own settings."""
+    kind = get_type_hints(EncoderConfig).get(name)
+    small = {"temporal_channels": 4} if name == "two_stream" else {}
+    return kind(**small, **options) if kind else None
+
+
+def setup_of(shapes: Shapes) -> EncoderSetup:
+    backbone = BackboneConfig(channels=8, layers=1)
+    return EncoderSetup(backbone=backbone, shapes=shapes, width=WIDTH, attention_heads=2)
 
 
 def built(name: str, cameras: int = 1, size: int = SIZE, **options: Any) -> VisionEncoder:
     torch.manual_seed(0)
     shapes = Shapes(frames=T, cameras=cameras, size=size, proprioception=3, actions=2, vocabulary=9)
-    config = EncoderConfig(name=name, channels=8, layers=1, temporal_channels=4, **options)
-    encoder = ENCODERS[name](config, shapes, WIDTH, 2).eval()
+    encoder = ENCODERS[name](own(name, **options), setup_of(shapes)).eval()
     with torch.no_grad():
         encoder.camera.add_(torch.randn_like(encoder.camera))
     return encoder
@@ -145,7 +156,7 @@ class TestSlowFast:
     @pytest.mark.parametrize("stride", [1, 2])
     def test_the_slow_branch_is_repeated_and_the_fast_one_added(self, stride: int) -> None:
         """Written out from its parts, frame by frame: `h_v + W'(h_v + W x)`."""
-        encoder, frames = built("slow_fast", clip=3, slow_stride=stride), pictures()
+        encoder, frames = built("slow_fast", clip=3, stride=stride), pictures()
         assert isinstance(encoder, SlowFastEncoder)
         words = LanguageTokens(
             tokens=torch.randn(B, 5, WIDTH), mask=torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
@@ -257,7 +268,8 @@ class TestTwoStream:
     def test_a_single_place_is_refused(self) -> None:
         encoder = built("two_stream", size=4)
         with pytest.raises(
-            ValueError, match=r"got 1 x 1 places a picture, expected 2 x 2 or more; lower encoder\.stride"
+            ValueError,
+            match=r"got 1 x 1 places a picture, expected 2 x 2 or more; lower encoder\.backbone\.timm\.stride",
         ):
             encoder(pictures(size=4))
 
@@ -351,8 +363,8 @@ def test_memory_of_training_grows_linearly_with_the_frames(options: dict[str, An
     def kept(frames: int) -> int:
         """Bytes that the backward pass holds on to, each storage once."""
         shapes = Shapes(frames=frames, cameras=1, size=SIZE, proprioception=3, actions=2, vocabulary=9)
-        config = EncoderConfig(channels=8, layers=1, temporal_channels=4, **options)
-        encoder = ENCODERS[config.name](config, shapes, WIDTH, 2)
+        settings = {key: value for key, value in options.items() if key != "name"}
+        encoder = ENCODERS[options["name"]](own(options["name"], **settings), setup_of(shapes))
         parameters = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
         found: dict[int, int] = {}
 

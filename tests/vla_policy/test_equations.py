@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig, FusionConfig, HeadConfig
+from configs.policy import BackboneConfig, FlowMatchingConfig, FrameLSTMConfig, FusionConfig
 from vla_policy.contract import Shapes
-from vla_policy.dialogue import Fusion, Sizes
+from vla_policy.decision import HeadSetup
+from vla_policy.dialogue import Fusion, FusionSetup
 from vla_policy.encoders.frame_lstm import FrameLSTMEncoder
 from vla_policy.encoders.two_stream import CrossAttentionStreams, SumStreams
 from vla_policy.fusion import FUSIONS
@@ -18,6 +19,7 @@ from vla_policy.grounding.decoder import DecoderBlock
 from vla_policy.heads.flow_matching import FlowMatchingHead
 from vla_policy.layers import SHORT, Attention, fused_attention
 from vla_policy.tokens import LanguageTokens, VisualTokens
+from vla_policy.vision import EncoderSetup
 
 B, N, L, D, HEADS = 3, 12, 5, 16, 2
 
@@ -58,8 +60,8 @@ def jittered(module: nn.Module) -> None:
 
 def fusion_and_inputs(name: str, **options: Any) -> tuple[Fusion, VisualTokens, LanguageTokens]:
     torch.manual_seed(0)
-    config = FusionConfig(name=name, layers=2, **options)  # type: ignore[arg-type]
-    fusion = FUSIONS[name](config, Sizes(width=D, heads=HEADS, frame_width=8, channels=8, stages=2))
+    own = get_type_hints(FusionConfig)[name](layers=2, **options)
+    fusion = FUSIONS[name](own, FusionSetup(width=D, attention_heads=HEADS, frame_width=8, channels=8, stages=2))
     jittered(fusion)
     vision = VisualTokens(fused=torch.randn(B, 1, N, D), frames=torch.randn(B, 3, N, 8), grid=(3, 4))
     mask = torch.arange(L) < torch.tensor([5, 3, 1])[:, None]
@@ -112,8 +114,9 @@ def test_streams_are_added_or_read() -> None:
 def test_frame_lstm_remembers_by_its_equations() -> None:
     torch.manual_seed(0)
     shapes = Shapes(frames=4, cameras=1, size=32, proprioception=3, actions=2, vocabulary=9)
-    config = EncoderConfig(name="frame_lstm", channels=8, layers=1, temporal_layers=1)
-    encoder, x = FrameLSTMEncoder(config, shapes, D, HEADS), torch.randn(B, 4, N, D)
+    backbone = BackboneConfig(channels=8, layers=1)
+    setup = EncoderSetup(backbone=backbone, shapes=shapes, width=D, attention_heads=HEADS)
+    encoder, x = FrameLSTMEncoder(FrameLSTMConfig(layers=1), setup), torch.randn(B, 4, N, D)
     from_input, from_state, bias, other_bias = encoder.lstm.parameters()
     h, c = torch.zeros(2, B, N, D)
     for t in range(4):
@@ -158,7 +161,7 @@ def test_flow_matching_learns_the_straight_line_from_noise_to_action(monkeypatch
     """Where the field says `action - noise` the loss is nothing; a field of zeros errs by the square of that."""
     steps, actions = 3, 2
     torch.manual_seed(0)
-    head = FlowMatchingHead(HeadConfig(chunk=steps, hidden=8), 10, actions)
+    head = FlowMatchingHead(FlowMatchingConfig(), HeadSetup(chunk=steps, hidden=8, features=10, actions=actions))
     features, action = torch.randn(64, 10), torch.rand(64, steps, actions) - 0.5
     mask = torch.rand(64, steps) < 0.7
     seen: list[tuple[Tensor, Tensor]] = []

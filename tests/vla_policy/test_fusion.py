@@ -1,12 +1,11 @@
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.policy import FusionConfig, LanguageConfig
-from vla_policy.contract import Shapes
-from vla_policy.dialogue import Dialogue, Fusion, Sizes
+from configs.policy import BidirectionalConfig, FusionConfig, TextTransformerConfig
+from vla_policy.dialogue import Dialogue, Fusion, FusionSetup, LanguageSetup
 from vla_policy.fusion import FUSIONS
 from vla_policy.fusion.bidirectional import BidirectionalFusion
 from vla_policy.fusion.exchanges import INTERACTIONS, StageExchange, positions
@@ -18,7 +17,8 @@ from vla_policy.tokens import LanguageTokens, VisualTokens
 B, N, L, D, HEADS = 3, 12, 5, 16, 2
 C, STAGES = 8, 3  # of the backbone
 
-SIZES = Sizes(width=D, heads=HEADS, frame_width=C, channels=C, stages=STAGES)
+SETUP = FusionSetup(width=D, attention_heads=HEADS, frame_width=C, channels=C, stages=STAGES)
+TEXT = LanguageSetup(vocabulary=30, max_words=L, width=D, attention_heads=HEADS)
 
 
 def inputs(moments: int = 1, seed: int = 0) -> tuple[VisualTokens, LanguageTokens]:
@@ -34,8 +34,8 @@ def with_words(language: LanguageTokens, tokens: Tensor) -> LanguageTokens:
 
 def built(name: str, **options: Any) -> Fusion:
     torch.manual_seed(1)
-    config = FusionConfig(name=name, layers=2, **options)  # type: ignore[arg-type]
-    return FUSIONS[name](config, SIZES)
+    kind = get_type_hints(FusionConfig).get(name)
+    return FUSIONS[name](kind(**options) if kind else None, SETUP)
 
 
 @pytest.fixture(params=sorted(FUSIONS))
@@ -77,7 +77,7 @@ def test_what_is_no_word_changes_nothing(fusion: Fusion) -> None:
 
 def test_bidirectional_is_its_equations() -> None:
     torch.manual_seed(2)
-    fusion, (vision, language) = BidirectionalFusion(FusionConfig(layers=1), SIZES), inputs()
+    fusion, (vision, language) = BidirectionalFusion(BidirectionalConfig(layers=1), SETUP), inputs()
     layer = fusion.layers[0]
     f_v, f_l = vision.fused[:, 0], language.tokens
 
@@ -103,7 +103,7 @@ def test_bidirectional_is_its_equations() -> None:
 
 def test_bidirectional_attention_maps_are_distributions_over_words_and_places() -> None:
     vision, language = inputs()
-    attention = BidirectionalFusion(FusionConfig(layers=2), SIZES)(vision, language).attention
+    attention = BidirectionalFusion(BidirectionalConfig(layers=2), SETUP)(vision, language).attention
     assert set(attention) == {
         f"{a}_reads_{b}_{i}" for a, b in (("vision", "language"), ("language", "vision")) for i in (0, 1)
     }
@@ -213,8 +213,7 @@ class TestIntermediate:
     def test_both_sides_go_on_from_what_they_were_told(self, interaction: str) -> None:
         """The words' last layer and the picture's next stage see the exchange, not what was before it."""
         torch.manual_seed(0)
-        shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)
-        language = TextTransformer(LanguageConfig(layers=2), shapes, D, HEADS).eval()
+        language = TextTransformer(TextTransformerConfig(layers=2), TEXT).eval()
         ids, mask = torch.randint(2, 30, (B, L)), torch.ones(B, L, dtype=torch.bool)
         fusion = built("intermediate", interaction=interaction, position="middle")
         seen, other = torch.randn(2, B, N, C)
@@ -234,13 +233,12 @@ class TestIntermediate:
     @pytest.mark.parametrize("position", ["early", "middle", "multi"])
     def test_bidirectional_can_exchange_the_same_as_well(self, position: str) -> None:
         torch.manual_seed(0)
-        shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)
-        language = TextTransformer(LanguageConfig(layers=2), shapes, D, HEADS).eval()
+        language = TextTransformer(TextTransformerConfig(layers=2), TEXT).eval()
         words = language.embed(torch.randint(2, 30, (B, L)), torch.ones(B, L, dtype=torch.bool))
         both, between = built("bidirectional", during=position), built("intermediate", position=position)
         both.exchanges.load_state_dict(between.exchanges.state_dict())
         dialogues = [fusion.dialogue(language, words) for fusion in (both, between)]
-        for stage in range(SIZES.stages):
+        for stage in range(SETUP.stages):
             vision = torch.randn(B, N, C)
             told = [dialogue.after(stage, vision) for dialogue in dialogues]
             assert torch.equal(*told)
@@ -248,8 +246,7 @@ class TestIntermediate:
 
     def test_the_language_layers_are_spread_over_the_stages(self) -> None:
         torch.manual_seed(0)
-        shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)
-        language = TextTransformer(LanguageConfig(layers=3), shapes, D, HEADS).eval()
+        language = TextTransformer(TextTransformerConfig(layers=3), TEXT).eval()
         read: list[int] = []
         for i, layer in enumerate(language.layers):
             layer.register_forward_hook(lambda *_, i=i: read.append(i))

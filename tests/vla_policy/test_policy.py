@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.policy import READERS, GroundingConfig, LanguageConfig, PolicyConfig
+from configs.policy import TEXT_ENCODERS, GroundingConfig, LanguageConfig, PolicyConfig
 from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
 from vla_policy.contract import Aux, Batch, Observation, Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
@@ -66,7 +66,7 @@ VARIANTS: dict[str, Parts] = {
         for fast in ("none", "gated", "transformer", "pooled")
     },
     "pick=first": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"pick": "first"}}},
-    "slow_stride=1": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"slow_stride": 1}}},
+    "stride=1": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"stride": 1}}},
     "norm=post": {"grounding": GroundingConfig(norm="post")},
     "interval": {"grounding": GroundingConfig(interval_weight=1.0, attention_weight=1.0)},
     "interval-slow_fast": {
@@ -82,7 +82,7 @@ GRID: dict[str, Parts] = {
     **{
         f"{encoder}-{fusion}-{head}": {"encoder": encoder, "fusion": fusion, "head": head}
         for encoder, fusion, head in product(ENCODERS, FUSIONS, HEADS)
-        if fusion != "none" or encoder in READERS
+        if fusion != "none" or encoder in TEXT_ENCODERS
     },
     **VARIANTS,
 }
@@ -139,7 +139,7 @@ class TestContract:
         torch.testing.assert_close(location.sum((2, 3)), torch.ones(b, t))
         assert chunk.aux.attention
         for weights in chunk.aux.attention.values():
-            assert weights.shape[:2] == (b, policy.config.heads)
+            assert weights.shape[:2] == (b, policy.config.attention_heads)
             torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
     def test_actions_stay_in_range_whatever_is_seen(self, policy: VLAPolicy, batch: Batch) -> None:
@@ -374,5 +374,5 @@ def test_the_seed_decides_the_weights(make_policy: MakePolicy) -> None:
 
 
 def test_pretrained_language_needs_a_name() -> None:
-    with pytest.raises(ValueError, match=r"'pretrained' needs language.pretrained"):
+    with pytest.raises(ValueError, match=r"'pretrained' needs language.pretrained.source"):
         LanguageConfig(name="pretrained")

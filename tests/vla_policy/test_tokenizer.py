@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.policy import LanguageConfig
+from configs.policy import LanguageConfig, PretrainedTextConfig
 from vla_policy.language import LANGUAGES
 from vla_policy.tokenizer import PAD, TOKENIZERS, UNKNOWN, PretrainedTokenizer, TextTokenizer, WordTokenizer
 
@@ -20,7 +20,9 @@ def test_every_language_has_a_tokenizer() -> None:
 def tokenizer(request: pytest.FixtureRequest, text_models: dict[str, Path]) -> TextTokenizer:
     if request.param == "words":
         return WordTokenizer.make(LanguageConfig(max_words=WORDS), TEXTS)
-    config = LanguageConfig(name="pretrained", pretrained=str(text_models[request.param]), max_words=WORDS)
+    config = LanguageConfig(
+        name="pretrained", pretrained=PretrainedTextConfig(source=str(text_models[request.param])), max_words=WORDS
+    )
     return PretrainedTokenizer.make(config, TEXTS)
 
 
@@ -112,11 +114,11 @@ class TestPretrained:
             PretrainedTokenizer.read(str(text_models["bert"]), 2)
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=f"language.pretrained '{tmp_path / 'none'}': no such folder"):
+        with pytest.raises(ValueError, match=f"language.pretrained.source '{tmp_path / 'none'}': no such folder"):
             PretrainedTokenizer.read(str(tmp_path / "none"), WORDS)
 
     def test_a_folder_without_a_tokenizer_is_named(self, tmp_path: Path, text_models: dict[str, Path]) -> None:
         (tmp_path / "config.json").write_bytes((text_models["bert"] / "config.json").read_bytes())
-        with pytest.raises(ValueError, match=f"language.pretrained '{tmp_path}': no usable tokenizer") as caught:
+        with pytest.raises(ValueError, match=f"language.pretrained.source '{tmp_path}': no usable tokenizer") as caught:
             PretrainedTokenizer.read(str(tmp_path), WORDS)
         assert "\n" not in str(caught.value)

@@ -5,16 +5,13 @@ B batch, T frames, V cameras, c channels, h w grid, D width.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
+from configs.policy import Conv3dConfig
 from vla_policy.backbone import to_tokens
-from vla_policy.contract import Shapes
-from vla_policy.vision import VisionEncoder
+from vla_policy.vision import EncoderSetup, VisionEncoder
 
 
 class Conv3dEncoder(VisionEncoder):
@@ -22,16 +19,13 @@ class Conv3dEncoder(VisionEncoder):
     every other layer works at half resolution, or what moves a cell a frame would leave the kernel.
     """
 
-    def __init__(
-        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
-    ) -> None:
-        super().__init__(config, shapes, width, heads, saved)
+    def __init__(self, config: Conv3dConfig, setup: EncoderSetup) -> None:
+        super().__init__(setup)
         self.frames, cells = config.kernel
         kernel, space = (self.frames, cells, cells), (0, cells // 2, cells // 2)
-        self.first = nn.Conv3d(config.channels, width, kernel, padding=space)
-        self.layers = nn.ModuleList(
-            nn.Conv3d(width, width, kernel, padding=space) for _ in range(config.temporal_layers)
-        )
+        width = setup.width
+        self.first = nn.Conv3d(setup.backbone.channels, width, kernel, padding=space)
+        self.layers = nn.ModuleList(nn.Conv3d(width, width, kernel, padding=space) for _ in range(config.layers))
         self.project = nn.Linear(width, width)
 
     def moment(self, per_frame: Tensor) -> Tensor:

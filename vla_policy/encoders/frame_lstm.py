@@ -5,13 +5,10 @@ B batch, T frames, n tokens a frame, D width.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
-from vla_policy.contract import Shapes
-from vla_policy.vision import CoarseTimeEncoder
+from configs.policy import FrameLSTMConfig
+from vla_policy.vision import CoarseTimeEncoder, EncoderSetup
 
 
 class FrameLSTMEncoder(CoarseTimeEncoder):
@@ -19,13 +16,12 @@ class FrameLSTMEncoder(CoarseTimeEncoder):
     would forget where things are.
     """
 
-    def __init__(
-        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
-    ) -> None:
-        super().__init__(config, shapes, width, heads, saved)
-        self.lstm = nn.LSTM(width, width, num_layers=config.temporal_layers, batch_first=True)
+    def __init__(self, config: FrameLSTMConfig, setup: EncoderSetup) -> None:
+        super().__init__(setup)
+        width = setup.width
+        self.lstm = nn.LSTM(width, width, num_layers=config.layers, batch_first=True)
         # Forget gates begin open (Jozefowicz et al. 2015), or the first frames would be forgotten before training.
-        for layer in range(config.temporal_layers):
+        for layer in range(config.layers):
             bias: Tensor = getattr(self.lstm, f"bias_hh_l{layer}")
             nn.init.ones_(bias.data[width : 2 * width])
 

@@ -6,19 +6,16 @@ B batch, T frames in M clips of k, V cameras, n = h·w places, m places of the s
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
+from configs.policy import SlowFastConfig
 from vla_policy.backbone import to_maps, to_tokens
-from vla_policy.contract import Shapes
 from vla_policy.dialogue import Dialogue
 from vla_policy.layers import FusedSelfAttentionBlock, SelfAttentionBlock, newest_at_zero, place_encoding
 from vla_policy.tokens import LanguageTokens, VisualTokens
-from vla_policy.vision import VisionEncoder
+from vla_policy.vision import EncoderSetup, VisionEncoder
 
 
 class FastBranch(nn.Module):
@@ -28,13 +25,13 @@ class FastBranch(nn.Module):
     layer of self-attention over the frames of a place, "pooled" by the mean over the places of a frame.
     """
 
-    def __init__(self, kind: str, width: int, heads: int) -> None:
+    def __init__(self, kind: str, width: int, attention_heads: int) -> None:
         super().__init__()
         self.kind = kind
         if kind == "none":
             return
         self.linear = nn.Linear(width, width)
-        self.over_time = FusedSelfAttentionBlock(width, heads) if kind == "transformer" else None
+        self.over_time = FusedSelfAttentionBlock(width, attention_heads) if kind == "transformer" else None
         self.join = None if kind == "gated" else nn.Linear(width, width)
 
     def forward(self, h_BTND: Tensor, x_BTND: Tensor) -> Tensor:
@@ -57,16 +54,15 @@ class FastBranch(nn.Module):
 class SlowFastEncoder(VisionEncoder):
     """Reads the words itself: it works with the fusion "none", and with any other one on top."""
 
-    def __init__(
-        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
-    ) -> None:
-        super().__init__(config, shapes, width, heads, saved)
+    def __init__(self, config: SlowFastConfig, setup: EncoderSetup) -> None:
+        super().__init__(setup)
+        width, attention_heads = setup.width, setup.attention_heads
         self.frame_width = width
-        self.clip, self.pick, self.stride = config.clip, config.pick, config.slow_stride
-        self.embed = nn.Linear(config.channels, width)
-        self.slow = nn.ModuleList(SelfAttentionBlock(width, heads) for _ in range(config.temporal_layers))
+        self.clip, self.pick, self.stride = config.clip, config.pick, config.stride
+        self.embed = nn.Linear(setup.backbone.channels, width)
+        self.slow = nn.ModuleList(SelfAttentionBlock(width, attention_heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
-        self.fast = FastBranch(config.fast, width, heads)
+        self.fast = FastBranch(config.fast, width, attention_heads)
 
     def forward(self, frames: Tensor, dialogue: Dialogue | None = None) -> VisualTokens:
         features = self.look(frames, dialogue)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder, Sizes
+from configs.policy import BidirectionalConfig
+from vla_policy.dialogue import Dialogue, Fusion, FusionSetup, LanguageEncoder
 from vla_policy.fusion.exchanges import Exchanges
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
@@ -17,10 +17,10 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class BidirectionalLayer(nn.Module):
     """Both directions read the same inputs; each then passes its own feed-forward layer (pre-norm)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
         self.norm_v, self.norm_l = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.vision_reads, self.language_reads = Attention(width, heads), Attention(width, heads)
+        self.vision_reads, self.language_reads = Attention(width, attention_heads), Attention(width, attention_heads)
         self.norm_feed_v, self.norm_feed_l = nn.LayerNorm(width), nn.LayerNorm(width)
         self.feed_v, self.feed_l = FeedForward(width), FeedForward(width)
 
@@ -40,12 +40,14 @@ class BidirectionalFusion(Fusion):
     `during` adds the same exchange between the layers of the two encoders.
     """
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: BidirectionalConfig, setup: FusionSetup) -> None:
         super().__init__()
-        self.exchanges = Exchanges("bidirectional", config.during, sizes)
-        self.layers = nn.ModuleList(BidirectionalLayer(sizes.width, sizes.heads) for _ in range(config.layers))
+        self.exchanges = Exchanges("bidirectional", config.during, setup)
+        self.layers = nn.ModuleList(
+            BidirectionalLayer(setup.width, setup.attention_heads) for _ in range(config.layers)
+        )
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * sizes.width
+        self.pooled_width = self.pool.times * setup.width
 
     def dialogue(self, language: LanguageEncoder, words: LanguageTokens) -> Dialogue:
         return self.exchanges.dialogue(language, words)

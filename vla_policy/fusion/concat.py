@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from vla_policy.dialogue import Fusion, FusionSetup
 from vla_policy.layers import Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -11,10 +10,10 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class ConcatFusion(Fusion):
     """Neither side changes the other, and there is nothing to learn."""
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: None, setup: FusionSetup) -> None:
         super().__init__()
         self.pool = Pool("concat")
-        self.pooled_width = 2 * sizes.width
+        self.pooled_width = 2 * setup.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         pooled = self.pool(vision.fused.flatten(1, 2), language.tokens, language.mask)

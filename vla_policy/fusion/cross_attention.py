@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from configs.policy import CrossAttentionConfig
+from vla_policy.dialogue import Fusion, FusionSetup
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -16,10 +16,10 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class CrossAttentionLayer(nn.Module):
     """`x + CA(x, y, y)`, then a feed-forward layer (pre-norm); `y` stays as it is."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
         self.norm_reader, self.norm_read, self.norm_feed = (nn.LayerNorm(width) for _ in range(3))
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, attention_heads)
         self.feed = FeedForward(width)
 
     def forward(self, x_BQD: Tensor, y_BKD: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -31,12 +31,14 @@ class CrossAttentionLayer(nn.Module):
 class CrossAttentionFusion(Fusion):
     """The side that is read is the same for all layers."""
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: CrossAttentionConfig, setup: FusionSetup) -> None:
         super().__init__()
         self.direction = config.direction
-        self.layers = nn.ModuleList(CrossAttentionLayer(sizes.width, sizes.heads) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            CrossAttentionLayer(setup.width, setup.attention_heads) for _ in range(config.layers)
+        )
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * sizes.width
+        self.pooled_width = self.pool.times * setup.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         grid = vision.fused.shape[1:3]

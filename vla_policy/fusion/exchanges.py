@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vla_policy.dialogue import Dialogue, LanguageEncoder, Sizes
+from vla_policy.dialogue import Dialogue, FusionSetup, LanguageEncoder
 from vla_policy.layers import Attention, masked_mean
 from vla_policy.tokens import LanguageTokens
 
@@ -16,7 +16,7 @@ Said = tuple[Tensor, Tensor | None, dict[str, Tensor]]  # for vision, for langua
 
 
 class Interaction(nn.Module):
-    """What is exchanged; built as `(width, heads, vision_width)`.
+    """What is exchanged; built as `(width, attention_heads, vision_width)`.
 
     `aligned`: whether vision comes, and is answered, at width D. Attention projects anyhow, and takes vision as it is:
     at the backbone's width its many tokens cost half.
@@ -24,7 +24,7 @@ class Interaction(nn.Module):
 
     aligned = True
 
-    def __init__(self, width: int, heads: int, vision_width: int) -> None:
+    def __init__(self, width: int, attention_heads: int, vision_width: int) -> None:
         super().__init__()
 
 
@@ -53,9 +53,9 @@ class OneWayAttention(Interaction):
 
     aligned = False
 
-    def __init__(self, width: int, heads: int, vision_width: int) -> None:
-        super().__init__(width, heads, vision_width)
-        self.vision_reads = Attention(width, heads, query_width=vision_width, out_width=vision_width)
+    def __init__(self, width: int, attention_heads: int, vision_width: int) -> None:
+        super().__init__(width, attention_heads, vision_width)
+        self.vision_reads = Attention(width, attention_heads, query_width=vision_width, out_width=vision_width)
 
     def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
         for_vision, weights = self.vision_reads(v_BnD, l_BLD, mask_BL)
@@ -68,8 +68,8 @@ class ConcatMLP(Interaction):
     The first layer of a concatenation is the sum of two layers, and is computed as such, without the joined copy.
     """
 
-    def __init__(self, width: int, heads: int, vision_width: int) -> None:
-        super().__init__(width, heads, vision_width)
+    def __init__(self, width: int, attention_heads: int, vision_width: int) -> None:
+        super().__init__(width, attention_heads, vision_width)
         self.own = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
         self.other = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(2))
         self.last = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
@@ -88,10 +88,10 @@ class BothWaysAttention(Interaction):
 
     aligned = False
 
-    def __init__(self, width: int, heads: int, vision_width: int) -> None:
-        super().__init__(width, heads, vision_width)
-        self.vision_reads = Attention(width, heads, query_width=vision_width, out_width=vision_width)
-        self.language_reads = Attention(width, heads, key_width=vision_width)
+    def __init__(self, width: int, attention_heads: int, vision_width: int) -> None:
+        super().__init__(width, attention_heads, vision_width)
+        self.vision_reads = Attention(width, attention_heads, query_width=vision_width, out_width=vision_width)
+        self.language_reads = Attention(width, attention_heads, key_width=vision_width)
 
     def forward(self, v_BnD: Tensor, l_BLD: Tensor, mask_BL: Tensor) -> Said:
         for_vision, vision_weights = self.vision_reads(v_BnD, l_BLD, mask_BL)
@@ -112,13 +112,13 @@ INTERACTIONS: dict[str, type[Interaction]] = {
 class StageExchange(nn.Module):
     """One exchange: align the two sides, interact, add what each is told to what it was (residual)."""
 
-    def __init__(self, interaction: str, width: int, heads: int, frame_width: int) -> None:
+    def __init__(self, interaction: str, width: int, attention_heads: int, frame_width: int) -> None:
         super().__init__()
         kind = INTERACTIONS[interaction]
         vision_width = width if kind.aligned else frame_width
         self.align = nn.Linear(frame_width, width) if kind.aligned else nn.Identity()
         self.norm_v, self.norm_l = nn.LayerNorm(vision_width), nn.LayerNorm(width)
-        self.interaction = kind(width, heads, vision_width)
+        self.interaction = kind(width, attention_heads, vision_width)
         self.to_vision = nn.Linear(width, frame_width) if kind.aligned else nn.Identity()
         self.to_language = None if interaction == "attention" else nn.Linear(width, width)
 
@@ -139,13 +139,13 @@ def positions(position: str, stages: int) -> list[int]:
 class Exchanges(nn.Module):
     """The exchanges of one fusion, at the stages of the backbone that `position` names."""
 
-    def __init__(self, interaction: str, position: str, sizes: Sizes) -> None:
+    def __init__(self, interaction: str, position: str, setup: FusionSetup) -> None:
         super().__init__()
-        self.stages = sizes.stages
+        self.stages = setup.stages
         self.at = nn.ModuleDict(
             {
-                str(stage): StageExchange(interaction, sizes.width, sizes.heads, sizes.channels)
-                for stage in positions(position, sizes.stages)
+                str(stage): StageExchange(interaction, setup.width, setup.attention_heads, setup.channels)
+                for stage in positions(position, setup.stages)
             }
         )
 

@@ -4,19 +4,19 @@
 
 from __future__ import annotations
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Dialogue, Fusion, LanguageEncoder, Sizes
+from configs.policy import IntermediateConfig
+from vla_policy.dialogue import Dialogue, Fusion, FusionSetup, LanguageEncoder
 from vla_policy.fusion.exchanges import Exchanges
 from vla_policy.layers import Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
 class IntermediateFusion(Fusion):
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: IntermediateConfig, setup: FusionSetup) -> None:
         super().__init__()
-        self.exchanges = Exchanges(config.interaction, config.position, sizes)
+        self.exchanges = Exchanges(config.interaction, config.position, setup)
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * sizes.width
+        self.pooled_width = self.pool.times * setup.width
 
     def dialogue(self, language: LanguageEncoder, words: LanguageTokens) -> Dialogue:
         return self.exchanges.dialogue(language, words)

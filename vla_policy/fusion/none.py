@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from vla_policy.dialogue import Fusion, FusionSetup
 from vla_policy.layers import Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -11,10 +10,10 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class NoFusion(Fusion):
     """Takes the words as the newest frame changed them."""
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: None, setup: FusionSetup) -> None:
         super().__init__()
         self.pool = Pool("concat")
-        self.pooled_width = 2 * sizes.width
+        self.pooled_width = 2 * setup.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         words = language.tokens if vision.words is None else vision.words.tokens[:, -1]

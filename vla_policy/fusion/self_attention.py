@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from configs.policy import SelfAttentionConfig
+from vla_policy.dialogue import Fusion, FusionSetup
 from vla_policy.layers import Pool, SelfAttentionBlock
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -17,12 +17,14 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class SelfAttentionFusion(Fusion):
     """Which side a token comes from is told by a learned vector a side."""
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: SelfAttentionConfig, setup: FusionSetup) -> None:
         super().__init__()
-        self.side = nn.Parameter(0.02 * torch.randn(2, sizes.width))
-        self.layers = nn.ModuleList(SelfAttentionBlock(sizes.width, sizes.heads) for _ in range(config.layers))
+        self.side = nn.Parameter(0.02 * torch.randn(2, setup.width))
+        self.layers = nn.ModuleList(
+            SelfAttentionBlock(setup.width, setup.attention_heads) for _ in range(config.layers)
+        )
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * sizes.width
+        self.pooled_width = self.pool.times * setup.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         grid, v = vision.fused.shape[1:3], vision.fused.flatten(1, 2)

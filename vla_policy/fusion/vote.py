@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from configs.policy import VoteConfig
+from vla_policy.dialogue import Fusion, FusionSetup
 from vla_policy.layers import Attention, masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -27,15 +27,15 @@ class VoteFusion(Fusion):
     each with its own alone.
     """
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: VoteConfig, setup: FusionSetup) -> None:
         super().__init__()
         self.names = config.voters
         self.voters = len(config.voters)
-        keys = {name: sizes.frame_width if name == "spatial" else sizes.width for name in self.names}
+        keys = {name: setup.frame_width if name == "spatial" else setup.width for name in self.names}
         self.readers = nn.ModuleDict(
-            {name: Attention(sizes.width, sizes.heads, key_width=keys[name]) for name in self.names}
+            {name: Attention(setup.width, setup.attention_heads, key_width=keys[name]) for name in self.names}
         )
-        self.pooled_width = 2 * sizes.width
+        self.pooled_width = 2 * setup.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         sentence = masked_mean(language.tokens, language.mask)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from configs.policy import WeightedConfig
+from vla_policy.dialogue import Fusion, FusionSetup
 from vla_policy.layers import masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -19,14 +19,14 @@ class WeightedFusion(Fusion):
     to say, `softmax([a_v·f_v, a_l·f_l])`.
     """
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: WeightedConfig, setup: FusionSetup) -> None:
         super().__init__()
-        self.pooled_width = sizes.width
+        self.pooled_width = setup.width
         self.score: nn.ModuleList | None = None
         if config.weights == "attention":
-            self.score = nn.ModuleList(nn.Linear(sizes.width, 1) for _ in range(2))
+            self.score = nn.ModuleList(nn.Linear(setup.width, 1) for _ in range(2))
         else:
-            size = sizes.width if config.weights == "vector" else 1
+            size = setup.width if config.weights == "vector" else 1
             self.weights = nn.Parameter(torch.full((2, size), 0.5), requires_grad=config.weights != "fixed")
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:

@@ -58,13 +58,15 @@ class DecoderBlock(nn.Module):
     A single frame has no other times to attend to: the temporal part is left out then.
     """
 
-    def __init__(self, width: int, heads: int, memory_width: int, *, temporal: bool, norm: str = "pre") -> None:
+    def __init__(
+        self, width: int, attention_heads: int, memory_width: int, *, temporal: bool, norm: str = "pre"
+    ) -> None:
         super().__init__()
         self.post = norm == "post"
         self.norm_space, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
         self.norm_time = nn.LayerNorm(width) if temporal else None
-        self.time = Attention(width, heads) if temporal else None
-        self.space = Attention(width, heads, key_width=memory_width)
+        self.time = Attention(width, attention_heads) if temporal else None
+        self.space = Attention(width, attention_heads, key_width=memory_width)
         self.feed = FeedForward(width)
 
     def forward(
@@ -131,7 +133,13 @@ class SpaceTimeDecoder(nn.Module):
     """
 
     def __init__(
-        self, config: GroundingConfig, width: int, heads: int, frame_width: int, pooled_width: int, frames: int
+        self,
+        config: GroundingConfig,
+        width: int,
+        attention_heads: int,
+        frame_width: int,
+        pooled_width: int,
+        frames: int,
     ) -> None:
         super().__init__()
         # The memory keeps the frames' own width: T·N tokens are what this decoder costs.
@@ -139,7 +147,8 @@ class SpaceTimeDecoder(nn.Module):
         self.place = nn.Linear(width, frame_width)
         self.object = nn.Linear(pooled_width, width)
         self.blocks = nn.ModuleList(
-            DecoderBlock(width, heads, frame_width, temporal=frames > 1, norm=config.norm) for _ in range(config.layers)
+            DecoderBlock(width, attention_heads, frame_width, temporal=frames > 1, norm=config.norm)
+            for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
         # A key projection would fold into the query's: (W_q q)·(W_k m) = (W_kᵀ W_q q)·m.

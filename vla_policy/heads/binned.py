@@ -9,11 +9,13 @@ B batch, S chunk steps, A action dimensions, F feature width, N bins.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from configs.policy import HeadConfig
-from vla_policy.decision import ActionHead
+from configs.policy import BinnedConfig
+from vla_policy.decision import ActionHead, HeadSetup
 from vla_policy.layers import masked_average, multi_layer
 
 SPREAD = 0.75  # standard deviation of a label, in bins
@@ -23,10 +25,10 @@ class BinnedHead(ActionHead):
     loss_scale = 0.3  # on the same features its gradient is 3 times that of `chunk_l1`
     centres: Tensor
 
-    def __init__(self, config: HeadConfig, feature_width: int, actions: int) -> None:
+    def __init__(self, config: BinnedConfig, setup: HeadSetup) -> None:
         super().__init__()
-        self.shape = (config.chunk, actions, config.bins)
-        self.layers = multi_layer([feature_width, config.hidden, config.hidden, config.chunk * actions * config.bins])
+        self.shape = (setup.chunk, setup.actions, config.bins)
+        self.layers = multi_layer([setup.features, setup.hidden, setup.hidden, math.prod(self.shape)])
         self.register_buffer("centres", torch.linspace(-1, 1, config.bins), persistent=False)
 
     def forward(self, features_BF: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from configs.policy import HeadConfig
-from vla_policy.decision import ActionHead
+from configs.policy import FlowMatchingConfig
+from vla_policy.decision import ActionHead, HeadSetup
 from vla_policy.layers import masked_average, multi_layer, sinusoid
 
 DRAWS = 8  # of noise and time a sample: the field is small beside what computes its features
@@ -18,12 +18,13 @@ TIME_WIDTH = 16
 
 
 class FlowMatchingHead(ActionHead):
-    def __init__(self, config: HeadConfig, feature_width: int, actions: int) -> None:
+    def __init__(self, config: FlowMatchingConfig, setup: HeadSetup) -> None:
         super().__init__()
-        self.chunk, self.actions, self.steps = config.chunk, actions, config.integration_steps
-        self.context = nn.Linear(feature_width, config.hidden)
-        self.moving = nn.Linear(config.chunk * actions + TIME_WIDTH, config.hidden, bias=False)
-        self.layers = multi_layer([config.hidden, config.hidden, config.hidden, config.chunk * actions])
+        self.chunk, self.actions, self.steps = setup.chunk, setup.actions, config.integration_steps
+        hidden, out = setup.hidden, setup.chunk * setup.actions
+        self.context = nn.Linear(setup.features, hidden)
+        self.moving = nn.Linear(out + TIME_WIDTH, hidden, bias=False)
+        self.layers = multi_layer([hidden, hidden, hidden, out])
 
     def forward(self, context_BH: Tensor, x_BSA: Tensor, time_B: Tensor) -> Tensor:
         """Velocity `(..., S, A)` at the points x `(..., S, A)` and times in [0, 1] `(...)`."""

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from configs.policy import HeadConfig
-from vla_policy.decision import ActionHead
+from configs.policy import GaussianMixtureConfig
+from vla_policy.decision import ActionHead, HeadSetup
 from vla_policy.layers import masked_average, multi_layer
 
 LEAST_DEVIATION = 0.03  # of a component: without a floor the likelihood of a label met exactly has no bound
@@ -22,11 +22,11 @@ LEAST_DEVIATION = 0.03  # of a component: without a floor the likelihood of a la
 class GaussianMixtureHead(ActionHead):
     loss_scale = 0.15  # on the same features its gradient is 7 times that of `chunk_l1`
 
-    def __init__(self, config: HeadConfig, feature_width: int, actions: int) -> None:
+    def __init__(self, config: GaussianMixtureConfig, setup: HeadSetup) -> None:
         super().__init__()
-        self.chunk, self.actions, self.components = config.chunk, actions, config.components
-        out = config.chunk * config.components * (2 * actions + 1)
-        self.layers = multi_layer([feature_width, config.hidden, config.hidden, out])
+        self.chunk, self.actions, self.components = setup.chunk, setup.actions, config.components
+        out = self.chunk * self.components * (2 * self.actions + 1)
+        self.layers = multi_layer([setup.features, setup.hidden, setup.hidden, out])
 
     def forward(self, features_BF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights `(B, S, K)`, means and standard deviations `(B, S, K, A)`."""

@@ -107,8 +107,8 @@ def test_following_in_sight_and_waiting_in_hiding_fails(waiting: str, make_env: 
     env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
     for seed in range(12):
         env.reset(seed=seed)
-        judgement, layout = env.judgement, env.layout
-        judgement.errors[:] = 0.0
+        metrics, layout = env.metrics, env.layout
+        metrics.errors[:] = 0.0
         for index in range(len(layout.objects)):
             assert env.judge(index)
             y = layout.paths[index, : HORIZON * RAMP + 1 : RAMP, 1]
@@ -118,19 +118,19 @@ def test_following_in_sight_and_waiting_in_hiding_fails(waiting: str, make_env: 
                     "where it went under": y[first - 1],
                     "where it will come out": y[last],
                 }
-                judgement.errors[first:last, index] = np.abs(y[first:last] - places[waiting])
+                metrics.errors[first:last, index] = np.abs(y[first:last] - places[waiting])
             assert not env.judge(index)
 
 
 def test_in_hiding_it_is_judged_more_strictly_than_in_sight(make_env: MakeEnv) -> None:
     env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
     env.reset(seed=0)
-    env.judgement.errors[:] = HIDDEN_TOLERANCE + 0.005
+    env.metrics.errors[:] = HIDDEN_TOLERANCE + 0.005
     assert not env.judge(0)
     assert env.fault(0) == "lost the target under the screen"
-    env.judgement.errors[hidden_steps(env.layout, 0)] = HIDDEN_TOLERANCE
+    env.metrics.errors[hidden_steps(env.layout, 0)] = HIDDEN_TOLERANCE
     assert env.judge(0)
-    env.judgement.errors[~hidden_steps(env.layout, 0)] = 0.05  # and in sight as `track` is
+    env.metrics.errors[~hidden_steps(env.layout, 0)] = 0.05  # and in sight as `track` is
     assert not env.judge(0)
 
 
