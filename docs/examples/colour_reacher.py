@@ -2,8 +2,10 @@
 
 A module of one's own, outside of the package. It registers an environment with Gymnasium and describes it as a task:
 
-    vla collect --task-module docs/examples/colour_reacher.py --config track --task colour_reacher
+    vla demo --task-module docs/examples/colour_reacher.py --config docs/examples/colour_reacher.yaml
     python -c "import colour_reacher, gymnasium; gymnasium.make('ColourReacher-v0').reset(seed=0)"
+
+The second line runs beside this file.
 """
 
 from __future__ import annotations
@@ -129,6 +131,10 @@ class ColourReacher(MujocoTask):
     def tracking_errors(self) -> Sequence[float]:
         """Distance between fingertip and target after each step, metres."""
         return [float(distances[self.target]) for distances in self._near[1:]]
+
+    def judged_errors(self) -> Sequence[float]:
+        """The same in the steps in which the fingertip ought to be on the target: the last ones."""
+        return self.tracking_errors()[-HOLD:]
 
     @property
     def target_name(self) -> str:

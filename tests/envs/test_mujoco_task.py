@@ -209,6 +209,7 @@ def test_who_follows_other_words_is_judged_to_have_done_so(make: Make, example: 
         assert not run(env, seed, follow)["is_success"]
         assert env.judge(index)
         assert len(env.tracking_errors()) == env.step_count < env.horizon
+        assert min(env.judged_errors()) > 0.05
 
 
 def test_options_say_how_and_what(make: Make, example: ModuleType) -> None:
