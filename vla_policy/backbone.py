@@ -1,4 +1,4 @@
-"""The spatial backbone, which looks at every frame on its own: a stem, trained from scratch or from timm, and layers.
+"""The spatial backbone, which encodes every frame on its own: a stem, trained from scratch or from timm, and layers.
 
 B' pictures, C H W image, c channels, h w grid.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from configs.encoder import SMALL, BackboneConfig
 
-AfterStage = Callable[[int, Tensor], Tensor]  # a stage's number and its maps (B', c, h, w) → what to go on with
+AfterStage = Callable[[int, Tensor], Tensor]  # a stage's number and its maps (B', c, h, w) → the maps to continue with
 
 
 class ResidualConv(nn.Module):
@@ -49,7 +49,8 @@ class SmallStem(nn.Sequential):
 class Backbone(nn.Module):
     """Pictures `(B', 3, H, W)` float in [0, 1] → features `(B', c, h, w)`.
 
-    It has a stage after the stem and one after every layer, `stages` in all; `after_stage` sees and may change each.
+    A stage ends after the stem and after every layer; there are `stages` of them. `after_stage` gets the output of each
+    stage and may change it.
     """
 
     def __init__(self, config: BackboneConfig, size: int, saved: Path | None = None) -> None:

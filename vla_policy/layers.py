@@ -1,6 +1,7 @@
 """Layers that several parts share: attention, feed-forward, position encodings, pooling.
 
-B batch, N Q K tokens, D width, M heads, E = D/M head width, C O widths of what comes and goes. Suffixes name the axes.
+B batch, N Q K tokens, D width, M attention heads, E = D/M their width, C O widths of input and
+output. Suffixes name the axes.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ class SelfAttentionBlock(nn.Module):
 
 
 class FusedSelfAttentionBlock(nn.Module):
-    """Pre-norm transformer layer like `SelfAttentionBlock`, without weights to look at, so that memory grows linearly
-    with the tokens; optionally causal, optionally without its feed-forward part.
+    """Pre-norm transformer layer like `SelfAttentionBlock`, without attention weights as output, so that memory grows
+    linearly with the tokens; optionally causal, optionally without its feed-forward part.
     """
 
     def __init__(self, width: int, attention_heads: int, *, causal: bool = False, feed: bool = True) -> None:
@@ -186,9 +187,9 @@ class Pool:
     def __init__(self, output: Literal["concat", "sum"]) -> None:
         self.times = 2 if output == "concat" else 1
 
-    def __call__(self, vision_BND: Tensor, words_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-        vision, words = vision_BND.mean(1), masked_mean(words_BLD, mask_BL)
-        return torch.cat([vision, words], dim=-1) if self.times == 2 else vision + words
+    def __call__(self, vision_BND: Tensor, text_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        vision, text = vision_BND.mean(1), masked_mean(text_BLD, mask_BL)
+        return torch.cat([vision, text], dim=-1) if self.times == 2 else vision + text
 
 
 def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:

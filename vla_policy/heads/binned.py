@@ -1,8 +1,8 @@
 """Each action dimension as a distribution over bins, trained by cross-entropy.
 
-A label is shared by the bins around it as by a narrow Gaussian ("histogram loss", Imani & White 2018), so that bins
-that lie side by side learn from each other and binning costs hardly any precision; the distribution's mean is done. At
-the ends, where there is no bin beyond, a full command comes out smaller: by 2 % with 41 bins.
+A label is spread over the bins around it by a narrow Gaussian ("histogram loss", Imani & White 2018). So neighbouring
+bins learn from each other, and binning costs hardly any precision. The action is the distribution's mean. At both ends,
+where there is no bin beyond, a full command comes out smaller: by 2 % with 41 bins.
 
 B batch, S chunk steps, A action dimensions, F feature width, N bins.
 """

@@ -1,7 +1,7 @@
 """Flow matching: a velocity field that carries noise to actions along straight lines (Lipman et al. 2023; Black et al.
 2024). With x_t = (1 - t)·noise + t·action, the field is trained to be action - noise.
 
-B batch, S chunk steps, A action dimensions, F feature width, R draws of noise a sample.
+B batch, S chunk steps, A action dimensions, F feature width, R draws of noise per sample.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from configs.policy import FlowMatchingConfig
 from vla_policy.decision import ActionHead, HeadSetup
 from vla_policy.layers import masked_average, multi_layer, sinusoid
 
-DRAWS = 8  # of noise and time a sample: the field is small beside what computes its features
+DRAWS = 8  # of noise and time per sample: the field is cheap compared with the features
 TIME_WIDTH = 16
 
 

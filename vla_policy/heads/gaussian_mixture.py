@@ -41,7 +41,7 @@ class GaussianMixtureHead(ActionHead):
         return mean.gather(2, best).squeeze(2).clamp(-1, 1)
 
     def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
-        """Negative log-likelihood a dimension, over the steps whose mask is True."""
+        """Negative log-likelihood per dimension, over the steps whose mask is True."""
         log_weight, mean, deviation = self(features)
         scaled = (action_BSA[:, :, None] - mean) / deviation
         log_density = -0.5 * (scaled**2 + math.log(2 * math.pi)) - deviation.log()
