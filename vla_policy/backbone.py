@@ -86,7 +86,8 @@ def to_maps(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
 
 
-def as_pictures(frames: Tensor) -> Tensor:
-    """`(B, T, V, C, H, W)` uint8 → `(B·V·T, C, H, W)` float in [0, 1], channels_last."""
-    pictures = frames.permute(0, 2, 1, 3, 4, 5).flatten(0, 2).float().div_(255.0)
+def as_pictures(frames: Tensor, dtype: torch.dtype) -> Tensor:
+    """`(B, T, V, C, H, W)` uint8 → `(B·V·T, C, H, W)` in [0, 1], channels_last."""
+    full = torch.promote_types(dtype, torch.float32)
+    pictures = frames.permute(0, 2, 1, 3, 4, 5).flatten(0, 2).to(full).div_(255.0).to(dtype)
     return pictures.contiguous(memory_format=torch.channels_last)

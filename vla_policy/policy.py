@@ -28,6 +28,7 @@ from vla_policy.grounding.decoder import STEP_SCALE, GroundingOutput, SpaceTimeD
 from vla_policy.grounding.losses import grounding_loss
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
+from vla_policy.layers import at_least_float32
 from vla_policy.normaliser import Normaliser
 from vla_policy.vision import EncoderSetup
 
@@ -80,6 +81,9 @@ class Features:
 
 class VLAPolicy(nn.Module):
     """The whole network.
+
+    It computes in the type of its parameters: `policy.bfloat16()`, `.half()` and `.double()` all work. What it predicts
+    is float32, or float64 if that is what its parameters are.
 
     Args:
         config: its structure.
@@ -164,7 +168,7 @@ class VLAPolicy(nn.Module):
             voters = fused.voters.shape[1]
             views = [view[:, None].expand(-1, voters, -1) for view in views]
             views[-2] = fused.voters
-        features = torch.cat([view.float() for view in views], dim=-1)
+        features = torch.cat([view.to(self.encoder.camera.dtype) for view in views], dim=-1)
         attention = {**exchange.attention, **vision.attention, **fused.attention, **grounding.attention}
         return Features(action=features, grounding=grounding, attention=attention)
 
@@ -194,7 +198,7 @@ class VLAPolicy(nn.Module):
         aux = Aux(
             boxes=output.boxes,
             location=output.logits.softmax(-1).unflatten(-1, output.grid),
-            attention=features.attention,
+            attention={name: at_least_float32(weights) for name, weights in features.attention.items()},
             visible=None if output.visible is None else output.visible.sigmoid(),
             start=None if event is None else event.start.softmax(-1),
             end=None if event is None else event.end.softmax(-1),

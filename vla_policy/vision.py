@@ -69,14 +69,14 @@ class VisionEncoder(nn.Module):
             tokens = exchange.after(stage, to_tokens(maps).unflatten(0, (b, v * t)).flatten(1, 2))
             return to_maps(tokens.unflatten(1, (v * t, -1)).flatten(0, 1), size)
 
-        return self.backbone(as_pictures(frames), exchanged).unflatten(0, (b * v, t))
+        return self.backbone(as_pictures(frames, self.camera.dtype), exchanged).unflatten(0, (b * v, t))
 
     def forward(self, frames: Tensor, exchange: CrossModalExchange | None = None) -> VisualTokens:
         features = self.encode_frames(frames, exchange)
         b, v = len(frames), frames.shape[2]
         current = self.current_tokens(features)
         grid = (features.shape[3], features.shape[4])
-        place = self.place(place_encoding(grid, current.shape[-1], current.device))
+        place = self.place(place_encoding(grid, current.shape[-1], self.place.weight))
         fused = current.unflatten(0, (b, v)) + self.camera + place
         frame_features = to_tokens(features.flatten(0, 1)).unflatten(0, (b, v, -1)).transpose(1, 2)
         return VisualTokens(
@@ -108,7 +108,8 @@ class CoarseTimeEncoder(VisionEncoder):
         coarse = F.relu(self.down(per_frame.flatten(0, 1)))
         grid = (coarse.shape[2], coarse.shape[3])
         x = to_tokens(coarse).unflatten(0, (b, t))
-        x = x + place_encoding(grid, x.shape[-1], x.device) + newest_at_zero(t, x)[:, None]
+        width, like = x.shape[-1], self.down.weight
+        x = x + place_encoding(grid, width, like) + newest_at_zero(t, width, like)[:, None]
         newest = per_frame[:, -1]
         motion = F.interpolate(to_maps(self.over_time(x), grid), size=newest.shape[-2:], mode="nearest")
         appearance = to_tokens(F.relu(self.spatial(newest)))

@@ -226,7 +226,7 @@ class TestSlowFast:
             fast = fast.mean(2, keepdim=True)
         if kind == "transformer":
             for place in range(6):
-                timed = fast[:, :, place] + newest_at_zero(T, fast)
+                timed = fast[:, :, place] + newest_at_zero(T, WIDTH)
                 torch.testing.assert_close(
                     joined[:, :, place] - slow[:, :, place],
                     branch.join(slow[:, :, place] + branch.over_time(timed)),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from configs.policy import Conv3dConfig
 from vla_policy.backbone import to_tokens
+from vla_policy.layers import at_least_float32
 from vla_policy.vision import EncoderSetup, VisionEncoder
 
 
@@ -32,7 +33,9 @@ class Conv3dEncoder(VisionEncoder):
         fine = F.relu(self._over_time(self.first, per_frame.transpose(1, 2)))
         for number, layer in enumerate(self.layers):
             if number % 2 == 0:
-                coarse = F.relu(self._over_time(layer, F.avg_pool3d(fine, (1, 2, 2), ceil_mode=True)))
+                # CPUs have no such pooling in half precision.
+                pooled = F.avg_pool3d(at_least_float32(fine), (1, 2, 2), ceil_mode=True).to(fine.dtype)
+                coarse = F.relu(self._over_time(layer, pooled))
                 fine = fine + F.interpolate(coarse, size=fine.shape[2:], mode="nearest")
             else:
                 fine = F.relu(fine + self._over_time(layer, fine))

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from configs.policy import SlowFastConfig
 from vla_policy.backbone import to_maps, to_tokens
 from vla_policy.exchange import CrossModalExchange
-from vla_policy.layers import FusedSelfAttentionBlock, SelfAttentionBlock, newest_at_zero, place_encoding
+from vla_policy.layers import (
+    FusedSelfAttentionBlock,
+    SelfAttentionBlock,
+    at_least_float32,
+    newest_at_zero,
+    place_encoding,
+)
 from vla_policy.tokens import LanguageTokens, VisualTokens
 from vla_policy.vision import EncoderSetup, VisionEncoder
 
@@ -41,7 +47,7 @@ class FastBranch(nn.Module):
         fast = self.linear(x_BTND)
         if self.over_time is not None:
             b, t, n, _ = fast.shape
-            timed = fast + newest_at_zero(t, fast)[:, None]
+            timed = fast + newest_at_zero(t, fast.shape[-1], self.linear.weight)[:, None]
             fast = self.over_time(timed.transpose(1, 2).flatten(0, 1)).unflatten(0, (b, n)).transpose(1, 2)
         if self.kind == "pooled":
             fast = fast.mean(2, keepdim=True)
@@ -73,7 +79,7 @@ class SlowFastEncoder(VisionEncoder):
         chosen, clip_of = self.clips(t, frames.device)
         places, text_BMLD, attention = self._slow(x_BTVnD[:, chosen], text, grid)
         joined = self.fast(places[:, clip_of].flatten(2, 3), x_BTVnD.flatten(2, 3))
-        place = self.place(place_encoding(grid, joined.shape[-1], joined.device))
+        place = self.place(place_encoding(grid, joined.shape[-1], self.place.weight))
         newest = joined[:, -1:].unflatten(2, (v, -1)) + self.camera + place
         changed = None
         if text is not None and text_BMLD is not None:
@@ -102,7 +108,7 @@ class SlowFastEncoder(VisionEncoder):
         if self.stride > 1:
             maps = F.avg_pool2d(maps, self.stride, ceil_mode=True)
         coarse = (maps.shape[2], maps.shape[3])
-        position = self.place(place_encoding(coarse, width, maps.device))
+        position = self.place(place_encoding(coarse, width, self.place.weight))
         places = (to_tokens(maps).unflatten(0, (b * m, v)) + self.camera + position).flatten(1, 2)
         count, mask = places.shape[1], None
         if text is not None:
@@ -124,7 +130,7 @@ class SlowFastEncoder(VisionEncoder):
 
     def _enlarged(self, weights: Tensor, coarse: tuple[int, int], grid: tuple[int, int], cameras: int) -> Tensor:
         """Attention of text tokens to coarse places `(B, M, L, V·m)`, spread over the backbone's places; sums to 1."""
-        at = weights.unflatten(-1, (cameras, *coarse)).float()
+        at = at_least_float32(weights).unflatten(-1, (cameras, *coarse))
         for axis in (-2, -1):
             at = at.repeat_interleave(self.stride, dim=axis)
         fine = at[..., : grid[0], : grid[1]].flatten(-3)

@@ -18,7 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.policy import GroundingConfig
-from vla_policy.layers import Attention, FeedForward, cell_centres, multi_layer, newest_at_zero, place_encoding
+from vla_policy.layers import (
+    Attention,
+    FeedForward,
+    at_least_float32,
+    cell_centres,
+    multi_layer,
+    newest_at_zero,
+    place_encoding,
+)
 from vla_policy.tokens import FusedTokens, VisualTokens
 
 STEP_SCALE = 32.0  # of a box's steps between frames: a moving object's are about a thirtieth of the picture
@@ -120,7 +128,9 @@ class EventPredictor(nn.Module):
         steps = STEP_SCALE * boxes_BT4.detach().diff(dim=1).to(queries_BTD.dtype)
         into, out_of = F.pad(steps, (0, 0, 1, 0)), F.pad(steps, (0, 0, 0, 1))
         features = torch.cat([queries_BTD, into, out_of], dim=-1)
-        start, end, during = (layers(features).squeeze(-1).float() for layers in (self.start, self.end, self.during))
+        start, end, during = (
+            at_least_float32(layers(features).squeeze(-1)) for layers in (self.start, self.end, self.during)
+        )
         return EventLogits(start=start, end=end, during=during)
 
 
@@ -171,7 +181,7 @@ class SpaceTimeDecoder(nn.Module):
         width = fused.vision.shape[-1]
         centres = cell_centres(vision.grid, frames_BTNc.device)
         cells = centres.shape[0]
-        place = self.place(place_encoding(vision.grid, width, frames_BTNc.device))
+        place = self.place(place_encoding(vision.grid, width, self.place.weight))
         memory = frames_BTNc + place.repeat(n // cells, 1)
         # The fusion's tokens are of the K newest frames.
         k = fused.vision.shape[1]
@@ -182,16 +192,16 @@ class SpaceTimeDecoder(nn.Module):
             memory = torch.cat([memory, text.tokens.to(memory.dtype)], dim=2)
             mask = torch.cat([text.mask.new_ones(len(memory), n), text.mask], dim=1)[:, None].expand(-1, t, -1)
         queries = self.object(fused.pooled)[:, None]
-        queries = queries + newest_at_zero(t, queries)
+        queries = queries + newest_at_zero(t, width, self.object.weight)
         attention: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
             queries, weights = block(queries, memory, mask)
             attention |= {f"decoder_{name}_{i}": w for name, w in weights.items()}
         queries = self.norm(queries)
-        logits = (cells_of_frames @ self.pointer(queries).unsqueeze(-1)).squeeze(-1).float()
-        centre = logits.softmax(-1) @ centres
+        logits = at_least_float32((cells_of_frames @ self.pointer(queries).unsqueeze(-1)).squeeze(-1))
+        centre = logits.softmax(-1) @ centres.to(logits.dtype)
         reference = torch.cat([centre, torch.full_like(centre, PRIOR_EXTENT)], dim=-1)
-        boxes = torch.sigmoid(self.box(queries).float() + torch.logit(reference, eps=1e-4))
+        boxes = torch.sigmoid(at_least_float32(self.box(queries)) + torch.logit(reference, eps=1e-4))
         return GroundingOutput(
             queries=queries,
             boxes=boxes,
@@ -199,6 +209,6 @@ class SpaceTimeDecoder(nn.Module):
             centre=centre,
             grid=vision.grid,
             attention=attention,
-            visible=None if self.visible is None else self.visible(queries).squeeze(-1).float(),
+            visible=None if self.visible is None else at_least_float32(self.visible(queries).squeeze(-1)),
             event=None if self.when is None else self.when(queries, boxes),
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.policy import GroundingConfig
 from vla_policy.grounding.boxes import iou_and_giou, location_target
 from vla_policy.grounding.decoder import EventLogits, GroundingOutput
-from vla_policy.layers import masked_average
+from vla_policy.layers import at_least_float32, masked_average
 
 
 def grounding_loss(
@@ -38,7 +38,7 @@ def grounding_loss(
     total = config.location_weight * location + config.box_weight * drawn
     metrics = {"location": location, "box": drawn, "iou": masked_average(iou[:, -1], counted[:, -1])}
     if output.visible is not None:
-        visibility = F.binary_cross_entropy_with_logits(output.visible, visible.float())
+        visibility = F.binary_cross_entropy_with_logits(output.visible, visible.to(output.visible.dtype))
         total = total + config.visibility_weight * visibility
         metrics["visible"] = visibility
     if output.event is not None:
@@ -77,13 +77,13 @@ def interval_loss(predicted: EventLogits, event: Tensor, sigma: float) -> Tensor
 
 def event_loss(predicted: EventLogits, event: Tensor) -> Tensor:
     """Binary cross-entropy of whether each frame is part of the event."""
-    return F.binary_cross_entropy_with_logits(predicted.during, event.float())
+    return F.binary_cross_entropy_with_logits(predicted.during, event.to(predicted.during.dtype))
 
 
 def guided_attention_loss(weights_BMTT: Tensor, event: Tensor) -> Tensor:
     """`-log(1 - a)` of the attention `a` that queries within the event pay to frames outside it, mean over such pairs;
     zero if there are none.
     """
-    attended = weights_BMTT.float().mean(1)
+    attended = at_least_float32(weights_BMTT).mean(1)
     outside = event[:, :, None] & ~event[:, None, :]
     return masked_average(-torch.log((1 - attended).clamp(min=1e-6)), outside)

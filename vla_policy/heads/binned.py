@@ -16,12 +16,12 @@ from torch import Tensor
 
 from configs.policy import BinnedConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import masked_average, multi_layer
+from vla_policy.layers import FullPrecisionBuffers, at_least_float32, masked_average, multi_layer
 
 SPREAD = 0.75  # standard deviation of a label, in bins
 
 
-class BinnedHead(ActionHead):
+class BinnedHead(FullPrecisionBuffers, ActionHead):
     loss_scale = 0.3  # on the same features its gradient is 3 times that of `chunk_l1`
     centres: Tensor
 
@@ -33,12 +33,13 @@ class BinnedHead(ActionHead):
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits `(B, S, A, N)`."""
-        logits: Tensor = self.layers(features_BF).float().unflatten(-1, self.shape)
+        logits: Tensor = at_least_float32(self.layers(features_BF)).unflatten(-1, self.shape)
         return logits
 
     def act(self, features: Tensor) -> Tensor:
         """The mean, `(B, S, A)` in [-1, 1]. The likeliest bin jumps where several are about as likely."""
-        mean: Tensor = self(features).softmax(-1) @ self.centres
+        shares = self(features).softmax(-1)
+        mean: Tensor = shares @ self.centres.to(shares.dtype)
         return mean
 
     def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:

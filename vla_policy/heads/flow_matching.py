@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from configs.policy import FlowMatchingConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import masked_average, multi_layer, sinusoid
+from vla_policy.layers import at_least_float32, masked_average, multi_layer, sinusoid
 
 DRAWS = 8  # of noise and time per sample: the field is cheap compared with the features
 TIME_WIDTH = 16
@@ -29,8 +29,8 @@ class FlowMatchingHead(ActionHead):
     def forward(self, context_BH: Tensor, x_BSA: Tensor, time_B: Tensor) -> Tensor:
         """Velocity `(..., S, A)` at the points x `(..., S, A)` and times in [0, 1] `(...)`."""
         moving = torch.cat([x_BSA.flatten(-2), sinusoid(100 * time_B, TIME_WIDTH)], dim=-1)
-        hidden = torch.relu(context_BH + self.moving(moving))
-        velocity: Tensor = self.layers(hidden).float().unflatten(-1, (self.chunk, self.actions))
+        hidden = torch.relu(context_BH + self.moving(moving.to(self.moving.weight.dtype)))
+        velocity: Tensor = at_least_float32(self.layers(hidden)).unflatten(-1, (self.chunk, self.actions))
         return velocity
 
     def act(self, features: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ class TextTransformer(LanguageEncoder):
 
     def embed(self, tokens_BL: Tensor, mask_BL: Tensor) -> LanguageTokens:
         x = self.embedding(tokens_BL)
-        x = x + 0.2 * sinusoid(torch.arange(tokens_BL.shape[1], device=tokens_BL.device), x.shape[-1])
+        encoding = sinusoid(torch.arange(tokens_BL.shape[1], device=tokens_BL.device), x.shape[-1])
+        x = x + 0.2 * encoding.to(x.dtype)
         return LanguageTokens(tokens=x, mask=mask_BL)
 
     def finish(self, text: LanguageTokens) -> LanguageTokens:
