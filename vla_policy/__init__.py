@@ -1,1 +1,1 @@
-"""A vision-language-action policy: encoders, fusion, grounding, action heads. PyTorch only; knows no simulator."""
+"""A vision-language-action policy: encoders, fusion, grounding, action heads. PyTorch only; no simulator."""

@@ -35,6 +35,7 @@ from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 SCHEMA_VERSION = 2
 COMPLETE = "COMPLETE"
+COMPILED = "_orig_mod"  # how torch.compile calls what it wraps
 SHIPPED = Path(__file__).parent / "assets"  # a folder for each policy that ships
 DEFAULT_POLICY = SHIPPED / "default"
 T = TypeVar("T")
@@ -120,7 +121,11 @@ def _write_among_others(checkpoint: Checkpoint, path: Path) -> None:
 def _write(checkpoint: Checkpoint, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     policy = checkpoint.policy
-    weights = {name: value.detach().contiguous().cpu() for name, value in policy.state_dict().items()}
+    # A module that torch.compile wraps has its own name before those of its parameters.
+    weights = {
+        name.replace(f"{COMPILED}.", ""): value.detach().contiguous().cpu()
+        for name, value in policy.state_dict().items()
+    }
     try:
         save_file(weights, folder / "model.safetensors")
     except SafetensorError as error:  # what it makes of a full disk

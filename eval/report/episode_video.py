@@ -190,7 +190,7 @@ def heats_of(checkpoint: Checkpoint, aux: Aux, read: str) -> dict[str, Heat]:
     """All that the policy attends to in the newest frame while it reads these words; see `eval.report.attention`."""
     assert aux.location is not None
     policy, grid = checkpoint.policy, aux.location.shape[-2:]
-    places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.looks)
+    places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.grounded_frames)
     maps = {name: weights[0] for name, weights in aux.attention.items()}
     return heat_maps(maps, places, checkpoint.tokenizer.pieces(read))
 

@@ -120,6 +120,26 @@ class TestRoundTrip:
         assert described["shapes"] == asdict(made.policy.shapes)
         assert described["purpose"]["action_names"] == ["dx", "dy", "dz"]
 
+    @pytest.mark.parametrize("how", ["wrapped", "in place", "a part of it"])
+    def test_a_compiled_policy_is_saved_as_if_it_were_not(self, made: Checkpoint, tmp_path: Path, how: str) -> None:
+        policy, names = made.policy.eval(), list(made.policy.state_dict())
+        observation = fake_batch(policy.shapes, 2).observation
+        expected = policy.act(observation).action
+        compiled: Any = policy
+        if how == "wrapped":
+            compiled = torch.compile(policy, backend="eager")
+        elif how == "in place":
+            policy.compile(backend="eager")
+        else:
+            policy.head = torch.compile(policy.head, backend="eager")  # type: ignore[assignment]
+        assert any("_orig_mod" in name for name in compiled.state_dict()) is (how != "in place")
+        compiled(observation)  # compiles
+        save_checkpoint(Checkpoint(compiled, made.tokenizer, made.purpose, {}), tmp_path / "compiled")
+        assert set(load_file(tmp_path / "compiled" / "model.safetensors")) == set(names)
+        loaded = load_checkpoint(tmp_path / "compiled").policy
+        assert loaded.config == policy.config
+        assert torch.equal(loaded.act(observation).action, expected)
+
     def test_saving_again_replaces_the_whole_folder(self, made: Checkpoint, folder: Path) -> None:
         (folder / "stray.txt").write_text("from an older run")
         with torch.no_grad():

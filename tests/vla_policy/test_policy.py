@@ -123,7 +123,7 @@ def everything(policy: VLAPolicy, observation: Observation) -> dict[str, Tensor]
 class TestContract:
     def test_what_comes_out(self, policy: VLAPolicy, batch: Batch, shapes: Shapes) -> None:
         chunk = policy.act(batch.observation)
-        b, t = len(batch), policy.encoder.looks
+        b, t = len(batch), policy.encoder.grounded_frames
         assert t == (1 if policy.config.encoder.name == "single_frame" else shapes.frames)
         assert chunk.action.shape == (b, CHUNK, shapes.actions)
         assert chunk.action.dtype == torch.float32
@@ -319,12 +319,12 @@ def test_path_features_of_boxes_that_may_be_guesses_count_as_far_as_the_target_i
     torch.testing.assert_close(features[1, 19:], PATH_SCALE * 4 * 0.125 * (boxes[1, 2] - boxes[1, 1]))
 
 
-def test_the_action_head_is_told_whether_it_is_time_to_act(make_policy: MakePolicy, batch: Batch) -> None:
+def test_the_action_head_gets_whether_the_event_holds_now(make_policy: MakePolicy, batch: Batch) -> None:
     policy = make_policy(grounding=GroundingConfig(interval_weight=1.0)).eval()
     features = policy(batch.observation)
-    assert features.tube.when is not None
-    width, path = policy.config.width, path_width(features.tube.boxes.shape[1], visible=False)
-    torch.testing.assert_close(features.action[:, width + path], features.tube.when.during[:, -1].sigmoid())
+    assert features.grounding.event is not None
+    width, path = policy.config.width, path_width(features.grounding.boxes.shape[1], visible=False)
+    torch.testing.assert_close(features.action[:, width + path], features.grounding.event.during[:, -1].sigmoid())
 
 
 class TestDropout:
