@@ -357,6 +357,34 @@ class TestDropout:
         assert policy.loss(batch)[0] == policy.loss(batch)[0]
 
 
+@pytest.mark.parametrize("grounding", [
+    GroundingConfig(),
+    GroundingConfig(scope="visible"),
+    GroundingConfig(interval_weight=1.0, visibility_weight=1.0, attention_weight=1.0, layers=2),
+    GroundingConfig(feeds="pooled"),
+], ids=["boxes", "visible", "event", "pooled"])  # fmt: skip
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("event", [True, False])
+def test_a_batch_without_any_box_trains(
+    make_policy: MakePolicy, batch: Batch, head: str, grounding: GroundingConfig, event: bool
+) -> None:
+    policy = make_policy(head=head, grounding=grounding)
+    unlabelled = replace(
+        batch,
+        boxes=torch.full_like(batch.boxes, torch.nan),
+        visible=torch.zeros_like(batch.visible),
+        event=torch.full_like(batch.event, event),
+    )
+    loss, metrics = policy.loss(unlabelled)
+    loss.backward()
+    assert all(torch.isfinite(value) for value in metrics.values()), metrics
+    assert metrics["location"] == metrics["box"] == metrics["iou"] == 0
+    assert metrics["action"] > 0
+    gradients = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert gradients["encoder.backbone.stem.0.weight"].abs().sum() > 0  # from the actions
+
+
 def test_invisible_targets_and_missing_actions_do_not_train(make_policy: MakePolicy, batch: Batch) -> None:
     policy = make_policy().eval()
     none = replace(batch, visible=torch.zeros_like(batch.visible), action_mask=torch.zeros_like(batch.action_mask))
