@@ -27,8 +27,8 @@ def grounding_loss(
     Args:
         boxes: (B, T, 4) true ones; visible, event: (B, T) bool.
 
-    Boxes and location map count in visible frames, with `config.scope` "event" in those of the event alone. In all other
-    frames the boxes may hold anything. Where no frame counts, both losses are zero.
+    Boxes and location map count in visible frames, with `config.scope` "event" in those of the event alone. In all
+    other frames the boxes may hold anything. Where no frame counts, both losses are zero.
     """
     counted = visible & event if config.scope == "event" else visible
     boxes = torch.where(counted[..., None], boxes, 0.5)
