@@ -175,17 +175,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({error})") from None
     try:
-        policy.load_state_dict(load_file(path / "model.safetensors"))
+        loaded = load_file(path / "model.safetensors")
+        policy.load_state_dict(loaded)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()  # torch begins with a headline
         weights = path / "model.safetensors"
         raise CheckpointError(
             f"{weights}: not this policy's weights, or those of another version; train again ({reason})"
         ) from None
+    broken = [name for name, value in loaded.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{path / 'model.safetensors'}: {broken[0]!r} has values that are not finite; train again"
+        )
     try:
         tokenizer = kind.load(path, config.language.max_words)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+    if tokenizer.size != shapes.vocabulary:
+        raise CheckpointError(
+            f"{path / kind.FILES[0]}: has {tokenizer.size} entries, expected the {shapes.vocabulary} of the policy's "
+            "embedding; it is of another checkpoint"
+        )
     return Checkpoint(policy.eval(), tokenizer, purpose, _read_json(path / "provenance.json"))
 
 

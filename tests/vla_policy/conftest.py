@@ -18,8 +18,10 @@ from configs.policy import (
     PolicyConfig,
     TwoStreamConfig,
 )
+from vla_policy.checkpoint import Checkpoint, Purpose
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
+from vla_policy.tokenizer import TOKENIZERS
 
 torch.set_num_threads(1)
 
@@ -58,6 +60,24 @@ def small() -> PolicyConfig:
         attention_heads=2,
         frames=3,
     )
+
+
+@pytest.fixture
+def as_checkpoint() -> Callable[[VLAPolicy], Checkpoint]:
+    """A policy with a tokenizer that fits it."""
+
+    def made(policy: VLAPolicy) -> Checkpoint:
+        language = policy.config.language
+        if language.name == "pretrained":
+            tokenizer = TOKENIZERS["pretrained"].make(language, [])
+            policy.shapes = replace(policy.shapes, vocabulary=tokenizer.size)
+        else:
+            words = [f"word{i}" for i in range(policy.shapes.vocabulary - 2)]
+            tokenizer = TOKENIZERS[language.name].make(language, words)
+        purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
+        return Checkpoint(policy, tokenizer, purpose, {})
+
+    return made
 
 
 @pytest.fixture

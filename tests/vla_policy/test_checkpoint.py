@@ -58,9 +58,15 @@ FILES = ["COMPLETE", "config.json", "model.safetensors", "provenance.json", "tok
 PURPOSE = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=("a", "b", "c", "d"))
 
 
+def tokenizer_of(size: int) -> WordTokenizer:
+    """One that knows `TEXTS` and has this many entries."""
+    words = sorted({word for text in TEXTS for word in text.split()})
+    return WordTokenizer.train([*TEXTS, *(f"word{i}" for i in range(size - 2 - len(words)))], 12)
+
+
 @pytest.fixture
 def made(make_policy: Callable[..., VLAPolicy]) -> Checkpoint:
-    return Checkpoint(make_policy(), WordTokenizer.train(TEXTS, 12), PURPOSE, {"seed": 3, "commit": "abc"})
+    return Checkpoint(make_policy(), tokenizer_of(40), PURPOSE, {"seed": 3, "commit": "abc"})
 
 
 @pytest.fixture
@@ -93,7 +99,7 @@ class TestRoundTrip:
         self, make_policy: Callable[..., VLAPolicy], tmp_path: Path
     ) -> None:
         older = make_policy(grounding=GroundingConfig(norm="pre"))
-        made = Checkpoint(older, WordTokenizer.train(TEXTS, 12), PURPOSE, {})
+        made = Checkpoint(older, tokenizer_of(40), PURPOSE, {})
         save_checkpoint(made, tmp_path / "checkpoint")
         edit(tmp_path / "checkpoint", lambda config: config["policy"]["grounding"].pop("norm"))
         assert_same(made, load_checkpoint(tmp_path / "checkpoint"))
@@ -269,6 +275,24 @@ class TestDamage:
             "model.safetensors",
             f"not this policy's weights, or those of another version; train again .*{named}",
         )
+
+    @pytest.mark.parametrize("size", [39, 41])
+    def test_a_tokenizer_of_another_policy(self, folder: Path, size: int) -> None:
+        tokenizer_of(size).save(folder)
+        self.refused(folder, "tokenizer.json", f"has {size} entries, expected the 40 of the policy's embedding")
+
+    def test_a_tokenizer_with_numbers_beyond_the_embedding(self, folder: Path) -> None:
+        read = json.loads((folder / "tokenizer.json").read_text())
+        read["model"]["vocab"]["word0"] = 1000
+        (folder / "tokenizer.json").write_text(json.dumps(read))
+        self.refused(folder, "tokenizer.json", "its words are not numbered from 0 on; restore the file")
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_weights_that_are_not_finite(self, folder: Path, value: float) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights["encoder.camera"].flatten()[3] = value
+        save_file(weights, folder / "model.safetensors")
+        self.refused(folder, "model.safetensors", "'encoder.camera' has values that are not finite; train again")
 
     def test_no_folder(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none", tmp_path / "file"):
@@ -495,7 +519,7 @@ class TestUpgrade:
             "head": {"bins": 21},
         }
         policy = make_policy(head="binned", options=options, grounding=GroundingConfig(layers=2, norm="post"))
-        made = Checkpoint(policy, WordTokenizer.train(TEXTS, 12), PURPOSE, {})
+        made = Checkpoint(policy, tokenizer_of(40), PURPOSE, {})
         save_checkpoint(made, tmp_path / "checkpoint")
         assert json.loads((tmp_path / "checkpoint" / "config.json").read_text())["schema_version"] == 2
         old = flat(language={"layers": 1})

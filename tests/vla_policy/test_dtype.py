@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from configs.policy import GroundingConfig, PolicyConfig
-from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
+from vla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
@@ -19,9 +19,9 @@ from vla_policy.language import LANGUAGES
 from vla_policy.layers import SHORT, FusedSelfAttentionBlock
 from vla_policy.normaliser import Normaliser
 from vla_policy.policy import VLAPolicy
-from vla_policy.tokenizer import WordTokenizer
 
 MakePolicy = Callable[..., VLAPolicy]
+AsCheckpoint = Callable[[VLAPolicy], Checkpoint]
 CHUNK = 2
 GROUNDING = GroundingConfig(interval_weight=1.0, visibility_weight=1.0, attention_weight=1.0)
 PARTS: dict[str, dict[str, Any]] = {
@@ -73,10 +73,11 @@ def test_statistics_of_the_data_keep_their_precision() -> None:
     assert normaliser.to("meta").mean.device.type == "meta"
 
 
-def test_a_checkpoint_of_a_converted_policy_loads(make_policy: MakePolicy, shapes: Shapes, tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_converted_policy_loads(
+    make_policy: MakePolicy, as_checkpoint: AsCheckpoint, tmp_path: Path
+) -> None:
     policy = make_policy(head="binned").bfloat16().eval()
-    purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
-    save_checkpoint(Checkpoint(policy, WordTokenizer.train(["follow the ball"], 12), purpose, {}), tmp_path / "saved")
+    save_checkpoint(as_checkpoint(policy), tmp_path / "saved")
     loaded = load_checkpoint(tmp_path / "saved").policy
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     first, second = loaded.state_dict(), policy.state_dict()

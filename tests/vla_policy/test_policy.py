@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from configs.policy import TEXT_ENCODERS, GroundingConfig, LanguageConfig, PolicyConfig
-from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
+from vla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vla_policy.contract import Aux, Batch, Observation, Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
 from vla_policy.policy import PATH_SCALE, VLAPolicy, path_features, path_width
-from vla_policy.tokenizer import TOKENIZERS
 
 MakePolicy = Callable[..., VLAPolicy]
+AsCheckpoint = Callable[[VLAPolicy], Checkpoint]
 CHUNK = 2
 Parts = dict[str, Any]  # arguments of make_policy
 
@@ -212,10 +212,10 @@ class TestContract:
             after = policy(replace(seen, **{name: value})).action
             assert ((after - before).abs().flatten(1).amax(1) > 1e-4).all(), name
 
-    def test_saved_and_loaded_it_gives_the_same(self, policy: VLAPolicy, batch: Batch, tmp_path: Path) -> None:
-        tokenizer = TOKENIZERS[policy.config.language.name].make(policy.config.language, ["follow the red ball"])
-        purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
-        save_checkpoint(Checkpoint(policy, tokenizer, purpose, {}), tmp_path / "checkpoint")
+    def test_saved_and_loaded_it_gives_the_same(
+        self, policy: VLAPolicy, batch: Batch, as_checkpoint: AsCheckpoint, tmp_path: Path
+    ) -> None:
+        save_checkpoint(as_checkpoint(policy), tmp_path / "checkpoint")
         loaded = load_checkpoint(tmp_path / "checkpoint").policy
         assert not loaded.training
         expected = everything(policy, batch.observation)
@@ -355,6 +355,34 @@ class TestDropout:
         assert policy.loss(batch)[0] != policy.loss(batch)[0]
         policy.eval()
         assert policy.loss(batch)[0] == policy.loss(batch)[0]
+
+
+@pytest.mark.parametrize("grounding", [
+    GroundingConfig(),
+    GroundingConfig(scope="visible"),
+    GroundingConfig(interval_weight=1.0, visibility_weight=1.0, attention_weight=1.0, layers=2),
+    GroundingConfig(feeds="pooled"),
+], ids=["boxes", "visible", "event", "pooled"])  # fmt: skip
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("event", [True, False])
+def test_a_batch_without_any_box_trains(
+    make_policy: MakePolicy, batch: Batch, head: str, grounding: GroundingConfig, event: bool
+) -> None:
+    policy = make_policy(head=head, grounding=grounding)
+    unlabelled = replace(
+        batch,
+        boxes=torch.full_like(batch.boxes, torch.nan),
+        visible=torch.zeros_like(batch.visible),
+        event=torch.full_like(batch.event, event),
+    )
+    loss, metrics = policy.loss(unlabelled)
+    loss.backward()
+    assert all(torch.isfinite(value) for value in metrics.values()), metrics
+    assert metrics["location"] == metrics["box"] == metrics["iou"] == 0
+    assert metrics["action"] > 0
+    gradients = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert gradients["encoder.backbone.stem.0.weight"].abs().sum() > 0  # from the actions
 
 
 def test_invisible_targets_and_missing_actions_do_not_train(make_policy: MakePolicy, batch: Batch) -> None:

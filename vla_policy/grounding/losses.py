@@ -27,9 +27,11 @@ def grounding_loss(
     Args:
         boxes: (B, T, 4) true ones; visible, event: (B, T) bool.
 
-    Boxes and location map count in visible frames, with `config.scope` "event" in those of the event alone.
+    Boxes and location map count in visible frames, with `config.scope` "event" in those of the event alone. In all
+    other frames the boxes may hold anything. Where no frame counts, both losses are zero.
     """
     counted = visible & event if config.scope == "event" else visible
+    boxes = torch.where(counted[..., None], boxes, 0.5)
     cross_entropy = -(location_target(boxes, output.grid) * F.log_softmax(output.logits, dim=-1)).sum(-1)
     iou, giou = iou_and_giou(output.boxes, boxes)
     location = masked_average(cross_entropy, counted)
