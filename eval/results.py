@@ -15,6 +15,7 @@ The file is the dataclasses below, field by field, so each docstring here is the
                        tolerance_m  {task: metres}, drawn as a line under the tracking errors
                        criteria     {task: sentence}, what counts as success
                        not_offered  {task: {condition: why the task cannot be run under it}}
+                       unread_words {task: {"unknown": [...], "dropped": [...]}}, words that the policy could not read
     tasks.<task>.control_rate_hz
                      float, decisions a second that one robot would get: 1 / the median time of one decision for a
                      batch of one on one CPU thread, from the pictures to the action, measured before the episodes

@@ -1,6 +1,6 @@
 import pytest
 
-from envs.tabletop.reading import guess_task
+from envs.task import guess_task
 
 
 def test_the_task_is_guessed_from_the_words() -> None:
