@@ -31,7 +31,9 @@ def unread_words(tokenizer: TextTokenizer, texts: Iterable[str]) -> dict[str, li
         reading = tokenizer.reading(text)
         unknown |= dict.fromkeys(reading.unknown)
         dropped |= dict.fromkeys(reading.dropped)
-    return {kind: sorted(words) for kind, words in (("unknown", unknown), ("dropped", dropped)) if words}
+    found = (("unknown", unknown), ("dropped", dropped))
+    read = {kind: sorted(word for word in words if any(map(str.isalnum, word))) for kind, words in found}
+    return {kind: words for kind, words in read.items() if words}
 
 
 def _short(text: str) -> str:
