@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -81,7 +80,7 @@ def as_checkpoint() -> Callable[[VLAPolicy], Checkpoint]:
 
 
 @pytest.fixture
-def make_policy(small: PolicyConfig, shapes: Shapes, text_models: dict[str, Path]) -> MakePolicy:
+def make_policy(small: PolicyConfig, shapes: Shapes, request: pytest.FixtureRequest) -> MakePolicy:
     """Builds a small policy with statistics. All weights are moved: nothing hides behind those that start at zero."""
 
     def make(
@@ -96,7 +95,9 @@ def make_policy(small: PolicyConfig, shapes: Shapes, text_models: dict[str, Path
         shapes: Shapes = shapes,
         **changes: Any,
     ) -> VLAPolicy:
-        text = {"source": str(text_models["bert"]), "frozen": frozen} if language == "pretrained" else {}
+        text: dict[str, Any] = {}
+        if language == "pretrained":  # only then: these models take seconds to make
+            text = {"source": str(request.getfixturevalue("text_models")["bert"]), "frozen": frozen}
         options = options or {}
         config = replace(
             small,
