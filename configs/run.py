@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.collect import CollectConfig
 from configs.evaluation import EvalConfig
+from configs.names import unknown
 from configs.policy import PolicyConfig
 from configs.training import TrainConfig
 
@@ -60,6 +60,4 @@ def find_run(name: str) -> Path:
         raise ValueError(f"config {name!r}: no such file; give a YAML file or one of {', '.join(named_runs())}")
     if name in named_runs():
         return FOLDER / f"{name}.yaml"
-    near = difflib.get_close_matches(name, named_runs(), 1, 0.4)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ValueError(f"config {name!r} is unknown{hint}; give a YAML file or one of {', '.join(named_runs())}")
+    raise unknown("config", name, named_runs(), f"give a YAML file or one of {', '.join(named_runs())}")

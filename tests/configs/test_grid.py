@@ -75,7 +75,7 @@ def test_names_fit_a_folder() -> None:
     assert "/" not in variant_name({"policy.language.pretrained": "/models/bert"})
 
 
-@pytest.mark.parametrize("path", sorted((FOLDER / "grids").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((FOLDER.parent / "grids").glob("*.yaml")), ids=lambda path: path.stem)
 def test_grids_that_ship_can_be_run(path: Path) -> None:
     from eval.compare.run import configured
 
