@@ -266,15 +266,16 @@ def instruction_of(env: Env, observation: Mapping[str, Any]) -> str:
 
 
 def guess_task(text: str, tasks: Sequence[str]) -> str:
-    """The task that fits a user's words best, out of those that a policy knows.
+    """The task that fits a user's words best, out of those that a policy knows; where no task's verbs are among them,
+    one that has no verbs of its own.
 
     Raises:
         ValueError: the words mean nothing in any of them; the message says what one of them expects.
     """
     specs = [find_task(name) for name in tasks]
 
-    def fit(spec: TaskSpec) -> tuple[int, int]:
-        return spec.specificity, sum(verb in text.lower() for verb in spec.verbs)
+    def fit(spec: TaskSpec) -> tuple[int, int, bool]:
+        return spec.specificity, sum(verb in text.lower() for verb in spec.verbs), not spec.verbs
 
     readable = [spec for spec in specs if _mistake(spec, text) is None]
     if readable:

@@ -1,4 +1,6 @@
-"""How policies act when they are judged: in a full group and on one thread, so that a seed decides an outcome."""
+"""How policies act when they are judged: in a full group and on one thread, so that a seed decides an outcome; and
+only in tasks whose robot is theirs.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,12 @@ from contextlib import contextmanager
 
 import torch
 
+from configs.interface import check_policy_serves
 from envs.actors import ExpertActor, RandomActor, RepeatingActor
 from envs.rollout import Actor
-from envs.task import TaskSpec
+from envs.task import Env, TaskSpec, check_contract, make_task
 from eval.controls import Condition
+from vla_policy.checkpoint import Checkpoint
 from vla_policy.runner import PolicyActor, PolicyRunner
 
 GROUP = 10  # episodes side by side
@@ -35,3 +39,20 @@ def make_actor(condition: Condition, runner: PolicyRunner, spec: TaskSpec) -> Ac
         return RandomActor()
     policy = PolicyActor(runner, frozen=condition.pictures == "frozen")
     return RepeatingActor(policy) if condition.actor == "previous_action" else policy
+
+
+def make_task_for(checkpoint: Checkpoint, spec: TaskSpec) -> Env:
+    """The environment of a task as this policy sees it, with labels, held against its description once.
+
+    Raises:
+        ValueError: the policy was trained on another robot, or the task cannot be made or breaks the contract.
+    """
+    policy, trained_on = checkpoint.policy, ", ".join(checkpoint.purpose.tasks)
+    check_policy_serves(checkpoint.interface, spec.interface, spec.name, trained_on)
+    env = make_task(spec.name, cameras=policy.config.cameras, size=policy.shapes.size)
+    try:
+        check_contract(env, spec, policy.shapes.size)
+    except BaseException:
+        env.close()
+        raise
+    return env

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.options import eval_config, parse, plain_parser, run_config, run_parser
-from envs.task import use_task_modules
+from envs.task import find_tasks, use_task_modules
 from training.commands import check_demonstrable, collect_all, train_all
 from training.progress import Progress
 
@@ -48,6 +48,7 @@ def evaluate(arguments: list[str]) -> int:
 
     changes: dict[str, Any] = {k: getattr(parsed, k) for k in ("episodes", "seed", "workers", "controls")}
     config = replace(eval_config(parsed), **{k: v for k, v in changes.items() if v is not None})
+    check_evaluation(config)
     path = resolve_checkpoint(parsed.checkpoint)
     results = _evaluate(path, config, Path(parsed.out))
     _report(results, path, config, Path(parsed.out), log=path.parent, videos=parsed.videos)
@@ -62,6 +63,7 @@ def rollout(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="test seed of the scene")
     parser.add_argument("--video", type=str, default="rollout.mp4", help="MP4 file, or animated WebP by its ending")
     parsed = parse(parser, arguments)
+    use_task_modules(filter(None, [parsed.task_module]))
     from configs.seeds import split_seed
     from envs.task import guess_task
     from eval.report.episode_video import record, write_video
@@ -139,6 +141,7 @@ def demo(arguments: list[str]) -> int:
 
     config = run_config(parsed)
     check_demonstrable(config)
+    check_evaluation(config.eval)
     out = Path(parsed.out or f"runs/{Path(str(parsed.config)).stem}")
     folder = out / "train"
     checkpoint = folder / CHECKPOINT
@@ -196,6 +199,18 @@ def _say_unread(checkpoint: Checkpoint, instruction: str | None) -> None:
         notice = check_instruction(checkpoint.tokenizer, instruction)
         if notice:
             print(f"vla: {notice}", file=sys.stderr)
+
+
+def check_evaluation(config: EvalConfig) -> None:
+    """Refuse an evaluation of what nobody knows, before the work that comes ahead of it.
+
+    Raises:
+        ValueError: a control or a task is unknown; the message names the nearest one.
+    """
+    from eval.controls import choose_controls
+
+    choose_controls(config.controls)
+    find_tasks(config.tasks)
 
 
 def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 
 from configs.evaluation import EvalConfig, RunnerConfig
-from configs.interface import check_policy_serves
 from configs.seeds import split_seed
 from envs.cores import usable_cores
 from envs.rollout import run
-from envs.task import Env, TaskSpec, check_contract, find_task, find_tasks, instruction_of, make_task, offers
+from envs.task import Env, TaskSpec, find_task, find_tasks, instruction_of, make_task, offers
 from envs.workers import Lost, Pulse, run_jobs
-from eval.acting import GROUP, make_actor, one_thread
+from eval.acting import GROUP, make_actor, make_task_for, one_thread
 from eval.controls import CONTROLS, choose_controls
 from eval.outcome import OutcomeRecorder
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
@@ -197,11 +196,9 @@ def _try_task(checkpoint: Checkpoint, task: str, config: EvalConfig) -> _Tried:
     """Make a task in this process, which fails early if it cannot be made or done, and measure the policy's rate while
     no worker needs the cores.
     """
-    spec, purpose = find_task(task), checkpoint.purpose
-    check_policy_serves(checkpoint.interface, spec.interface, task, ", ".join(purpose.tasks))
-    env = make_task(task, cameras=checkpoint.policy.config.cameras, size=checkpoint.policy.shapes.size)
+    spec = find_task(task)
+    env = make_task_for(checkpoint, spec)
     try:
-        check_contract(env, spec, checkpoint.policy.shapes.size)
         conditions = {name: CONTROLS[name].missing(env, spec) for name in choose_controls(config.controls)}
         renderer = str(offers(env, "gl_renderer") or "")
         rate = control_rate(checkpoint, env, split_seed("test", config.seed))

@@ -1,4 +1,4 @@
-"""Fixtures that several folders share: small datasets without rendering, small text models without a hub."""
+"""Fixtures that several folders share: small datasets without rendering, small policies, text models without a hub."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from training.data.episodes import Dataset
 
 SIZE = 32  # pixels a side of the small datasets
+SEEN = 32  # and of what the small policies see
 PROPRIOCEPTION = 3
 OBJECTS = 3  # of which the last has no words
 PLAN_STEPS = 8
@@ -29,7 +30,10 @@ TEXTS = [
 
 @pytest.fixture
 def write_small(tmp_path: Path) -> Callable[..., Dataset]:
-    """Writes a dataset in which two squares drift over a grey picture, and actions point at the one that is meant."""
+    """Writes a dataset in which two squares drift over a grey picture, and actions point at the one that is meant.
+
+    Keywords it does not know are fields of the header.
+    """
 
     def write(
         name: str = "small",
@@ -40,19 +44,22 @@ def write_small(tmp_path: Path) -> Callable[..., Dataset]:
         seed: int = 0,
         task: str = "track",
         size: int = SIZE,
+        **header: Any,
     ) -> Dataset:
         from training.data.episodes import open_dataset
         from training.data.writer import write_dataset
 
         rng = np.random.default_rng(seed)
         episodes = [_episode(rng, i, n, cameras, actions, size) for i, n in enumerate(lengths)]
-        header = {
+        full = {
             "task": task,
             "cameras": list(cameras),
             "action_names": list(actions),
             "agent_pos_names": [f"joint_{i}" for i in range(PROPRIOCEPTION)],
+            "control_hz": 20,
+            **header,
         }
-        write_dataset(tmp_path / name, episodes, header)
+        write_dataset(tmp_path / name, episodes, full)
         return open_dataset(tmp_path / name)
 
     return write
@@ -109,6 +116,88 @@ def project() -> Callable[[Any, np.ndarray], np.ndarray]:
         return np.array([0.5 + x / (-z * half) / 2, 0.5 - y / (-z * half) / 2])
 
     return place
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained policy for `track`, saved: enough to run every path of the evaluation."""
+    return _save_tiny(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="session")
+def wrist_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, looking through the camera at the wrist."""
+    return _save_tiny(tmp_path_factory.mktemp("wrist"), cameras=("wrist",))
+
+
+@pytest.fixture(scope="session")
+def timed_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, made to say when, and whether the target is visible."""
+    from configs.policy import GroundingConfig
+
+    grounding = GroundingConfig(interval_weight=1.0, visibility_weight=1.0)
+    return _save_tiny(tmp_path_factory.mktemp("timed"), grounding=grounding)
+
+
+@pytest.fixture
+def save_tiny(tmp_path: Path) -> Callable[..., Path]:
+    """Saves the same with another purpose: keywords are fields of `Purpose`."""
+    return lambda **purpose: _save_tiny(tmp_path / "made", purpose)
+
+
+def _save_tiny(folder: Path, purpose: dict[str, Any] | None = None, **changes: Any) -> Path:
+    import torch
+
+    from configs.policy import (
+        BackboneConfig,
+        BidirectionalConfig,
+        EncoderConfig,
+        FusionConfig,
+        HeadConfig,
+        PolicyConfig,
+        TwoStreamConfig,
+    )
+    from envs.task import find_task
+    from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
+    from vla_policy.contract import Shapes
+    from vla_policy.policy import VLAPolicy
+    from vla_policy.tokenizer import WordTokenizer
+
+    config = PolicyConfig(
+        width=16,
+        attention_heads=2,
+        frames=3,
+        encoder=EncoderConfig(
+            backbone=BackboneConfig(channels=8, layers=1), two_stream=TwoStreamConfig(temporal_channels=4)
+        ),
+        fusion=FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
+        head=HeadConfig(hidden=16),
+        **changes,
+    )
+    spec = find_task("track")
+    fields: dict[str, Any] = {
+        "tasks": ("track",),
+        "action_names": spec.action_names,
+        "agent_pos_names": spec.agent_pos_names,
+        "control_hz": spec.control_hz,
+        **(purpose or {}),
+    }
+    made = Purpose(**fields)
+    torch.manual_seed(0)
+    tokenizer = WordTokenizer.train(["follow the red ball", "track the blue cube"], config.language.max_words)
+    width = len(made.agent_pos_names)
+    shapes = Shapes(
+        frames=config.frames,
+        cameras=len(config.cameras),
+        size=SEEN,
+        proprioception=width,
+        actions=len(made.action_names),
+        vocabulary=tokenizer.size,
+    )
+    policy = VLAPolicy(config, shapes)
+    policy.normaliser.set_statistics(torch.zeros(width), torch.ones(width))
+    save_checkpoint(Checkpoint(policy.eval(), tokenizer, made, {"seed": 0}), folder / "checkpoint")
+    return folder / "checkpoint"
 
 
 @pytest.fixture(scope="session")

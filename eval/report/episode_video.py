@@ -15,8 +15,8 @@ from PIL import Image
 
 from configs.evaluation import RunnerConfig
 from envs.rollout import World, run
-from envs.task import find_task, make_task, offers
-from eval.acting import GROUP, make_actor, one_thread
+from envs.task import find_task, offers
+from eval.acting import GROUP, make_actor, make_task_for, one_thread
 from eval.controls import CONTROLS
 from eval.outcome import OutcomeRecorder, truth_at
 from eval.report.attention import Heat, Places, attention_sheet, heat_maps
@@ -72,7 +72,7 @@ def record(
         scenario = replace(scenario, options={**scenario.options, **spec.read(instruction)}, instruction=instruction)
     runs = PolicyRunner(checkpoint, GROUP, runner or RunnerConfig(execute=min(2, policy.config.head.chunk)))
     outcome = OutcomeRecorder(runs if shown.actor == "policy" else None)
-    env = make_task(task, cameras=policy.config.cameras, size=policy.shapes.size)
+    env = make_task_for(checkpoint, spec)
     video = VideoRecorder(checkpoint, runs if shown.actor == "policy" else None, spec.horizon)
     seeds: list[int | None] = [None] * GROUP
     seeds[row] = seed

@@ -5,35 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 
 from envs.tabletop.env import TabletopEnv
-from envs.tabletop.specs import SPECS
-from envs.task import find_task
+from envs.tabletop.specs import SPECS, make
 
 MakeEnv = Callable[..., TabletopEnv]
 
 
 @pytest.fixture(params=sorted(SPECS))
 def task(request: pytest.FixtureRequest) -> str:
-    """Every registered task in turn."""
+    """Every task of ours in turn."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
 def make_env() -> Iterator[MakeEnv]:
-    """Makes bare environments by task name, and closes them after the test."""
+    """Makes environments by task name, without Gymnasium's wrappers, and closes them after the test."""
     made: list[TabletopEnv] = []
 
-    def make(task: str, **kwargs: Any) -> TabletopEnv:
-        env: Any = gymnasium.make(find_task(task).env_id, disable_env_checker=True, **kwargs).unwrapped
-        made.append(env)
+    def make_one(task: str, **kwargs: Any) -> TabletopEnv:
+        _, kind = SPECS[task]
+        made.append(make(kind, **kwargs))
         return made[-1]
 
-    yield make
+    yield make_one
     for env in made:
         env.close()
 
