@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from training.data.episodes import Dataset
 
+OURS = ("configs", "envs", "vla_policy", "training", "eval")
 SIZE = 32  # pixels a side of the small datasets
 SEEN = 32  # and of what the small policies see
 PROPRIOCEPTION = 3
@@ -26,6 +28,36 @@ TEXTS = [
     for colour in COLOURS
     for shape in ("ball", "cube")
 ]
+
+
+@pytest.fixture
+def forget_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tasks that a test makes known, and the modules that they are in, are forgotten after it."""
+    import gymnasium
+
+    from envs import task
+
+    ids, modules = set(gymnasium.registry), set(sys.modules)
+    monkeypatch.setattr(task, "_REGISTRY", dict(task._REGISTRY))
+    monkeypatch.setenv(task.MODULES, "")
+    task._import_module.cache_clear()
+    task._load_entry_points.cache_clear()
+    yield
+    for added in set(gymnasium.registry) - ids:
+        del gymnasium.registry[added]
+    for name in [m for m in set(sys.modules) - modules if getattr(sys.modules[m], "__file__", None)]:
+        if not Path(str(sys.modules[name].__file__)).is_relative_to(sys.prefix) and name.split(".")[0] not in OURS:
+            del sys.modules[name]
+    task._import_module.cache_clear()
+    task._load_entry_points.cache_clear()
+
+
+@pytest.fixture
+def foreign(forget_tasks: None, tmp_path: Path) -> Path:
+    """The module with somebody else's tasks, in a folder outside the repository, not loaded yet."""
+    copy = tmp_path / "foreign_tasks.py"
+    copy.write_text((Path(__file__).parent / "foreign.py").read_text())
+    return copy
 
 
 @pytest.fixture

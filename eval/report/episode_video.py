@@ -233,5 +233,5 @@ def _hand(
     if any(end is None for end in moved):
         return at, None
     axes = (np.array(moved) - at).T  # what a step along x, y and z is in the picture, (2, 3)
-    right, down = axes / np.linalg.norm(axes, 2) @ [commands.get(name, 0.0) for name in ("dx", "dy", "dz")]
+    right, down = axes / np.linalg.norm(axes, axis=0).max() @ [commands.get(name, 0.0) for name in ("dx", "dy", "dz")]
     return at, (float(right), float(down))
