@@ -9,23 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
-import torch
-from eval.rollout import GROUP, NEAR, TIMED, WARM_UP, _Run, control_rate, one_thread, run_group
-=======
->>>>>>> h3
 
 from envs.actors import ExpertActor, ModelActor, NoisyExpert, RandomActor, RepeatingActor
 from envs.rollout import Scenario, World, blank, run
 from envs.tabletop.env import TabletopEnv
 from envs.task import TaskSpec, find_task, make_task, use_task_modules
 from envs.workers import NOTHING
-<<<<<<< HEAD
-from eval.controls import CONTROLS
-from vla_policy.checkpoint import SHIPPED, Checkpoint, load_checkpoint
-from vla_policy.contract import Aux
-from vla_policy.runner import PolicyRunner
-=======
 
 MakeEnv = Callable[..., TabletopEnv]
 
@@ -50,7 +39,6 @@ class Watcher:
 
     def end(self, world: World) -> None:
         self.told.append(("end", world.row, world.step))
->>>>>>> h3
 
 
 @pytest.fixture
@@ -72,18 +60,10 @@ def play(env: Any, spec: TaskSpec, actor: Any, seed: int = 5, **options: Any) ->
 
 def test_every_piece_of_work_is_a_beat_and_names_whose_it_is(env: Any, spec: TaskSpec) -> None:
     beats: list[int] = []
-<<<<<<< HEAD
-    episode = _group(checkpoint, env, beat=lambda seed=NOTHING: beats.append(seed))
-    assert episode.steps == env.horizon
-    assert set(beats) == {5, NOTHING}
-    # A start, every step and the metrics are the seed's own; what the network does is nobody's.
-    assert Counter(beats) == {5: env.horizon + 2, NOTHING: env.horizon + 1}
-=======
     play(env, spec, RandomActor(), beat=lambda seed=NOTHING: beats.append(seed))
     # The start and every step are the seed's own; what the actor does for all is nobody's.
     assert Counter(beats) == {5: spec.horizon + 1, NOTHING: spec.horizon + 1}
     assert beats[:3] == [5, NOTHING, NOTHING]
->>>>>>> h3
 
 
 def test_a_recorder_sees_each_moment_before_the_step(make_env: MakeEnv) -> None:
