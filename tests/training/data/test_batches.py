@@ -170,7 +170,7 @@ class TestSeveralDatasets:
         np.testing.assert_allclose(std, spread, rtol=1e-3, atol=1e-4)
 
     def test_pictures_of_different_sizes_are_refused(self, write_small: WriteSmall) -> None:
-        with pytest.raises(ValueError, match=r"differ in picture size or proprioception: \[\(32, 3\), \(48, 3\)\]"):
+        with pytest.raises(ValueError, match=r"b: pictures of 48 x 48 pixels; all must be square and as large as those of .*a, 32$"):
             sampler_of([write_small("a"), write_small("b", size=48)])
 
     def test_a_camera_that_was_not_recorded_is_named(self, write_small: WriteSmall) -> None:
@@ -229,7 +229,7 @@ class TestRelabel:
         sampler, _ = sampler_of([data], relabel=relabel)
         part = sampler.parts[0]
         steps = np.random.default_rng(0).integers(data.steps, size=4000)
-        drawn = sampler._draw_objects(np.random.default_rng(1), part, steps)
+        drawn = sampler._draw_things(np.random.default_rng(1), part, steps)
         assert np.mean(drawn == data.arrays["targets"][part.episode[steps]]) == pytest.approx(share, abs=0.03)
 
     def test_what_no_words_single_out_is_never_named(self, write_small: WriteSmall) -> None:
