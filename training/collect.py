@@ -126,7 +126,7 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
     task, config, folder = setup
     spec = find_task(task)
     env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
-    check_contract(env, spec, config.size)
+    check_contract(env, spec, config.cameras, config.size)
     demonstrator = Demonstrator(env, spec, config)
     header = {
         "task": task,
