@@ -54,7 +54,7 @@ Env = gymnasium.Env[Any, Any]
 
 ENTRY_POINTS = "vla_policy.tasks"
 MODULES = "VLA_TASK_MODULES"  # environment variable: worker processes inherit it
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a relative path, too, that leads nowhere else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,9 @@ class TaskSpec:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"task name {self.name!r} must be letters, digits, '_', '-' and '.', with '/' between")
+            raise ValueError(
+                f"task name {self.name!r} must be words of letters, digits, '_', '-' and '.', with '/' between"
+            )
         if self.horizon < 1:
             raise ValueError(f"task {self.name!r}: horizon {self.horizon} must be at least 1")
         for attribute in ("expert", "reader"):
@@ -325,8 +327,11 @@ class ActionScale:
         return np.clip(unit, -1, 1)
 
 
-def check_contract(env: Env, spec: TaskSpec, size: int) -> None:
+def check_contract(env: Env, spec: TaskSpec, cameras: Sequence[str], size: int) -> None:
     """Reset an environment once and hold it against its description.
+
+    Args:
+        cameras, size: that it was made with.
 
     Raises:
         ValueError: something is missing or differs; the message says what was got and what is expected.
@@ -338,7 +343,6 @@ def check_contract(env: Env, spec: TaskSpec, size: int) -> None:
     observation, info = env.reset(seed=0)
     if not isinstance(observation, Mapping) or not {"pixels", "agent_pos"} <= set(observation):
         raise ValueError(f"{where}: an observation must be a dict with 'pixels' and 'agent_pos'")
-    cameras = offers(env, "cameras") or tuple(observation["pixels"])
     for camera in cameras:
         picture = observation["pixels"].get(camera)
         if not isinstance(picture, np.ndarray) or picture.shape != (size, size, 3) or picture.dtype != np.uint8:

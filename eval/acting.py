@@ -51,7 +51,7 @@ def make_task_for(checkpoint: Checkpoint, spec: TaskSpec) -> Env:
     check_policy_serves(checkpoint.interface, spec.interface, spec.name, trained_on)
     env = make_task(spec.name, cameras=policy.config.cameras, size=policy.shapes.size)
     try:
-        check_contract(env, spec, policy.shapes.size)
+        check_contract(env, spec, policy.config.cameras, policy.shapes.size)
     except BaseException:
         env.close()
         raise

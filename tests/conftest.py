@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from envs.tabletop.env import TabletopEnv
     from training.data.episodes import Dataset
 
 OURS = ("configs", "envs", "vla_policy", "training", "eval")
@@ -28,6 +29,23 @@ TEXTS = [
     for colour in COLOURS
     for shape in ("ball", "cube")
 ]
+
+
+@pytest.fixture
+def make_env() -> Iterator[Callable[..., TabletopEnv]]:
+    """Makes environments by task name, without Gymnasium's wrappers, and closes them after the test."""
+    from envs.tabletop.specs import SPECS, make
+
+    made: list[Any] = []
+
+    def make_one(task: str, **kwargs: Any) -> Any:
+        _, kind = SPECS[task]
+        made.append(make(kind, **kwargs))
+        return made[-1]
+
+    yield make_one
+    for env in made:
+        env.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from envs.actors import NoisyExpert
 from envs.cores import usable_cores
 from envs.rollout import Beat, run
 from envs.task import Env, TaskSpec, check_contract, find_task, make_task, offers
-from envs.workers import Lost, Pulse, run_jobs
+from envs.workers import NOTHING, Lost, Pulse, run_jobs
 from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
 from training.data.writer import DatasetWriter, merge_datasets
 from training.recorder import EpisodeRecorder
@@ -45,7 +45,8 @@ class Demonstrator:
 
     def demonstrate(self, seed: int, beat: Beat | None = None) -> Episode | None:
         """The episode of this environment seed, None if the simulation became unstable."""
-        run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, beat=beat)
+        own = None if beat is None else lambda *_: beat(seed)  # all that is done is done for this seed
+        run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, beat=own)
         return self._recorder.episode
 
 
@@ -91,9 +92,8 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
         if isinstance(answer, Lost):
             tries[answer.job] += 1
             if tries[answer.job] == TRIES:
-                raise DatasetError(
-                    f"{folder}: {answer.reason} (seed {answer.item}); finished shards are kept, run again"
-                )
+                at = "" if answer.item == NOTHING else f" (seed {answer.item})"
+                raise DatasetError(f"{folder}: {answer.reason}{at}; finished shards are kept, run again")
             todo.append(answer.job)
             continue
         shard, _ = answer
@@ -126,7 +126,7 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
     task, config, folder = setup
     spec = find_task(task)
     env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
-    check_contract(env, spec, config.size)
+    check_contract(env, spec, config.cameras, config.size)
     demonstrator = Demonstrator(env, spec, config)
     header = {
         "task": task,

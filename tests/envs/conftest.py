@@ -1,17 +1,14 @@
-"""Environments that close themselves, and what several files need to compare."""
+"""What several files need to go through, and to compare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from envs.tabletop.env import TabletopEnv
-from envs.tabletop.specs import SPECS, make
-
-MakeEnv = Callable[..., TabletopEnv]
+from envs.tabletop.specs import SPECS
 
 
 @pytest.fixture(params=sorted(SPECS))
@@ -19,21 +16,6 @@ def task(request: pytest.FixtureRequest) -> str:
     """Every task of ours in turn."""
     name: str = request.param
     return name
-
-
-@pytest.fixture
-def make_env() -> Iterator[MakeEnv]:
-    """Makes environments by task name, without Gymnasium's wrappers, and closes them after the test."""
-    made: list[TabletopEnv] = []
-
-    def make_one(task: str, **kwargs: Any) -> TabletopEnv:
-        _, kind = SPECS[task]
-        made.append(make(kind, **kwargs))
-        return made[-1]
-
-    yield make_one
-    for env in made:
-        env.close()
 
 
 @pytest.fixture

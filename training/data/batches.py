@@ -112,13 +112,14 @@ class Sampler:
         if not datasets:
             raise ValueError("no dataset given; collect one with `vla collect`")
         self.config, self.relabel = config, relabel
-        for data in datasets:
+        for i, data in enumerate(datasets):
             height, width = data.arrays["pixels"].shape[2:4]
             size = datasets[0].arrays["pixels"].shape[2]
             if height != width or height != size:
                 got = f"{data.path}: pictures of {height} x {width} pixels"
                 raise ValueError(f"{got}; all must be square and as large as those of {datasets[0].path}, {size}")
-            check_same_robot(datasets[0].interface, data.interface, (str(datasets[0].path), str(data.path)))
+            for other in datasets[:i]:  # each: one that does not say its rate fits two that differ
+                check_same_robot(other.interface, data.interface, (str(other.path), str(data.path)))
         self.parts = [_Part(d, config, action_names, tokenizer, holdout) for d in datasets]
         self.size, self.proprioception = self.parts[0].pixels.shape[2], self.parts[0].agent_pos.shape[1]
         # Attention costs what the padding costs: keep as many words as the longest instruction has.

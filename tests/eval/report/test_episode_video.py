@@ -80,9 +80,7 @@ def test_picture_boxes_and_arrow_belong_to_one_moment_and_camera(
         right, down = frame["action"]
         # It points to where the hand would go in the picture.
         hand = secret["hand"]
-        here, there = (
-            np.array(env.in_picture(camera, hand + 1e-4 * step)) for step in (np.zeros(3), np.array([*action, 0.0]))
-        )
+        here, there = (np.array(env.in_picture(camera, hand + size * np.array([*action, 0]))) for size in (0, 1e-4))
         way = (there - here) / np.linalg.norm(there - here)
         np.testing.assert_allclose(np.array([right, down]) / np.hypot(right, down), way, atol=1e-2)
         assert np.hypot(right, down) == pytest.approx(np.hypot(*action), rel=0.25, abs=0.01)
