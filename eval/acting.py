@@ -11,8 +11,9 @@ import torch
 
 from configs.interface import check_policy_serves
 from envs.actors import ExpertActor, RandomActor, RepeatingActor
+from envs.contract import check_contract
 from envs.rollout import Actor
-from envs.task import Env, TaskSpec, check_contract, make_task
+from envs.task import Env, TaskSpec, make_task
 from eval.controls import Condition
 from vla_policy.checkpoint import Checkpoint
 from vla_policy.runner import PolicyActor, PolicyRunner

@@ -173,6 +173,7 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, default=200, help="test seeds for each task's expert")
     parser.add_argument("--out", type=str, help="JSON file for the figures")
     parsed = parse(parser, arguments)
+    use_task_modules(filter(None, [parsed.task_module]))
     from training.bench import pipeline_ratio
     from training.collect_bench import collection_ratio, expert_success
 

@@ -18,9 +18,10 @@ from typing import Any
 from configs.collect import SHARD_EPISODES, SHARD_SEEDS, CollectConfig
 from configs.seeds import collection_seed
 from envs.actors import NoisyExpert
+from envs.contract import check_contract
 from envs.cores import usable_cores
 from envs.rollout import Beat, run
-from envs.task import Env, TaskSpec, check_contract, find_task, make_task, offers
+from envs.task import Env, TaskSpec, find_task, make_task, offers
 from envs.workers import NOTHING, Lost, Pulse, run_jobs
 from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
 from training.data.writer import DatasetWriter, merge_datasets

@@ -129,7 +129,8 @@ def ensemble(chunks: Sequence[np.ndarray], m: float) -> np.ndarray:
         m: above 0 the oldest counts most, below 0 the newest does, at 0 all count alike.
     """
     predictions = np.stack([chunks[-1 - age][:, age] for age in reversed(range(len(chunks)))])  # oldest first
-    weights = np.exp(-m * np.arange(len(predictions)))
+    exponents = -m * np.arange(len(predictions))
+    weights = np.exp(exponents - exponents.max())  # whatever m is, the largest is 1
     mean: np.ndarray = np.tensordot(weights / weights.sum(), predictions, axes=1)
     return mean
 

@@ -18,9 +18,10 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_for_stable_baselines
 
 from envs import task as registry
+from envs.contract import check_contract
 from envs.mujoco_task import MujocoTask, control_hz
 from envs.segments import Thing
-from envs.task import check_contract, find_task
+from envs.task import find_task
 from envs.wrappers import FlatObservation
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

@@ -44,7 +44,9 @@ class _Part:
             raise ValueError(f"{data.path}: camera {missing[0]!r} was not recorded, only {', '.join(names)}")
         planned = data.arrays["action"].shape[2]
         self.ahead = np.arange(config.chunk)
-        self.planned = planned > 1
+        # Labels of one step are put together to chunks, but only of what was done: towards anything else the hand would
+        # have been elsewhere a step later.
+        self.planned = planned > 1 or data.arrays["action"].shape[1] > 1
         if self.planned and config.chunk > planned:
             raise ValueError(
                 f"{data.path}: labels look {planned} steps ahead; policy.head.chunk {config.chunk} exceeds it"
