@@ -84,6 +84,8 @@ class TaskSpec:
         specificity: of tasks that can read what a user says, the one with the highest is meant, whatever the verbs.
         suites: names of the groups that it belongs to, each of which can stand for its tasks.
         difficulty: within its suite, for example "easy".
+        version: to be raised when the same seed gives other scenes, pictures or labels: demonstrations of different
+            versions are not mixed.
         tolerance: distance in metres that counts as there, where there is one.
     """
 
@@ -104,6 +106,7 @@ class TaskSpec:
     specificity: int = 0
     suites: tuple[str, ...] = ()
     difficulty: str = ""
+    version: int = 1
     tolerance: float | None = None
 
     def __post_init__(self) -> None:

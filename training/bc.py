@@ -121,6 +121,8 @@ def train(
     texts = (text for d in datasets for text in d.texts)
     tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
     _check_words(tokenizer, datasets)
+    _check_visibility(policy_config, datasets)
+    grounding = policy_config.grounding
     names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
     samples = SampleConfig(
         frames=policy_config.frames,
@@ -148,6 +150,7 @@ def train(
         tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
         action_names=tuple(names),
         agent_pos_names=datasets[0].interface.agent_pos_names,
+        boxes=any(d.labelled for d in datasets) and max(grounding.location_weight, grounding.box_weight) > 0,
         control_hz=next((d.interface.control_hz for d in datasets if d.interface.control_hz is not None), None),
     )
     origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
@@ -219,6 +222,13 @@ def _check_words(tokenizer: TextTokenizer, datasets: Sequence[Dataset]) -> None:
                     f"{data.path}: policy.language.max_words {tokenizer.max_words} cuts {' '.join(dropped)!r} off "
                     f"{text!r}; raise it"
                 )
+
+
+def _check_visibility(config: PolicyConfig, datasets: Sequence[Dataset]) -> None:
+    """Refuse to learn what can be seen from data that do not say it."""
+    for data in datasets:
+        if config.grounding.visibility_weight and not data.labelled:
+            raise TrainingError(f"{data.path}: has no boxes; set policy.grounding.visibility_weight to 0")
 
 
 def draw_batch(

@@ -60,14 +60,16 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
         ValueError: the task is unknown, has no expert, or cannot be recorded so.
         DatasetError: `path` holds a dataset made otherwise, the expert keeps failing, or workers keep dying.
     """
-    find_task(task).make_expert()
-    content = config.content(task)
+    spec = find_task(task)
+    spec.make_expert()
+    content = _content(config, spec)
     folder = path.with_name(f"{path.name}.shards")
     if path.exists():
         done = open_dataset(path)
         if not _same(done, content):
             raise DatasetError(
-                f"{path}: holds a dataset collected with other settings; choose another --out or remove it"
+                f"{path}: holds a dataset collected with other settings, or of another version of the task; "
+                "choose another --out or remove it"
             )
         shutil.rmtree(folder, ignore_errors=True)  # left by a call that ended between joining and tidying up
         return done
@@ -76,7 +78,9 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
         shard: open_dataset(_part(folder, shard)) for shard in range(config.shards) if _part(folder, shard).exists()
     }
     if not all(_same(part, content) for part in parts.values()):
-        raise DatasetError(f"{folder}: left by a collection with other settings; remove it")
+        raise DatasetError(
+            f"{folder}: left by a collection with other settings, or of another version of the task; remove it"
+        )
     started, frames = time.monotonic(), 0
 
     def report() -> None:
@@ -114,12 +118,18 @@ def _part(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}"
 
 
+def _content(config: CollectConfig, spec: TaskSpec) -> dict[str, Any]:
+    """What decides the data."""
+    return {**config.content(spec.name), "version": spec.version}
+
+
 def _same(data: Dataset, content: dict[str, Any]) -> bool:
     """Whether a dataset was collected with these settings. One that it does not mention did not exist then, and counts
     as left at its default.
     """
     before = data.header.get("collection")
-    return isinstance(before, dict) and {**CollectConfig().content(data.header["task"]), **before} == content
+    usual = {**CollectConfig().content(data.header["task"]), "version": 1}
+    return isinstance(before, dict) and {**usual, **before} == content
 
 
 def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[int], None]:
@@ -131,7 +141,7 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
     demonstrator = Demonstrator(env, spec, config)
     header = {
         "task": task,
-        "collection": config.content(task),
+        "collection": _content(config, spec),
         "cameras": list(config.cameras),
         "action_names": list(spec.action_names),
         "agent_pos_names": list(spec.agent_pos_names),

@@ -47,14 +47,15 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Purpose:
-    """What a policy was trained for: task names, the names of its action and proprioception dimensions, and control
-    steps per second, None where the demonstrations did not say.
+    """What a policy was trained for: task names, the names of its action and proprioception dimensions, control steps
+    per second, None where the demonstrations did not say, and whether it learned where to look.
     """
 
     tasks: tuple[str, ...]
     action_names: tuple[str, ...]
     agent_pos_names: tuple[str, ...]
     control_hz: float | None = None
+    boxes: bool = True
 
 
 class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +39,7 @@ class PolicyRunner:
         self.config, self._device = config, torch.device(device)
         self.policy = policy.to(self._device)
         self.tokenizer, self.action_names = checkpoint.tokenizer, checkpoint.purpose.action_names
-        self._cameras = policy.config.cameras
+        self._cameras, self._boxes = policy.config.cameras, checkpoint.purpose.boxes
         self._stride, self._frames = policy.config.frame_stride, policy.config.frames
         span = (self._frames - 1) * self._stride + 1
         self._pixels: list[deque[np.ndarray]] = [deque(maxlen=span) for _ in range(rows)]
@@ -115,6 +116,8 @@ class PolicyRunner:
             self.chunk = self.policy.act(observation.to(self._device))
         finally:
             self.policy.train(training)
+        if not self._boxes:  # what never was learned must not be shown, nor judged
+            self.chunk = replace(self.chunk, aux=replace(self.chunk.aux, boxes=None, location=None))
         self._chunks.append(self.chunk.action.float().cpu().numpy())
         self.decisions += 1
 

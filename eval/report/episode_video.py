@@ -73,6 +73,9 @@ def record(
     runs = PolicyRunner(checkpoint, GROUP, runner or RunnerConfig(execute=min(2, policy.config.head.chunk)))
     outcome = OutcomeRecorder(runs if shown.actor == "policy" else None)
     env = make_task_for(checkpoint, spec)
+    if missing := shown.missing(env, spec):
+        env.close()
+        raise ValueError(f"task {task!r} cannot be run under {condition!r}: {missing}")
     video = VideoRecorder(checkpoint, runs if shown.actor == "policy" else None, spec.horizon)
     seeds: list[int | None] = [None] * GROUP
     seeds[row] = seed
