@@ -3,7 +3,8 @@
     run: track                      # a named run: data, training and evaluation, as far as the rows do not change them
     samples: 128000                 # budget of every row; several as a list: [16000, 64000]; or `seconds: 300`
     seeds: [0]                      # training seeds of every row
-    base: {policy.frames: 2}        # single values for all rows, which rows may change again; not in their names
+    base: {policy.frames: 2}        # single values for all rows, which rows may change again; not in their names.
+                                    # A setting of one variant, such as policy.fusion.vote.rule, is for its rows alone
     rows:
       - {}                          # the reference: every other row is compared with the first one
       - policy.encoder.name: [single_frame, conv3d]     # a list makes a row of each value
@@ -25,8 +26,20 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from configs.checks import variants_of
+from configs.policy import EncoderConfig, FusionConfig, HeadConfig, LanguageConfig
+
 FORBIDDEN = ("tasks", "collect", "eval", "train.steps", "train.seed")  # what rows must share, or the grid decides
 ALLOWED = ("policy", "train")
+VARIANTS = {
+    f"policy.{name}": variants_of(kind)
+    for name, kind in (
+        ("encoder", EncoderConfig),
+        ("language", LanguageConfig),
+        ("fusion", FusionConfig),
+        ("head", HeadConfig),
+    )
+}
 KEYS = {"run", "samples", "seconds", "seeds", "base", "rows"}
 
 
@@ -143,7 +156,19 @@ def _expand(
     for values in product(*changes.values()):
         row = dict(zip(changes, values, strict=True))
         for budget, seed in product(samples, chosen):
-            yield Row(variant=variant_name(row), changes=base | row, seed=seed, samples=budget)
+            yield Row(variant=variant_name(row), changes=_used(base, row) | row, seed=seed, samples=budget)
+
+
+def _used(base: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The shared changes without settings of variants that this row does not choose, which would be refused."""
+
+    def is_used(key: str) -> bool:
+        section = key.rpartition(".")[0]
+        part, _, variant = section.rpartition(".")
+        chosen = {**base, **row}.get(f"{part}.name")
+        return chosen is None or variant == chosen or variant not in VARIANTS.get(part, ())
+
+    return {key: value for key, value in base.items() if is_used(key)}
 
 
 def variant_name(changes: dict[str, Any]) -> str:

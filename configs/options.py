@@ -8,17 +8,16 @@ from argparse import SUPPRESS
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from configs.commands import COMMANDS
+from configs.decode import decode
+from configs.evaluation import EvalConfig
 from configs.names import near
 from configs.run import RunConfig, find_run, named_runs
-
-if TYPE_CHECKING:
-    from configs.evaluation import EvalConfig
 
 
 def plain_parser(command: str, more: str = "") -> ArgumentParser:
@@ -74,14 +73,13 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 def run_config(parsed: Namespace) -> RunConfig:
     """The `RunConfig` that was parsed."""
-    config: RunConfig = _build(RunConfig, parsed)
-    return config
+    values = parsed.as_dict()
+    return decode(RunConfig, {item.name: values[item.name] for item in fields(RunConfig)})
 
 
 def eval_config(parsed: Namespace) -> EvalConfig:
     """The evaluation alone, of a policy that need not be the run's."""
-    config: EvalConfig = _build(_kind_of(RunConfig, "eval"), parsed.eval)
-    return config
+    return decode(EvalConfig, parsed.eval.as_dict())
 
 
 def _check_keys(path: Path) -> None:
@@ -137,22 +135,6 @@ def _bracket_lists(parser: ArgumentParser, arguments: list[str]) -> list[str]:
     return done
 
 
-def _build(kind: Any, values: Namespace) -> Any:
-    built = {}
-    for item in fields(kind):
-        value = getattr(values, item.name)
-        if isinstance(value, Namespace):
-            value = _build(_kind_of(kind, item.name), value)
-        built[item.name] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)
-
-
-def _kind_of(kind: Any, name: str) -> Any:
-    hint = get_type_hints(kind)[name]
-    assert is_dataclass(hint), f"{kind.__name__}.{name}"
-    return hint
-
-
 def _config_name(arguments: list[str], parser: ArgumentParser) -> str:
     name = str(parser.get_default("config"))
     for i, argument in enumerate(arguments):
@@ -165,5 +147,11 @@ def _config_name(arguments: list[str], parser: ArgumentParser) -> str:
 
 def _one_line(text: str) -> str:
     """The library's message as one line, and without Python's names of types."""
+    text = re.sub(
+        r"Parser key \"([\w.]+)\":\s+Unable to load config '(.*?)'\s+- .*",
+        r"option '--\1' is a section, and cannot be '\2'; set its settings one by one, as `--help` lists them",
+        text,
+        flags=re.DOTALL,
+    )
     text = re.sub(r"a <class '(\w+)'>", r"\1", text.replace("<class 'tuple'>", "list such as [a, b]"))
     return re.sub(r"\s+", " ", text).strip()

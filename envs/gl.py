@@ -35,6 +35,10 @@ class GLUnavailableError(ValueError):
     """Nothing on this machine can draw, or the variables that choose who draws contradict each other."""
 
 
+class GLContextError(ValueError):
+    """An OpenGL context is asked for what it cannot do here and now."""
+
+
 def choose_gl_backend() -> str:
     """Decides what draws, for this process and its children, and returns "egl", "osmesa" or "glfw".
 

@@ -13,6 +13,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import shared_memory
 
+MAX_INSTRUCTION = 120  # characters
+INSTRUCTION_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.-'!?"
+
 
 class InstructionSpace(spaces.Text):
     """A text space that also works in `AsyncVectorEnv` with shared memory."""

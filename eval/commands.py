@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from training.progress import Progress
 if TYPE_CHECKING:
     from configs.evaluation import EvalConfig
     from eval.results import Results
+    from vla_policy.checkpoint import Checkpoint
 
 CHECKPOINT_HELP = "checkpoint folder, or the name of a policy that ships, such as `default`"
 CRITERION_EPISODES = 200  # fewer make a success rate too vague to quote
@@ -68,6 +70,7 @@ def rollout(arguments: list[str]) -> int:
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
     checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
+    _say_unread(checkpoint, parsed.instruction)
     tasks = checkpoint.purpose.tasks
     task = parsed.task or (guess_task(parsed.instruction, tasks) if parsed.instruction else tasks[0])
     seed = split_seed("test", parsed.seed)
@@ -98,6 +101,7 @@ def ground(arguments: list[str]) -> int:
     if parsed.video and (parsed.task or not words):
         raise ValueError("--video needs --instruction and goes without --task; say what to look for in it")
     checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
+    _say_unread(checkpoint, words)
     out = Path(parsed.out)
     _make_folder(out)
     with ExitStack() as stack:
@@ -183,6 +187,20 @@ def bench(arguments: list[str]) -> int:
     return 0
 
 
+def _say_unread(checkpoint: Checkpoint, instruction: str | None) -> None:
+    """Say what the policy does not know of a user's words.
+
+    Raises:
+        ValueError: it cannot read them.
+    """
+    from eval.words import check_instruction
+
+    if instruction is not None:
+        notice = check_instruction(checkpoint.tokenizer, instruction)
+        if notice:
+            print(f"vla: {notice}", file=sys.stderr)
+
+
 def check_evaluation(config: EvalConfig) -> None:
     """Refuse an evaluation of what nobody knows, before the work that comes ahead of it.
 
@@ -235,6 +253,8 @@ def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log:
         print(summary(name, task))
         for control, why in results.settings.get("not_offered", {}).get(name, {}).items():
             print(f"{name}: no {control}, {why}")
+        for kind, words in results.settings.get("unread_words", {}).get(name, {}).items():
+            print(f"{name}: words of its instructions that the policy reads as {kind}: {', '.join(words)}")
     if config.episodes < CRITERION_EPISODES:
         print(f"{config.episodes} episodes a condition are too few to quote; take {CRITERION_EPISODES} or more")
     print(f"{out / 'results.json'}\n{report}")

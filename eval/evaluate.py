@@ -24,6 +24,7 @@ from eval.acting import GROUP, make_actor, make_task_for, one_thread
 from eval.controls import CONTROLS, choose_controls
 from eval.outcome import OutcomeRecorder
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
+from eval.words import unread_words
 from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint
 from vla_policy.runner import PolicyRunner
 
@@ -86,7 +87,7 @@ def evaluate(
             checkpoint=CheckpointInfo(path=given_name(checkpoint_path), provenance=checkpoint.provenance),
             seed=config.seed,
             tasks=results,
-            settings=_settings(config, tried),
+            settings={**_settings(config, tried), "unread_words": _unread(checkpoint, done)},
             versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
             gl_renderer=next((t.renderer for t in tried.values() if t.renderer), ""),
             complete=len(done) == len(found),
@@ -221,6 +222,17 @@ def control_rate(checkpoint: Checkpoint, env: Env, seed: int) -> float:
             runner.act([seen])
             times.append(time.perf_counter() - started)
     return 1 / statistics.median(times[WARM_UP:])
+
+
+def _unread(
+    checkpoint: Checkpoint, done: dict[tuple[str, str], list[EpisodeResult]]
+) -> dict[str, dict[str, list[str]]]:
+    """By task, the words of its instructions that the policy does not know or that were cut off, if there are any."""
+    texts: dict[str, list[str]] = {}
+    for (task, _), episodes in done.items():
+        texts.setdefault(task, []).extend(episode.instruction for episode in episodes if episode.instruction)
+    found = {task: unread_words(checkpoint.tokenizer, instructions) for task, instructions in texts.items()}
+    return {task: words for task, words in found.items() if words}
 
 
 def _settings(config: EvalConfig, tried: dict[str, _Tried]) -> dict[str, Any]:

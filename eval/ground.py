@@ -46,7 +46,7 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Grounded:
-    """What the policy believed, larger pictures of the same moments, what it was told, and the truth where the task
+    """What the policy points at, larger pictures of the same moments, what it was told, and the truth where the task
     labels it. `control_hz` moments are a second.
     """
 

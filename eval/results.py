@@ -10,9 +10,12 @@ The file is the dataclasses below, field by field, so each docstring here is the
     gl_renderer      str, what OpenGL says it is; pictures differ between renderers
     seed             int, the seed that the episodes' seeds derive from
     settings         {...} everything else that was chosen. The report reads these keys if present:
-                       control_hz   control steps per second of simulated time (time axis in seconds)
+                       control_hz   {task: control steps per second of simulated time} (time axis in seconds)
+                       horizon      {task: control steps of an episode at most}
                        tolerance_m  {task: metres}, drawn as a line under the tracking errors
                        criteria     {task: sentence}, what counts as success
+                       not_offered  {task: {condition: why the task cannot be run under it}}
+                       unread_words {task: {"unknown": [...], "dropped": [...]}}, words that the policy could not read
     tasks.<task>.control_rate_hz
                      float, decisions a second that one robot would get: 1 / the median time of one decision for a
                      batch of one on one CPU thread, from the pictures to the action, measured before the episodes
@@ -30,15 +33,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from eval.statistics import PairedDifference, paired_difference, wilson_interval
+from configs.decode import decode, show
+from eval.statistics import PairedDifference, mean_known, paired_difference, wilson_interval
 from eval.tubes import TubeScores, TubeSummary, summarise_tubes
 
 SCHEMA_VERSION = 2
@@ -202,8 +204,8 @@ def summarise_condition(
         high=high,
         episodes=len(ordered),
         invalid=sum(not episode.valid for episode in ordered),
-        mean_error_m=_mean([episode.mean_error_m for episode in ordered]),
-        box_iou=_mean([episode.box_iou for episode in ordered]),
+        mean_error_m=mean_known([episode.mean_error_m for episode in ordered]),
+        box_iou=mean_known([episode.box_iou for episode in ordered]),
         tubes=summarise_tubes([episode.tube for episode in ordered]),
         followed_rate=_share(followed),
         followed_low=followed_low,
@@ -265,14 +267,13 @@ def load_results(path: str | Path) -> Results:
         raise ValueError(f"{path}: not valid JSON, is the file complete? ({error})") from None
     try:
         if not isinstance(plain, dict):
-            raise ValueError(f"got {_show(plain)}, expected an object")
+            raise ValueError(f"got {show(plain)}, expected an object")
         if plain.get("schema_version") != SCHEMA_VERSION:
-            got = _show(plain["schema_version"]) if "schema_version" in plain else "nothing"
+            got = show(plain["schema_version"]) if "schema_version" in plain else "nothing"
             raise ValueError(f"schema_version: got {got}, expected {SCHEMA_VERSION}")
-        decoded = _decode(Results, plain, "")
+        decoded = decode(Results, plain)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    assert isinstance(decoded, Results)
     return decoded
 
 
@@ -291,11 +292,6 @@ def _check_number(name: str, value: object, low: float, high: float) -> None:
 
 def _share(outcomes: Sequence[bool]) -> float | None:
     return sum(outcomes) / len(outcomes) if outcomes else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
 
 
 def _difference(episodes: Sequence[EpisodeResult], policy: Sequence[EpisodeResult]) -> PairedDifference | None:
@@ -320,66 +316,3 @@ def _pretty(value: Any, indent: str = "") -> str:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"got {name}, expected a finite number or null")
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-_SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
-    int: ((int,), "an integer"),
-    float: ((int, float), "a number"),
-    str: ((str,), "a text"),
-}
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """Turn plain JSON into `kind`, a type as it stands in the annotations of the dataclasses above."""
-    if kind is Any:
-        return value
-    if get_origin(kind) is UnionType:
-        inner = next(option for option in get_args(kind) if option is not type(None))
-        return None if value is None else _decode(inner, value, where)
-    prefix = f"{where}: " if where else ""
-    if get_origin(kind) is list:
-        if not isinstance(value, list):
-            raise ValueError(f"{prefix}got {_show(value)}, expected a list")
-        return [_decode(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if get_origin(kind) is dict or is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{prefix}got {_show(value)}, expected an object")
-        if not is_dataclass(kind):
-            return {key: _decode(get_args(kind)[1], item, _join(where, key)) for key, item in value.items()}
-        return _decode_dataclass(kind, value, where)
-    accepted, expected = _SCALARS[kind]
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{prefix}got {_show(value)}, expected {expected}")
-    return value
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _decode_dataclass(kind: Any, value: Mapping[str, Any], where: str) -> Any:
-    hints = _hints(kind)
-    for key in value:
-        if key not in hints:
-            raise ValueError(f"{_join(where, key)}: not a known field, expected one of {', '.join(hints)}")
-    arguments: dict[str, Any] = {}
-    for entry in fields(kind):
-        if entry.name in value:
-            arguments[entry.name] = _decode(hints[entry.name], value[entry.name], _join(where, entry.name))
-        elif entry.default is MISSING and entry.default_factory is MISSING:
-            raise ValueError(f"{_join(where, entry.name)}: missing")
-    try:
-        return kind(**arguments)
-    except ValueError as error:
-        raise ValueError(_join(where, str(error))) from None
-
-
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name

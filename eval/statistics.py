@@ -11,7 +11,7 @@ coverage at rates of 0 and 1, where the textbook ("Wald") intervals collapse to 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
@@ -40,6 +40,12 @@ class PairedDifference:
             raise ValueError(f"high: got {self.high}, expected difference ({self.difference}) <= high <= 1")
         if not 0.0 <= self.p_value <= 1.0:
             raise ValueError(f"p_value: got {self.p_value}, expected a number in [0, 1]")
+
+
+def mean_known(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are there; None if none is."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eval.statistics import mean_known
 from vla_policy.contract import Aux
 from vla_policy.grounding.boxes import iou_and_giou
 from vla_policy.grounding.interval import best_interval
@@ -78,17 +79,12 @@ def summarise_tubes(scores: Sequence[TubeScores | None]) -> TubeSummary | None:
     tubes = [s.tube_iou for s in known if s.tube_iou is not None]
     return TubeSummary(
         episodes=len(known),
-        mean_temporal_iou=_mean([s.temporal_iou for s in known]),
+        mean_temporal_iou=mean_known([s.temporal_iou for s in known]),
         mean_tube_iou=math.fsum(tubes) / len(tubes),
         above_03=sum(v > 0.3 for v in tubes) / len(tubes),
         above_05=sum(v > 0.5 for v in tubes) / len(tubes),
-        mean_box_iou=_mean([s.box_iou for s in known]),
+        mean_box_iou=mean_known([s.box_iou for s in known]),
     )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
 
 
 @dataclass(kw_only=True)

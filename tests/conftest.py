@@ -155,6 +155,19 @@ def _episode(
     )
 
 
+@pytest.fixture
+def project() -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Where a point (3,) in metres lies in the front camera's picture: (x, y), [0, 1] being the picture."""
+
+    def place(env: Any, point: np.ndarray) -> np.ndarray:
+        camera = env.data.cam("front")
+        x, y, z = camera.xmat.reshape(3, 3).T @ (point - camera.xpos)
+        half = np.tan(np.deg2rad(env.model.cam("front").fovy[0]) / 2)
+        return np.array([0.5 + x / (-z * half) / 2, 0.5 - y / (-z * half) / 2])
+
+    return place
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained policy for `track`, saved: enough to run every path of the evaluation."""
@@ -185,7 +198,15 @@ def save_tiny(tmp_path: Path) -> Callable[..., Path]:
 def _save_tiny(folder: Path, purpose: dict[str, Any] | None = None, **changes: Any) -> Path:
     import torch
 
-    from configs.policy import EncoderConfig, FusionConfig, HeadConfig, PolicyConfig
+    from configs.policy import (
+        BackboneConfig,
+        BidirectionalConfig,
+        EncoderConfig,
+        FusionConfig,
+        HeadConfig,
+        PolicyConfig,
+        TwoStreamConfig,
+    )
     from envs.task import find_task
     from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
     from vla_policy.contract import Shapes
@@ -194,10 +215,12 @@ def _save_tiny(folder: Path, purpose: dict[str, Any] | None = None, **changes: A
 
     config = PolicyConfig(
         width=16,
-        heads=2,
+        attention_heads=2,
         frames=3,
-        encoder=EncoderConfig(channels=8, layers=1, temporal_channels=4),
-        fusion=FusionConfig(layers=1),
+        encoder=EncoderConfig(
+            backbone=BackboneConfig(channels=8, layers=1), two_stream=TwoStreamConfig(temporal_channels=4)
+        ),
+        fusion=FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
         head=HeadConfig(hidden=16),
         **changes,
     )

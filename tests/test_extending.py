@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
@@ -18,14 +20,14 @@ PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The names that the page's examples define, with all registries put back afterwards."""
-    from envs.tabletop.plans import EXPERTS
-    from envs.task import TASK_IDS
+    from envs import task
     from vla_policy.encoders import ENCODERS
     from vla_policy.fusion import FUSIONS
     from vla_policy.heads import HEADS
 
     monkeypatch.chdir(tmp_path)
-    before = [(registry, set(registry)) for registry in (ENCODERS, FUSIONS, HEADS, TASK_IDS, EXPERTS)]
+    registries = (ENCODERS, FUSIONS, HEADS, task._REGISTRY, gymnasium.registry)
+    before = [(registry, set(registry)) for registry in registries]
     module = ModuleType("extending_examples")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for number, example in enumerate(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)):
@@ -36,24 +38,47 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
             del registry[name]  # type: ignore[attr-defined]
 
 
-def test_the_examples_do_what_the_page_says(page: dict[str, Any], tmp_path: Path) -> None:
+def demonstrated(name: str, seeds: range, **settings: Any) -> Iterator[tuple[Any, Any]]:
+    """The environment and the episode of each seed, by the task's expert without noise."""
+    from configs.collect import CollectConfig
+    from envs.task import check_contract, find_task, make_task
+    from training.collect import Demonstrator
+
+    config = CollectConfig(noise=0.0, detours=0.0, **settings)
+    env, spec = make_task(name, cameras=config.cameras, size=config.size), find_task(name)
+    check_contract(env, spec, config.size)
+    demonstrator = Demonstrator(env, spec, config)
+    for seed in seeds:
+        episode = demonstrator.demonstrate(seed)
+        assert episode is not None
+        assert episode.success
+        yield env.unwrapped, episode
+    env.close()
+
+
+def test_the_examples_do_what_the_page_says(page: dict[str, Any]) -> None:
     assert torch.isfinite(page["loss"])
     assert page["actions"].shape == (2, page["config"].head.chunk, 2)
     assert all(p.grad is not None for p in page["policy"].parameters())
     assert page["data"].episodes == 4
-    assert page["data"].texts == ["follow the red ball"] * 4
+    assert page["data"].texts == ["close the drawer"] * 4
+    assert not page["data"].labelled
 
-    from envs.task import make_task
-    from training.collect import run_expert
-
-    env = make_task("leftmost", cameras=("front",), size=16)
-    for seed in range(4):
-        episode = run_expert(env, seed, 0.0, 0.0)
-        assert episode is not None
-        assert episode.success
+    for env, episode in demonstrated("leftmost", range(4), size=16):
         ends = env.layout.paths[:, 0, 1]
         chosen = ends.argmin() if "leftmost" in env.instruction else ends.argmax()
         assert env.layout.target == chosen
         x = episode.boxes[0, 0, :3, 0]  # perspective moves things a little, so only the side is compared
         assert (x[chosen] < x.mean()) == ("leftmost" in env.instruction)
-    env.close()
+    for env, episode in demonstrated("dot", range(4), cameras=("top",), size=32):
+        assert episode.instructions == (env.task_description,)
+        assert episode.action.shape == (len(episode), 1, 1, 2)
+        assert np.unique(np.abs(episode.executed)).tolist() == [0.0, 1.0]  # of bounds of 2
+
+
+def test_the_recording_trains(page: dict[str, Any], tmp_path: Path) -> None:
+    from vla_policy.cli import main
+
+    small = "--train.steps=2 --train.batch=4 --train.threads=1 --train.warmup=0 --policy.cameras=head"
+    assert main(["train", "--data", "data/mine", "--out", "runs/mine", *small.split()]) == 0
+    assert (tmp_path / "runs" / "mine" / "checkpoint" / "COMPLETE").is_file()

@@ -37,7 +37,7 @@ from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.contract import Batch
 from vla_policy.policy import VLAPolicy
-from vla_policy.tokenizer import TOKENIZERS
+from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 VALIDATION_SAMPLES = 512
 
@@ -120,6 +120,7 @@ def train(
 
     texts = (text for d in datasets for text in d.texts)
     tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
+    _check_words(tokenizer, datasets)
     names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
     samples = SampleConfig(
         frames=policy_config.frames,
@@ -206,6 +207,18 @@ def train(
         samples_per_second=rate,
         main=accelerator.is_main_process,
     )
+
+
+def _check_words(tokenizer: TextTokenizer, datasets: Sequence[Dataset]) -> None:
+    """Refuse instructions that would be cut off: a policy must not learn from words that it never sees."""
+    for data in datasets:
+        for text in dict.fromkeys(data.texts):
+            dropped = tokenizer.reading(text).dropped
+            if dropped:
+                raise TrainingError(
+                    f"{data.path}: policy.language.max_words {tokenizer.max_words} cuts {' '.join(dropped)!r} off "
+                    f"{text!r}; raise it"
+                )
 
 
 def draw_batch(

@@ -31,6 +31,7 @@ def provenance(settings: dict[str, Any], datasets: Sequence[Dataset]) -> dict[st
                 "pixels_sha256": d.header["files"]["pixels.npy"]["sha256"],
                 "collection": d.header.get("collection"),
                 "gl_renderer": d.header.get("gl_renderer"),
+                "versions": d.header.get("versions"),
             }
             for d in datasets
         ],

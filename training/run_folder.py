@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from configs.policy import UNMENTIONED, PolicyConfig
+from configs.policy import PolicyConfig
 from configs.training import TrainConfig
 from training.data.episodes import Dataset
 from training.error import TrainingError
 from training.provenance import fingerprint
 from training.state import has_state
-from vla_policy.checkpoint import COMPLETE
+from vla_policy.checkpoint import COMPLETE, is_flat, upgrade_policy
 
 CHECKPOINT = "checkpoint"
 CONFIG = "config.json"
@@ -64,12 +64,23 @@ def check_same(out: Path, described: dict[str, Any]) -> None:
 def leaves(described: dict[str, Any]) -> dict[str, Any]:
     """What a run rests on as one level, "policy.fusion.name" and so on, as it is read back from JSON.
 
-    What is not mentioned did not exist when the run began, and is as it was then: mostly at its default.
+    What is not mentioned did not exist when the run began, and is at its default. The policy of a run that began before
+    the settings of each variant were a section of their own is translated.
+
+    Raises:
+        TrainingError: such a policy's settings are incomplete.
     """
     usual = {"policy": asdict(PolicyConfig()), "train": asdict(TrainConfig())}
-    unmentioned = {"policy": UNMENTIONED}
+    policy = described.get("policy", {})
+    if is_flat(policy):
+        try:
+            described = {**described, "policy": upgrade_policy(policy)}
+        except (KeyError, TypeError) as error:
+            raise TrainingError(
+                f"the policy's settings are of an older version, and incomplete ({error}); train anew elsewhere"
+            ) from None
     found: dict[str, Any] = {}
-    for values in (usual, unmentioned, described):
+    for values in (usual, described):
         found |= _flat(json.loads(json.dumps(values)))
     return found
 

@@ -19,20 +19,23 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from configs.decode import decode
+from configs.encoder import SMALL
 from configs.interface import RobotInterface
-from configs.policy import UNMENTIONED, PolicyConfig
+from configs.policy import PolicyConfig
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COMPLETE = "COMPLETE"
+COMPILED = "_orig_mod"  # how torch.compile calls what it wraps
 SHIPPED = Path(__file__).parent / "assets"  # a folder for each policy that ships
 DEFAULT_POLICY = SHIPPED / "default"
 T = TypeVar("T")
@@ -118,7 +121,11 @@ def _write_among_others(checkpoint: Checkpoint, path: Path) -> None:
 def _write(checkpoint: Checkpoint, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     policy = checkpoint.policy
-    weights = {name: value.detach().contiguous().cpu() for name, value in policy.state_dict().items()}
+    # A module that torch.compile wraps has its own name before those of its parameters.
+    weights = {
+        name.replace(f"{COMPILED}.", ""): value.detach().contiguous().cpu()
+        for name, value in policy.state_dict().items()
+    }
     try:
         save_file(weights, folder / "model.safetensors")
     except SafetensorError as error:  # what it makes of a full disk
@@ -150,13 +157,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     _require(path, (COMPLETE, "config.json", "model.safetensors", "provenance.json"))
     described = _read_json(path / "config.json")
     version = described.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(f"{path / 'config.json'}: schema_version {version!r}, expected {SCHEMA_VERSION}")
+    if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
+        raise CheckpointError(
+            f"{path / 'config.json'}: schema_version {version!r}, expected {SCHEMA_VERSION} or 1; "
+            "it may come from a newer version of vla_policy"
+        )
     try:
-        config = read_dataclass(PolicyConfig, _with_unmentioned(described["policy"]))
-        shapes = read_dataclass(Shapes, described["shapes"])
-        purpose = read_dataclass(Purpose, described["purpose"])
-        kind = TOKENIZERS[config.language.name]
+        policy_settings = described["policy"] if version == SCHEMA_VERSION else upgrade_policy(described["policy"])
+        config = decode(PolicyConfig, policy_settings)
+        shapes = decode(Shapes, described["shapes"])
+        purpose = decode(Purpose, described["purpose"])
+        kind = TOKENIZERS.get(config.language.name, TextTokenizer)
         _require(path, kind.FILES)
         policy = VLAPolicy(config, shapes, saved=path)
     except CheckpointError:
@@ -164,17 +175,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({error})") from None
     try:
-        policy.load_state_dict(load_file(path / "model.safetensors"))
+        loaded = load_file(path / "model.safetensors")
+        policy.load_state_dict(loaded)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()  # torch begins with a headline
         weights = path / "model.safetensors"
         raise CheckpointError(
             f"{weights}: not this policy's weights, or those of another version; train again ({reason})"
         ) from None
+    broken = [name for name, value in loaded.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{path / 'model.safetensors'}: {broken[0]!r} has values that are not finite; train again"
+        )
     try:
         tokenizer = kind.load(path, config.language.max_words)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+    if tokenizer.size != shapes.vocabulary:
+        raise CheckpointError(
+            f"{path / kind.FILES[0]}: has {tokenizer.size} entries, expected the {shapes.vocabulary} of the policy's "
+            "embedding; it is of another checkpoint"
+        )
     return Checkpoint(policy.eval(), tokenizer, purpose, _read_json(path / "provenance.json"))
 
 
@@ -200,24 +222,74 @@ def given_name(path: Path) -> str:
     return path.name if path.parent == SHIPPED else str(path)
 
 
-def read_dataclass(kind: type[T], values: dict[str, Any]) -> T:
-    """Build a frozen dataclass from its `asdict` form.
+# Version 1 held the settings of all variants of a part side by side: part → variant → its settings now and then.
+FLAT: dict[str, dict[str, dict[str, str]]] = {
+    "encoder": {
+        "two_stream": {"temporal_channels": "temporal_channels", "streams": "streams"},
+        "frame_lstm": {"layers": "temporal_layers"},
+        "frame_transformer": {"layers": "temporal_layers"},
+        "conv3d": {"layers": "temporal_layers", "kernel": "kernel"},
+        "space_time_attention": {"layers": "temporal_layers", "attention": "attention"},
+        "slow_fast": {
+            "layers": "temporal_layers",
+            "clip": "clip",
+            "pick": "pick",
+            "stride": "slow_stride",
+            "fast": "fast",
+        },
+    },
+    "language": {
+        "transformer": {"layers": "layers"},
+        "pretrained": {"source": "pretrained", "frozen": "frozen"},
+    },
+    "fusion": {
+        "bidirectional": {"layers": "layers", "during": "during", "output": "output"},
+        "cross_attention": {"layers": "layers", "direction": "direction", "output": "output"},
+        "self_attention": {"layers": "layers", "output": "output"},
+        "intermediate": {"interaction": "interaction", "position": "position", "output": "output"},
+        "weighted": {"weights": "weights"},
+        "vote": {"rule": "rule", "voters": "voters"},
+    },
+    "head": {
+        "gaussian_mixture": {"components": "components"},
+        "binned": {"bins": "bins"},
+        "flow_matching": {"integration_steps": "integration_steps"},
+    },
+}
+
+
+def is_flat(policy: dict[str, Any]) -> bool:
+    """Whether these are the settings of a policy as version 1 wrote them."""
+    return "heads" in policy
+
+
+def upgrade_policy(flat: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a policy from version 1 of `config.json`, as version 2 has them.
+
+    Settings that the policy did not use are left out. Before `fusion.during` there was, nothing was exchanged during
+    encoding.
 
     Raises:
-        TypeError: an unknown or missing field.
+        KeyError, TypeError: this is not what version 1 wrote.
     """
-    hints = get_type_hints(kind)
-    built: dict[str, Any] = {}
-    for name, value in values.items():
-        hint = hints.get(name)
-        if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
-            value = read_dataclass(hint, value)
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)
-
-
-def _with_unmentioned(policy: dict[str, Any]) -> dict[str, Any]:
-    return {**policy, **{part: {**values, **policy[part]} for part, values in UNMENTIONED.items()}}
+    new = dict(flat)
+    new["attention_heads"] = new.pop("heads")
+    for part, variants in FLAT.items():
+        if not isinstance(flat[part], dict):
+            raise TypeError(f"{part} is {flat[part]!r}, expected a section with settings")
+        old = {"during": "none", **flat[part]} if part == "fusion" else dict(flat[part])
+        moved = {name for settings in variants.values() for name in settings.values()}
+        new[part] = {name: value for name, value in old.items() if name not in moved}
+        own = variants.get(old["name"], {})
+        if own:
+            new[part][old["name"]] = {name: old[then] for name, then in own.items() if then in old}
+    encoder: dict[str, Any] = new["encoder"]
+    timm = {name: encoder.pop(name) for name in ("stride", "weights", "frozen") if name in encoder}
+    encoder["backbone"] = {"name": encoder.pop("backbone", SMALL)}
+    encoder["backbone"] |= {name: encoder.pop(name) for name in ("channels", "layers") if name in encoder}
+    if encoder["backbone"]["name"] != SMALL:
+        encoder["backbone"]["timm"] = timm
+    return new
 
 
 def _require(path: Path, names: Iterable[str]) -> None:

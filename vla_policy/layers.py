@@ -1,13 +1,15 @@
 """Layers that several parts share: attention, feed-forward, position encodings, pooling.
 
-B batch, N Q K tokens, D width, M heads, E = D/M head width, C O widths of what comes and goes. Suffixes name the axes.
+B batch, N Q K tokens, D width, M attention heads, E = D/M their width, C O widths of input and
+output. Suffixes name the axes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -32,16 +34,16 @@ class Attention(nn.Module):
     def __init__(
         self,
         width: int,
-        heads: int,
+        attention_heads: int,
         *,
         query_width: int | None = None,
         key_width: int | None = None,
         out_width: int | None = None,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} must be a multiple of heads {heads}")
-        self.heads = heads
+        if width % attention_heads:
+            raise ValueError(f"width {width} must be a multiple of attention_heads {attention_heads}")
+        self.attention_heads = attention_heads
         self.q = nn.Linear(query_width or width, width)
         # A bias on the keys adds the same to all scores of a query, which softmax ignores.
         self.k = nn.Linear(key_width or width, width, bias=False)
@@ -55,7 +57,7 @@ class Attention(nn.Module):
         return self._few_queries(query_BQC, key_BKC, mask_BK)
 
     def _few_keys(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
-        m, keys = self.heads, key_BKC.shape[1]
+        m, keys = self.attention_heads, key_BKC.shape[1]
         k_BMKE, v_BMKE = self._split(self.k(key_BKC)), self._split(self.v(key_BKC))
         k_BMKE = k_BMKE * k_BMKE.shape[-1] ** -0.5
         toward_BMKC = k_BMKE @ self.q.weight.unflatten(0, (m, -1)).to(k_BMKE.dtype)
@@ -73,7 +75,7 @@ class Attention(nn.Module):
         return output_BQO, weights_BMKQ.mT
 
     def _few_queries(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
-        m, queries = self.heads, query_BQC.shape[1]
+        m, queries = self.attention_heads, query_BQC.shape[1]
         q_BMQE = self._split(self.q(query_BQC))
         q_BMQE = q_BMQE * q_BMQE.shape[-1] ** -0.5
         toward_BMQC = q_BMQE @ self.k.weight.unflatten(0, (m, -1)).to(q_BMQE.dtype)
@@ -88,7 +90,7 @@ class Attention(nn.Module):
         return self.out(values_BQD), weights_BMQK
 
     def _split(self, x_BND: Tensor) -> Tensor:
-        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x_BND.unflatten(-1, (self.attention_heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Sequential):
@@ -102,10 +104,10 @@ class FeedForward(nn.Sequential):
 class SelfAttentionBlock(nn.Module):
     """Pre-norm transformer layer: `x + SA(LN(x))`, then `x + FFN(LN(x))`."""
 
-    def __init__(self, width: int, heads: int, ratio: float = 2.0) -> None:
+    def __init__(self, width: int, attention_heads: int, ratio: float = 2.0) -> None:
         super().__init__()
         self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, attention_heads)
         self.feed = FeedForward(width, ratio)
 
     def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -116,19 +118,21 @@ class SelfAttentionBlock(nn.Module):
 
 
 class FusedSelfAttentionBlock(nn.Module):
-    """Pre-norm transformer layer like `SelfAttentionBlock`, without weights to look at, so that memory grows linearly
-    with the tokens; optionally causal, optionally without its feed-forward part.
+    """Pre-norm transformer layer like `SelfAttentionBlock`, without attention weights as output, so that memory grows
+    linearly with the tokens; optionally causal, optionally without its feed-forward part.
     """
 
-    def __init__(self, width: int, heads: int, *, causal: bool = False, feed: bool = True) -> None:
+    def __init__(self, width: int, attention_heads: int, *, causal: bool = False, feed: bool = True) -> None:
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.attention_heads, self.causal = attention_heads, causal
         self.norm_attention = nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.feed = nn.Sequential(nn.LayerNorm(width), FeedForward(width)) if feed else None
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm_attention(x_BND)).unflatten(-1, (3, self.heads, -1)).transpose(1, 3).unbind(2)
+        q, k, v = (
+            self.qkv(self.norm_attention(x_BND)).unflatten(-1, (3, self.attention_heads, -1)).transpose(1, 3).unbind(2)
+        )
         mixed = fused_attention(q, k, v, causal=self.causal)
         x_BND = x_BND + self.out(mixed.transpose(1, 2).flatten(2))
         return x_BND if self.feed is None else x_BND + self.feed(x_BND)
@@ -144,7 +148,8 @@ def fused_attention(q_BMNE: Tensor, k_BMNE: Tensor, v_BMNE: Tensor, *, causal: b
         return F.scaled_dot_product_attention(q_BMNE, k_BMNE, v_BMNE, is_causal=causal)
     if q_BMNE.shape[2] > SHORT:
         with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q_BMNE.float(), k_BMNE.float(), v_BMNE.float(), is_causal=causal)
+            q, k, v = (at_least_float32(x) for x in (q_BMNE, k_BMNE, v_BMNE))
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal).to(v_BMNE.dtype)
     scores = (q_BMNE * q_BMNE.shape[-1] ** -0.5) @ k_BMNE.transpose(-1, -2)
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
@@ -152,10 +157,10 @@ def fused_attention(q_BMNE: Tensor, k_BMNE: Tensor, v_BMNE: Tensor, *, causal: b
     return scores.softmax(-1) @ v_BMNE
 
 
-def newest_at_zero(frames: int, like: Tensor) -> Tensor:
-    """Position encodings of T frames in time, the newest one being at zero, `(T, D)` for tokens `(..., D)`."""
-    times = torch.arange(frames, device=like.device) - (frames - 1)
-    return sinusoid(times, like.shape[-1])
+def newest_at_zero(frames: int, width: int, like: Tensor | None = None) -> Tensor:
+    """Position encodings of T frames in time, the newest one at zero, `(T, width)`; see `place_encoding` for `like`."""
+    times = torch.arange(frames, device=None if like is None else like.device) - (frames - 1)
+    return _as_type_of(sinusoid(times, width), like)
 
 
 def sinusoid(positions: Tensor, width: int) -> Tensor:
@@ -184,9 +189,9 @@ class Pool:
     def __init__(self, output: Literal["concat", "sum"]) -> None:
         self.times = 2 if output == "concat" else 1
 
-    def __call__(self, vision_BND: Tensor, words_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-        vision, words = vision_BND.mean(1), masked_mean(words_BLD, mask_BL)
-        return torch.cat([vision, words], dim=-1) if self.times == 2 else vision + words
+    def __call__(self, vision_BND: Tensor, text_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        vision, text = vision_BND.mean(1), masked_mean(text_BLD, mask_BL)
+        return torch.cat([vision, text], dim=-1) if self.times == 2 else vision + text
 
 
 def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
@@ -198,10 +203,39 @@ def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> T
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-def place_encoding(grid: tuple[int, int], width: int, device: torch.device | None = None) -> Tensor:
-    """Position encodings `(h·w, width)` of a grid's cells: half for the column, half for the row."""
-    centres = 100 * cell_centres(grid, device)
-    return torch.cat([sinusoid(centres[:, axis], width // 2) for axis in (0, 1)], dim=-1)
+def place_encoding(grid: tuple[int, int], width: int, like: Tensor | None = None) -> Tensor:
+    """Position encodings `(h·w, width)` of a grid's cells: half for the column, half for the row.
+
+    Args:
+        like: a parameter of the layer that uses them; they get its device and type. (The type of its input is another
+            one under autocast.)
+    """
+    centres = 100 * cell_centres(grid, None if like is None else like.device)
+    return _as_type_of(torch.cat([sinusoid(centres[:, axis], width // 2) for axis in (0, 1)], dim=-1), like)
+
+
+def _as_type_of(encoding: Tensor, like: Tensor | None) -> Tensor:
+    return encoding if like is None else encoding.to(like.dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, for losses and outputs; float32 and float64 stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class FullPrecisionBuffers(nn.Module):
+    """Keeps the type of its own buffers when a policy is converted, as by `policy.bfloat16()`: statistics of the data
+    would lose too much. Buffers still move between devices.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            now = self._buffers[name]
+            if buffer is not None and now is not None and now.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(now.device)
+        return self
 
 
 def multi_layer(widths: list[int]) -> nn.Sequential:

@@ -20,7 +20,7 @@ def read_source(name: str, part: str, read: Callable[[str], T]) -> T:
     """`read`'s answer about the folder or hub name, with whatever goes wrong turned into one line.
 
     Args:
-        name: `LanguageConfig.pretrained`.
+        name: `PretrainedTextConfig.source`.
         part: what is read, for the message.
 
     Raises:
@@ -28,7 +28,7 @@ def read_source(name: str, part: str, read: Callable[[str], T]) -> T:
     """
     folder = Path(name).expanduser()
     if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ValueError(f"language.pretrained {name!r}: no such folder; give a local folder or a hub name")
+        raise ValueError(f"language.pretrained.source {name!r}: no such folder; give a local folder or a hub name")
     import vla_policy.torchvision_shim  # noqa: F401 - before transformers, which imports torchvision
 
     with _quiet():
@@ -36,8 +36,8 @@ def read_source(name: str, part: str, read: Callable[[str], T]) -> T:
             return read(str(folder) if folder.is_dir() else name)
         except (ImportError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
             raise ValueError(
-                f"language.pretrained {name!r}: no usable {part} ({one_line(error)}); give a local folder or the name "
-                "of a cached or downloadable text model of transformers, with its weights as safetensors"
+                f"language.pretrained.source {name!r}: no usable {part} ({one_line(error)}); give a local folder or "
+                "the name of a cached or downloadable text model of transformers, with its weights as safetensors"
             ) from None
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
+from configs.policy import BackboneConfig
 from vla_policy.pretrained_source import one_line
 
 HUB = "hub"
@@ -32,17 +32,17 @@ class TimmStem(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: EncoderConfig, size: int, saved: Path | None = None) -> None:
+    def __init__(self, config: BackboneConfig, size: int, saved: Path | None = None) -> None:
         super().__init__()
-        self.frozen = config.frozen
-        self.model = _build(config, size, hub=config.weights == HUB and saved is None)
-        if config.weights not in ("", HUB) and saved is None:
+        self.frozen = config.timm.frozen
+        self.model = _build(config, size, hub=config.timm.weights == HUB and saved is None)
+        if config.timm.weights not in ("", HUB) and saved is None:
             _load(self.model, config)
-        pretrained = dict(getattr(self.model, "pretrained_cfg", None) or {}) if config.weights else {}
+        pretrained = dict(getattr(self.model, "pretrained_cfg", None) or {}) if config.timm.weights else {}
         for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            value = pretrained.get(name, default) if config.weights else {"mean": 0.5, "std": 0.25}[name]
+            value = pretrained.get(name, default) if config.timm.weights else {"mean": 0.5, "std": 0.25}[name]
             self.register_buffer(name, torch.as_tensor(value).expand(3).clone().view(1, 3, 1, 1))
-        self.model.eval()  # looking for the features' width must not move running statistics
+        self.model.eval()  # to find the features' width must not move running statistics
         features = self._features(torch.zeros(2, 3, size, size))
         _leave_out(self.model, features, everything=self.frozen)
         self.project = nn.Conv2d(features.shape[1], config.channels, 1)
@@ -65,61 +65,67 @@ class TimmStem(nn.Module):
         return features
 
 
-def _build(config: EncoderConfig, size: int, *, hub: bool) -> nn.Module:
-    """The model's features at the level whose cells span `config.stride` pixels, or the nearest coarser ones."""
+def _build(config: BackboneConfig, size: int, *, hub: bool) -> nn.Module:
+    """The model's features at the level whose cells span `config.timm.stride` pixels, or the nearest coarser ones."""
     import vla_policy.torchvision_shim  # noqa: F401 - before timm, which imports torchvision
 
     import timm  # isort: skip
 
-    if not timm.is_model(config.backbone):
-        near = difflib.get_close_matches(config.backbone, timm.list_models(), 3)
+    if not timm.is_model(config.name):
+        near = difflib.get_close_matches(config.name, timm.list_models(), 3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise ValueError(f"encoder.backbone {config.backbone!r} is neither 'small' nor a timm model{hint}")
+        raise ValueError(f"encoder.backbone.name {config.name!r} is neither 'small' nor a timm model{hint}")
     # Transformers are built for a picture size; convolutional models do not take the argument.
     refused: Exception | None = None
     for sized in ({"img_size": size}, {}):
         options: dict[str, Any] = {"features_only": True, **sized}
         try:
-            whole: Any = timm.create_model(config.backbone, pretrained=False, **options)
+            whole: Any = timm.create_model(config.name, pretrained=False, **options)
             reductions = whole.feature_info.reduction()
-            level = next((i for i, r in enumerate(reductions) if r >= config.stride), len(reductions) - 1)
-            model: nn.Module = timm.create_model(config.backbone, pretrained=hub, out_indices=(level,), **options)
+            level = next((i for i, r in enumerate(reductions) if r >= config.timm.stride), len(reductions) - 1)
+            model: nn.Module = timm.create_model(config.name, pretrained=hub, out_indices=(level,), **options)
         except TypeError as error:
             refused = error
         except (AssertionError, AttributeError, RuntimeError, ValueError, OSError) as error:
             where = ", with weights from the hub or its cache," if hub else ""
             raise ValueError(
-                f"encoder.backbone {config.backbone!r}{where} gives no feature maps of {size}-pixel pictures "
+                f"encoder.backbone.name {config.name!r}{where} gives no feature maps of {size}-pixel pictures "
                 f"({one_line(error)}); choose another timm model"
             ) from None
         else:
             return model
     raise ValueError(
-        f"encoder.backbone {config.backbone!r} gives no feature maps ({refused}); choose another timm model"
+        f"encoder.backbone.name {config.name!r} gives no feature maps ({refused}); choose another timm model"
     )
 
 
-def _load(model: nn.Module, config: EncoderConfig) -> None:
+def _load(model: nn.Module, config: BackboneConfig) -> None:
     """Weights of the whole timm model from a safetensors file: what the features do not need is left aside."""
-    path = Path(config.weights).expanduser()
+    path = Path(config.timm.weights).expanduser()
     if not path.is_file():
-        raise ValueError(f"encoder.weights {config.weights!r}: no such file; give a safetensors file, 'hub' or ''")
+        raise ValueError(
+            f"encoder.backbone.timm.weights {config.timm.weights!r}: no such file; give a safetensors file, 'hub' or ''"
+        )
     try:
         given = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"encoder.weights {config.weights!r}: no safetensors file ({one_line(error)})") from None
+        raise ValueError(
+            f"encoder.backbone.timm.weights {config.timm.weights!r}: no safetensors file ({one_line(error)})"
+        ) from None
     own = model.state_dict()
     # Some feature extractors wrap the model, some rename its parts ("layer1.0" becomes "layer1_0").
     known = {_plain(name): name for name in own}
     matched = {known[_plain(name)]: value for name, value in given.items() if _plain(name) in known}
     lacking = sorted(set(own) - set(matched))
     if lacking:
-        raise ValueError(f"encoder.weights {config.weights!r}: has no {lacking[0]!r} of {config.backbone}")
+        raise ValueError(
+            f"encoder.backbone.timm.weights {config.timm.weights!r}: has no {lacking[0]!r} of {config.name}"
+        )
     wrong = [name for name, value in matched.items() if value.shape != own[name].shape]
     if wrong:
         raise ValueError(
-            f"encoder.weights {config.weights!r}: {wrong[0]!r} is {tuple(matched[wrong[0]].shape)}, expected "
-            f"{tuple(own[wrong[0]].shape)}; weights must be of the same model at the same picture size"
+            f"encoder.backbone.timm.weights {config.timm.weights!r}: {wrong[0]!r} is {tuple(matched[wrong[0]].shape)}, "
+            f"expected {tuple(own[wrong[0]].shape)}; weights must be of the same model at the same picture size"
         )
     model.load_state_dict(matched)
 
@@ -129,7 +135,7 @@ def _plain(name: str) -> str:
 
 
 def _leave_out(model: nn.Module, features: Tensor, *, everything: bool) -> None:
-    """Take out of training what the features do not depend on, a last norm, say; or everything."""
+    """Take out of training what the features do not depend on, such as a last norm; or everything."""
     parameters = list(model.parameters())
     reached = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, reached, strict=True):

@@ -29,11 +29,16 @@ _DAMPING = DAMPING**2 * np.eye(6)
 AGENT_POS_LOW = np.array([-1, -1, -1, -1, -1, -0.1, *[-_JOINT_BOUND] * 6], dtype=np.float32)
 AGENT_POS_HIGH = np.array([1, 1, 1.5, 1, 1, 0.1, *[_JOINT_BOUND] * 6], dtype=np.float32)
 
+Reference = tuple[np.ndarray, np.ndarray, float, float]  # joint positions (nq,), pinch point (3,), yaw, opening
+
 
 class Arm:
-    """Drives the arm of one simulation. Holds the reference pose; `model` and `data` stay the environment's."""
+    """Drives the arm of one simulation. Holds the reference pose; `model` and `data` stay the environment's.
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    `reference` is that of an arm to go on from.
+    """
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, reference: Reference | None = None) -> None:
         self.model, self.data = model, data
         self._shadow = mujoco.MjData(model)  # carries the reference pose for kinematics only
         self._site = model.site("pinch").id
@@ -52,8 +57,18 @@ class Arm:
         self._error, self._step = np.zeros(6), np.zeros(6)
         self._goal = np.zeros(len(ARM_JOINTS) + len(FINGER_JOINTS))
         self._target = np.zeros(3)
-        self._yaw = 0.0
-        self._opening = 0.0
+        self._yaw = self._opening = 0.0
+        if reference is not None:
+            self._shadow.qpos[:], self._target, self._yaw, self._opening = reference
+
+    @property
+    def reference(self) -> Reference:
+        """What the arm holds besides the simulation."""
+        return self._shadow.qpos.copy(), self._target.copy(), self._yaw, self._opening
+
+    def __reduce__(self) -> tuple[type[Arm], tuple[mujoco.MjModel, mujoco.MjData, Reference]]:
+        """Copies are made anew: views into a simulation's arrays would lose it in silence."""
+        return Arm, (self.model, self.data, self.reference)
 
     def reset(self, position: np.ndarray, yaw: float = 0.0, opening: float = 0.02) -> None:
         """Put the arm at rest with the pinch point at `position` (metres) and the given yaw (radians)."""
@@ -90,6 +105,9 @@ class Arm:
             if ticks is not None:
                 mocap[:] = ticks[part]
             mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS // RAMP)
+        # A step ends with the integration: poses are still those from before it, 2 mm behind at full speed.
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
 
     @property
     def position(self) -> np.ndarray:

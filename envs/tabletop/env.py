@@ -7,6 +7,7 @@ can be asked whether it followed that one.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,20 +16,21 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
+from configs.collect import SIZES
+from envs.gl import choose_gl_backend
+from envs.rendering import Renderer
+from envs.segments import MIN_VISIBLE_PIXELS
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
 from envs.tabletop.instructions import PHRASINGS, Phrasing, Referent
 from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations, TableObject
 from envs.tabletop.props import light_lamp, show_props
 from envs.tabletop.randomisation import SceneLook
-from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, show_objects
-from envs.text import InstructionSpace
+from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, scene_renderer, show_objects
+from envs.text import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, InstructionSpace
 
 DEFAULT_SIZE = 64
 NEAR = 0.10  # metres from the target; a failure that never got there is called so
 RENDER_SIZE = 256
-MAX_INSTRUCTION = 120  # characters
-INSTRUCTION_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.-'!?"
 Labels = Literal["boxes", "none"]
 
 
@@ -51,7 +53,7 @@ class Layout:
     lamp: int | None = None
 
 
-class Judgement:
+class EpisodeMetrics:
     """What became of the episode so far, for each of n objects; row t is the state after t control steps.
 
     `errors` are horizontal distances from the gripper, `heights` its height above the object's top, both
@@ -103,10 +105,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         render_mode: str | None = None,
     ) -> None:
         unknown = [name for name in cameras if name not in CAMERAS]
-        if unknown or not cameras:
-            raise ValueError(f"cameras {list(cameras)} must be some of {', '.join(CAMERAS)}")
-        if not 16 <= size <= 512:
-            raise ValueError(f"size {size} must lie between 16 and 512 pixels")
+        if unknown or not cameras or len(set(cameras)) != len(cameras):
+            raise ValueError(f"cameras {list(cameras)} must be some of {', '.join(CAMERAS)}, each once")
+        if not SIZES[0] <= size <= SIZES[1]:
+            raise ValueError(f"size {size} must lie between {SIZES[0]} and {SIZES[1]} pixels")
         if labels not in ("boxes", "none"):
             raise ValueError(f"labels {labels!r} must be 'boxes' or 'none'")
         if render_mode not in (None, "rgb_array"):
@@ -124,15 +126,15 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._command_index = np.array([ACTION_NAMES.index(name) for name in self.action_names])
         self._model = load_scene()
         self._data = mujoco.MjData(self._model)
-        self._warnings = self._data.warning.number  # a view: how often each kind was raised since the last reset
         self._arm = Arm(self._model, self._data)
         self._look = SceneLook(self._model)
         self._renderer: Renderer | None = None
         self._render_renderer: Renderer | None = None
         self._large: Renderer | None = None
         self._layout: Layout | None = None
+        self._over = True  # nothing to step: before the first reset, and after an episode's end
         self.instruction = ""
-        self.judgement = Judgement(self.horizon, 0)
+        self.metrics = EpisodeMetrics(self.horizon, 0)
 
     # What a task defines.
 
@@ -149,7 +151,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return ""
 
     def judged_steps(self, index: int) -> slice:
-        """Of `judgement`, the steps so far in which the gripper ought to be at object `index`: the last 60 %."""
+        """Of `metrics`, the steps so far in which the gripper ought to be at object `index`: the last 60 %."""
         return slice(self._step * 2 // 5 + 1, self._step + 1)
 
     def is_over(self) -> bool:
@@ -182,8 +184,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._layout = layout
         self.instruction = self.instruction_for(layout.target, phrasing, self.np_random)
         self._step = 0
-        self._stable = True
-        self.judgement = Judgement(self.horizon, len(layout.objects))
+        self._stable, self._over = True, False
+        self.metrics = EpisodeMetrics(self.horizon, len(layout.objects))
         mujoco.mj_resetData(self._model, self._data)
         self._look.apply(self.np_random if self.randomise else None)
         show_objects(self._model, layout.objects)
@@ -210,7 +212,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        if self._layout is None or self._step >= self.horizon:
+        if self._over:
             raise ValueError("step() was called before reset(), or after the episode's end; call reset() first")
         values = np.asarray(action, dtype=np.float64)
         if values.shape != self.action_space.shape or not np.isfinite(values).all():
@@ -222,7 +224,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         first = self._step * RAMP + 1
         self._arm.step(command, [self._mocap(first + part) for part in range(RAMP)])
         self._step += 1
-        if self._step == self._layout.lamp:
+        if self._step == self.layout.lamp:
             light_lamp(self._model, green=True)
         if not self._is_stable():
             self._stable = False
@@ -231,13 +233,20 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._note()
         terminated = not self._stable or self.is_over()
         truncated = not terminated and self._step >= self.horizon
+        self._over = terminated or truncated
         observation, info = self._observation(), self._info()
         return observation, float(info["is_success"]), terminated, truncated, info
 
     def render(self) -> np.ndarray:
-        """The front camera's picture, (256, 256, 3) uint8."""
+        """The front camera's picture, (256, 256, 3) uint8.
+
+        Raises:
+            ValueError: the environment was made without render_mode="rgb_array", or has no episode yet.
+        """
         if self.render_mode != "rgb_array":
             raise ValueError('render() needs the environment made with render_mode="rgb_array"')
+        if self._layout is None:
+            raise ValueError("render() was called before reset(); call reset() first")
         if self._render_renderer is None:
             self._render_renderer = Renderer(self._model, RENDER_SIZE)
         return self._render_renderer.draw(self._data, "front")
@@ -248,7 +257,32 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
                 renderer.close()
         self._renderer = self._render_renderer = self._large = None
 
+    # Copies, pickled ones too, are independent: the same episode at the same moment, with a simulation of their own.
+
+    def __copy__(self) -> TabletopEnv:
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: None if isinstance(held, Renderer) else held for name, held in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        choose_gl_backend()  # it may be another process
+        self.__dict__.update(state)
+        copied, self._data = self._data, mujoco.MjData(self._model)  # a copied MjData has yet another model of its own
+        mujoco.mj_copyData(self._data, self._model, copied)
+        self._arm = Arm(self._model, self._data, self._arm.reference)
+
     # What evaluation and experts read.
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The simulation's model, under the name that Gymnasium's MuJoCo environments use. An episode rewrites it."""
+        return self._model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """The simulation's state, under the name that Gymnasium's MuJoCo environments use."""
+        return self._data
 
     @property
     def layout(self) -> Layout:
@@ -294,25 +328,15 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Name of the OpenGL renderer that draws the pictures."""
         return self._pictures().gl_name()
 
-    @property
-    def model(self) -> mujoco.MjModel:
-        """The scene's model, under the name that Gymnasium's own MuJoCo environments use."""
-        return self._model
-
-    @property
-    def data(self) -> mujoco.MjData:
-        """The scene's state."""
-        return self._data
-
     def tracking_errors(self) -> np.ndarray:
         """Horizontal distance between gripper and target after each step, (steps,) metres."""
-        errors: np.ndarray = self.judgement.errors[1 : self.step_count + 1, self.layout.target]
+        errors: np.ndarray = self.metrics.errors[1 : self.step_count + 1, self.layout.target]
         return errors
 
     def judged_errors(self) -> np.ndarray:
         """The same distance in the steps in which the gripper ought to be at the target, (k,) metres."""
         target = self.layout.target
-        errors: np.ndarray = self.judgement.errors[self.judged_steps(target), target]
+        errors: np.ndarray = self.metrics.errors[self.judged_steps(target), target]
         return errors
 
     def diagnosis(self) -> str:
@@ -345,8 +369,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def privileged(self) -> dict[str, Any]:
         """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""
-        secret: dict[str, Any] = self._info()["privileged"]
-        return secret
+        privileged: dict[str, Any] = self._info()["privileged"]
+        return privileged
 
     def counterfactual(self, phrasing: Phrasing, rng: np.random.Generator) -> tuple[str, int]:
         """An instruction that is valid in this very scene but means another object, and that object's index."""
@@ -372,17 +396,18 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def _pictures(self) -> Renderer:
         if self._renderer is None:
-            self._renderer = Renderer(self._model, self.size)
+            self._renderer = scene_renderer(self._model, self.size)
         return self._renderer
 
     def _is_stable(self) -> bool:
-        return not self._warnings.any() and bool(np.isfinite(self._data.qpos).all())
+        # How often each kind of warning was raised since the last reset.
+        return not self._data.warning.number.any() and bool(np.isfinite(self._data.qpos).all())
 
     def _note(self) -> None:
         hand = self._arm.position
         places = self._data.mocap_pos[: len(self.layout.objects)]
         errors = np.hypot(places[:, 0] - hand[0], places[:, 1] - hand[1])
-        self.judgement.note(errors, hand[2] - places[:, 2] - self._heights, hand)
+        self.metrics.note(errors, hand[2] - places[:, 2] - self._heights, hand)
 
     def _observation(self) -> dict[str, Any]:
         renderer = self._pictures()
@@ -418,7 +443,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
                 "events": events,
                 "active": (events[:, 0] <= self._step) & (self._step < events[:, 1]),
                 "hand": self._arm.position,
-                "error": float(self.judgement.errors[self._step, layout.target]),
+                "error": float(self.metrics.errors[self._step, layout.target]),
                 "boxes": {name: boxes for name, (boxes, _) in self._boxes.items()},
                 "visible": {name: n >= MIN_VISIBLE_PIXELS for name, (_, n) in self._boxes.items()},
                 "success": success,

@@ -10,6 +10,7 @@ import re
 
 from envs.tabletop.instructions import Referent, Templates, near_miss, read_object
 from envs.tabletop.objects import COLOURS
+from envs.words import words_of
 
 EVENTS: dict[str, Templates] = {
     "while": Templates(
@@ -93,8 +94,12 @@ _EXAMPLES = ("while it moves", "when the lamp turns green", "when it stops")
 
 
 def read_kind(text: str) -> str | None:
-    """The kind of event that a free text names, a key of EVENTS, or None."""
-    words = _words(text)
+    """The kind of event that a free text names, a key of EVENTS, or None.
+
+    Raises:
+        ValueError: the text cannot be an instruction (see `words_of`).
+    """
+    words = words_of(text)
     return next((kind for kind, pattern in _PATTERNS.items() if re.search(pattern, words)), None)
 
 
@@ -102,20 +107,17 @@ def read_event(text: str) -> Referent:
     """The colour and shape that a free text names, and the event it says to wait for.
 
     Raises:
-        ValueError: the text names no event, or no or several colours or shapes besides the lamp's.
+        ValueError: the text names no event, or no or several colours or shapes besides the lamp's, or cannot be an
+            instruction (see `words_of`).
     """
     kind = read_kind(text)
     if kind is None:
-        hint = near_miss(_words(text).split(), ("while", "lamp", "until", "when", "stops"))
+        hint = near_miss(words_of(text).split(), ("while", "lamp", "until", "when", "stops"))
         raise ValueError(f"instruction {text!r} names no known event{hint}; say one of: {', '.join(_EXAMPLES)}")
-    rest = _GREEN_LAMP.sub(" ", _words(text)) if kind == "lamp" else _words(text)
+    rest = _GREEN_LAMP.sub(" ", words_of(text)) if kind == "lamp" else words_of(text)
     try:
         found = read_object(rest)
     except ValueError as error:
         # In the user's own words, not in those that are left of them.
         raise ValueError(str(error).replace(repr(rest), repr(text), 1)) from None
     return Referent(colour=found.colour, shape=found.shape, event=kind)
-
-
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"[a-z]+", text.lower()))

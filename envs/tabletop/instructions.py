@@ -7,7 +7,6 @@ Templates hold one `{it}`.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from envs.tabletop.objects import COLOURS, SHAPE_WORDS
+from envs.words import words_of
 
 Phrasing = Literal["train", "held_out"]
 PHRASINGS: tuple[Phrasing, ...] = ("train", "held_out")
@@ -70,9 +70,9 @@ def read_object(text: str) -> Referent:
     """The colour and shape that a free text names.
 
     Raises:
-        ValueError: the text names no or several colours or shapes.
+        ValueError: the text names no or several colours or shapes, or cannot be an instruction (see `words_of`).
     """
-    tokens = re.findall(r"[a-z]+", text.lower())
+    tokens = words_of(text).split()
     shape_of = {word: shape for shape, words in SHAPE_WORDS.items() for word in words}
     colours = sorted({t for t in tokens if t in COLOURS})
     shapes = sorted({shape_of[t] for t in tokens if t in shape_of})

@@ -10,6 +10,8 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from envs.rendering import Renderer
+from envs.segments import Thing
 from envs.tabletop.objects import HALF_HEIGHT, RADIUS, SIZES, SLOTS, TableObject
 
 CONTROL_HZ = 20
@@ -177,6 +179,12 @@ def scene_xml() -> str:
 
 def load_scene() -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(scene_xml())
+
+
+def scene_renderer(model: mujoco.MjModel, size: int) -> Renderer:
+    """Pictures of the scene, and the boxes of its slots' objects."""
+    things = [Thing(bodies=(f"object{slot}",)) for slot in range(SLOTS)]
+    return Renderer(model, size, things=things, backdrop_groups=(BACKDROP_GROUP,))
 
 
 def show_objects(model: mujoco.MjModel, objects: list[TableObject]) -> None:

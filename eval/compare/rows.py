@@ -17,7 +17,7 @@ from typing import Any
 from eval.cost import Cost
 from eval.report.figures import NONE, number, points_and_interval, rate_and_interval, thousands
 from eval.results import POLICY, EpisodeResult, Results, load_results, write_whole
-from eval.statistics import PairedDifference, paired_difference, wilson_interval
+from eval.statistics import PairedDifference, mean_known, paired_difference, wilson_interval
 
 ROW = "row.json"
 RESULTS = Path("eval") / "results.json"
@@ -133,19 +133,14 @@ def _entry(
         success=rates.pop(POLICY, None),
         difference=paired_difference([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None,
         controls=rates,
-        box_iou=_mean([condition.box_iou for condition in meant]),
-        tube_iou=_mean([tube.mean_tube_iou for tube in tubes]),
-        temporal_iou=_mean([tube.mean_temporal_iou for tube in tubes]),
+        box_iou=mean_known([condition.box_iou for condition in meant]),
+        tube_iou=mean_known([tube.mean_tube_iou for tube in tubes]),
+        temporal_iou=mean_known([tube.mean_temporal_iou for tube in tubes]),
         samples=max((o.samples for o in trained), default=0),
         samples_per_second=next((o.samples_per_second for o in trained), None),
         cost=next((o.cost for o in trained if o.cost is not None), None),
         failures=[f"seed {o.seed}: {o.failure}" for o in own if o.failure],
     )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def overlaps(entries: Sequence[Entry]) -> dict[str, list[float | None]]:

@@ -112,17 +112,17 @@ class VideoRecorder:
         self._tube = empty_tube(self._checkpoint.policy)
 
     def step(self, world: World, action: np.ndarray) -> None:
-        believed = None
+        aux = None
         if self._runner is not None and self._runner.chunk is not None:
-            believed = row_of(self._runner.chunk.aux, world.row)
+            aux = row_of(self._runner.chunk.aux, world.row)
         picture = picture_of(world, self._camera, PICTURE)
-        self._scenes.append(self._scene(world, picture, believed, action))
-        if believed is None or believed.location is None:
+        self._scenes.append(self._scene(world, picture, aux, action))
+        if aux is None or aux.location is None:
             return
-        sheet = attention_sheet(picture, heats_of(self._checkpoint, believed, world.instruction), SCALE * PICTURE)
-        if believed.during is not None and believed.boxes is not None:
+        sheet = attention_sheet(picture, heats_of(self._checkpoint, aux, world.instruction), SCALE * PICTURE)
+        if aux.during is not None and aux.boxes is not None:
             if self._runner is not None and self._runner.fresh:
-                self._tube.add(world.step, believed)
+                self._tube.add(world.step, aux)
             timeline = _so_far(world, self._tube, self._horizon)
             sheet = np.concatenate([draw_timeline(timeline, world.step, SCALE * PICTURE), sheet])
         self._sheets.append(sheet)
@@ -138,20 +138,18 @@ class VideoRecorder:
             frames = [np.concatenate(both) for both in zip(frames, sheets, strict=True)]
         return frames
 
-    def _scene(
-        self, world: World, picture: Frame, believed: Aux | None = None, action: np.ndarray | None = None
-    ) -> Scene:
+    def _scene(self, world: World, picture: Frame, aux: Aux | None = None, action: np.ndarray | None = None) -> Scene:
         """Everything about this moment: the state, what the policy believes of it, and the action it takes there."""
         known, camera, step = world.info.get("privileged", {}), self._camera, world.step
         true_box = predicted = location = None
         if camera in known.get("boxes", {}):
             _, box, visible = truth_at(known, camera, known["target"], step)
             true_box = box.tolist() if visible else None
-        if believed is not None and believed.boxes is not None:
-            seen = believed.visible is None or float(believed.visible[0, -1]) > 0.5
-            predicted = believed.boxes[0, -1].tolist() if seen else None
-        if believed is not None and believed.location is not None:
-            location = believed.location[0, -1].float().cpu().numpy()
+        if aux is not None and aux.boxes is not None:
+            seen = aux.visible is None or float(aux.visible[0, -1]) > 0.5
+            predicted = aux.boxes[0, -1].tolist() if seen else None
+        if aux is not None and aux.location is not None:
+            location = aux.location[0, -1].float().cpu().numpy()
         gripper, arrow = _hand(world, camera, action)
         instruction = world.instruction
 
@@ -188,12 +186,12 @@ def row_of(aux: Aux, row: int) -> Aux:
     return Aux(**cut, attention={name: weights[row : row + 1] for name, weights in aux.attention.items()})
 
 
-def heats_of(checkpoint: Checkpoint, believed: Aux, read: str) -> dict[str, Heat]:
+def heats_of(checkpoint: Checkpoint, aux: Aux, read: str) -> dict[str, Heat]:
     """All that the policy attends to in the newest frame while it reads these words; see `eval.report.attention`."""
-    assert believed.location is not None
-    policy, grid = checkpoint.policy, believed.location.shape[-2:]
-    places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.looks)
-    maps = {name: weights[0] for name, weights in believed.attention.items()}
+    assert aux.location is not None
+    policy, grid = checkpoint.policy, aux.location.shape[-2:]
+    places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.grounded_frames)
+    maps = {name: weights[0] for name, weights in aux.attention.items()}
     return heat_maps(maps, places, checkpoint.tokenizer.pieces(read))
 
 

@@ -70,9 +70,26 @@ def test_the_base_is_under_every_row_and_in_no_name(tmp_path: Path) -> None:
     ]
 
 
+def test_a_setting_of_a_variant_in_the_base_is_for_the_rows_that_choose_it(tmp_path: Path) -> None:
+    text = """
+base: {policy.fusion.name: vote, policy.fusion.vote.rule: weighted, policy.encoder.backbone.layers: 1}
+rows: [{}, {policy.encoder.name: conv3d}, {policy.fusion.name: concat}]
+"""
+    rows = read_grid(written(tmp_path, HEAD + text)).rows
+    vote = {"policy.fusion.name": "vote", "policy.fusion.vote.rule": "weighted", "policy.encoder.backbone.layers": 1}
+    assert [row.changes for row in rows] == [
+        vote,
+        {**vote, "policy.encoder.name": "conv3d"},
+        {"policy.fusion.name": "concat", "policy.encoder.backbone.layers": 1},
+    ]
+
+
 def test_names_fit_a_folder() -> None:
-    assert variant_name({"policy.fusion.voters": ("spatial", "language")}) == "fusion.voters=_spatial_,_language_"
-    assert "/" not in variant_name({"policy.language.pretrained": "/models/bert"})
+    assert (
+        variant_name({"policy.fusion.vote.voters": ("spatial", "language")})
+        == "fusion.vote.voters=_spatial_,_language_"
+    )
+    assert "/" not in variant_name({"policy.language.pretrained.source": "/models/bert"})
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER.parent / "grids").glob("*.yaml")), ids=lambda path: path.stem)

@@ -29,6 +29,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
 
 
+CONV3D = ("--policy.encoder.name", "conv3d")
+
+
 class TestLists:
     @pytest.mark.parametrize(
         ("arguments", "expected"),
@@ -50,7 +53,7 @@ class TestLists:
         assert config.policy.cameras == ("wrist",)
         assert config.eval.controls == ("expert",)
         assert configure("--eval.controls", "").eval.controls == ()
-        assert configure("--policy.encoder.kernel", "1,5").policy.encoder.kernel == (1, 5)
+        assert configure(*CONV3D, "--policy.encoder.conv3d.kernel", "1,5").policy.encoder.conv3d.kernel == (1, 5)
 
     def test_options_of_one_command(self) -> None:
         parser = ArgumentParser(prog="vla some", exit_on_error=False)

@@ -1,4 +1,4 @@
-"""Pictures and boxes, against an independent renderer and a plain loop over its pixels."""
+"""Pictures and boxes of the tasks, against an independent renderer and a plain loop over its pixels."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.rendering import MIN_VISIBLE_PIXELS, Renderer
+from envs.rendering import Renderer
+from envs.segments import MIN_VISIBLE_PIXELS
 from envs.tabletop.arm import MAX_YAW, WORKSPACE
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.objects import SLOTS
 from envs.tabletop.scene import BACKDROP_GROUP, CAMERAS, HIDDEN_GROUP, slot_geoms
 
 MakeEnv = Callable[..., TabletopEnv]
+Project = Callable[[TabletopEnv, np.ndarray], np.ndarray]
 
 
 def reference(env: TabletopEnv, camera: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Picture, boxes and pixel counts from MuJoCo's own renderer, one pixel after the other."""
     option = mujoco.MjvOption()
     option.geomgroup[HIDDEN_GROUP] = 0
-    with mujoco.Renderer(env._model, env.size, env.size) as renderer:
+    with mujoco.Renderer(env.model, env.size, env.size) as renderer:
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             renderer.scene.flags[flag] = 0
-        renderer.update_scene(env._data, camera, option)
+        renderer.update_scene(env.data, camera, option)
         picture = renderer.render().copy()
         renderer.enable_segmentation_rendering()
-        renderer.update_scene(env._data, camera, option)
+        renderer.update_scene(env.data, camera, option)
         segments = renderer.render().copy()
-    slot_of = {geom: slot for slot in range(SLOTS) for geom in slot_geoms(env._model, slot)}
+    slot_of = {geom: slot for slot in range(SLOTS) for geom in slot_geoms(env.model, slot)}
     seen: dict[int, list[tuple[int, int]]] = {slot: [] for slot in range(SLOTS)}
     for row in range(env.size):
         for column in range(env.size):
@@ -61,12 +63,13 @@ def test_pictures_and_boxes_against_an_independent_renderer(task: str, size: int
                 secret, shown = info["privileged"], len(env.layout.objects)
                 np.testing.assert_array_equal(observation["pixels"][camera], picture)
                 # Where an object meets the table, which the labels leave out, one line of pixels may belong to either.
-                off = np.abs(secret["boxes"][camera] - boxes[:shown]).max(axis=1) * size
+                off = np.abs((secret["boxes"][camera] - boxes)[:shown]).max(axis=1) * size
                 assert off.max() <= 1 + 1e-3
                 compared += shown
                 exact += int(np.sum(off < 1e-3))
-                np.testing.assert_array_equal(secret["visible"][camera], counts[:shown] >= MIN_VISIBLE_PIXELS)
+                np.testing.assert_array_equal(secret["visible"][camera], counts >= MIN_VISIBLE_PIXELS)
                 assert not counts[shown:].any()
+                assert not secret["boxes"][camera][shown:].any()
             for _ in range(8):
                 observation, *_, info = env.step(rng.uniform(-1, 1, len(env.action_names)))
     assert exact >= 0.9 * compared
@@ -85,14 +88,14 @@ def test_the_backdrop_is_never_in_front_of_an_object(camera: str, make_env: Make
             for with_backdrop in (0, 1):
                 renderer._segments_option.geomgroup[BACKDROP_GROUP] = with_backdrop
                 renderer.forget_episode()
-                drawn.append(renderer.draw_with_boxes(env._data, camera)[1:])
+                drawn.append(renderer.draw_with_boxes(env.data, camera)[1:])
             renderer._segments_option.geomgroup[BACKDROP_GROUP] = 0
             (boxes, counts), (boxes_with, counts_with) = drawn
             assert np.abs(boxes - boxes_with).max() * env.size <= 1 + 1e-3
             assert np.abs(counts - counts_with).max() <= 4
 
 
-def test_boxes_are_around_the_object_they_are_of(make_env: MakeEnv) -> None:
+def test_boxes_are_around_the_object_they_are_of(make_env: MakeEnv, project: Project) -> None:
     env = make_env("track", cameras=("front",))
     for seed in range(5):
         _, info = env.reset(seed=seed)
@@ -100,8 +103,18 @@ def test_boxes_are_around_the_object_they_are_of(make_env: MakeEnv) -> None:
         for index in np.flatnonzero(secret["visible"]["front"]):
             box, place = secret["boxes"]["front"][index], secret["positions"][index]
             if np.hypot(*(place[:2] - secret["hand"][:2])) > 0.15:  # the arm hides nothing of it
-                assert np.abs(box[:2] - env.project(place)).max() < 0.03
+                assert np.abs(box[:2] - project(env, place)).max() < 0.03
                 assert np.all((box[:2] - box[2:] / 2 >= 0) & (box[:2] + box[2:] / 2 <= 1))
+
+
+def test_pictures_show_the_moment_they_are_taken_in(make_env: MakeEnv) -> None:
+    env = make_env("reach")
+    env.reset(seed=0)
+    for _ in range(5):
+        seen, *_ = env.step(np.array([1.0, 1.0, -1.0]))
+    mujoco.mj_forward(env.model, env.data)
+    for camera in CAMERAS:
+        np.testing.assert_array_equal(env.picture(camera, env.size), seen["pixels"][camera])
 
 
 def test_a_hidden_object_has_no_box(make_env: MakeEnv) -> None:
@@ -122,17 +135,6 @@ def test_labels_do_not_change_the_picture(make_env: MakeEnv) -> None:
         left, right = with_boxes.step(np.ones(2))[0], without.step(np.ones(2))[0]
         for camera in CAMERAS:
             np.testing.assert_array_equal(left["pixels"][camera], right["pixels"][camera])
-
-
-def test_shadows_only_where_asked_for(make_env: MakeEnv) -> None:
-    env = make_env("reach", cameras=("front",))
-    observation, _ = env.reset(seed=0)
-    renderer = Renderer(env._model, 64)
-    plain = renderer.draw(env._data, "front")
-    np.testing.assert_array_equal(plain, observation["pixels"]["front"])
-    renderer.draw(env._data, "front", shadows=True)
-    np.testing.assert_array_equal(renderer.draw(env._data, "front"), plain)
-    renderer.close()
 
 
 def test_the_two_cameras_see_different_things_and_the_wrist_moves_with_the_hand(make_env: MakeEnv) -> None:
@@ -181,7 +183,7 @@ def test_closing_twice_and_going_on(make_env: MakeEnv) -> None:
     env.close()
     again, _ = env.reset(seed=0)
     np.testing.assert_array_equal(again["pixels"]["front"], first["pixels"]["front"])
-    renderer = Renderer(env._model, 16)
+    renderer = Renderer(env.model, 16)
     renderer.close()
     renderer.close()
 

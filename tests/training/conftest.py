@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from configs.policy import EncoderConfig, FusionConfig, HeadConfig, LanguageConfig, PolicyConfig
+from configs.policy import (
+    BackboneConfig,
+    BidirectionalConfig,
+    EncoderConfig,
+    FusionConfig,
+    HeadConfig,
+    LanguageConfig,
+    PolicyConfig,
+    TwoStreamConfig,
+)
 from configs.training import TrainConfig
 from vla_policy.contract import Batch
 
@@ -20,12 +29,14 @@ torch.set_num_threads(1)
 @pytest.fixture
 def policy_config() -> PolicyConfig:
     return PolicyConfig(
-        encoder=EncoderConfig(channels=8, layers=1, temporal_channels=4),
+        encoder=EncoderConfig(
+            backbone=BackboneConfig(channels=8, layers=1), two_stream=TwoStreamConfig(temporal_channels=4)
+        ),
         language=LanguageConfig(max_words=8),
-        fusion=FusionConfig(layers=1),
+        fusion=FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
         head=HeadConfig(chunk=2, hidden=32),
         width=16,
-        heads=2,
+        attention_heads=2,
         frames=2,
         frame_stride=2,
         history_dropout=0.1,

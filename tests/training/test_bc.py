@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from configs.policy import LanguageConfig, PolicyConfig
+from configs.policy import LanguageConfig, PolicyConfig, PretrainedTextConfig
 from configs.training import AugmentConfig, TrainConfig
 from training import bc
 from training.bc import draw_batch, make_optimizer, train
@@ -255,7 +255,9 @@ def test_a_pretrained_text_model_trains_and_its_checkpoint_acts_without_it(
     stop_at: StopAt,
 ) -> None:
     data = write_small()
-    language = LanguageConfig(name="pretrained", pretrained=str(text_models["t5"]), max_words=12)
+    language = LanguageConfig(
+        name="pretrained", pretrained=PretrainedTextConfig(source=str(text_models["t5"])), max_words=12
+    )
     config = replace(config, steps=4, augment=AugmentConfig(unknown_words=0.5))
     whole = train(replace(policy_config, language=language), config, [data], tmp_path / "whole")
     train(replace(policy_config, language=language), config, [data], tmp_path / "parts", on_progress=stop_at(2))

@@ -28,12 +28,12 @@ from pathlib import Path
 from training.data.episodes import open_dataset
 from training import bc
 from configs.training import TrainConfig
-from vla_policy.checkpoint import read_dataclass
+from configs.decode import decode
 from configs.policy import PolicyConfig
 
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-policy_config = read_dataclass(PolicyConfig, json.loads((folder / "policy.json").read_text()))
-config = read_dataclass(TrainConfig, json.loads((folder / "train.json").read_text()))
+policy_config = decode(PolicyConfig, json.loads((folder / "policy.json").read_text()))
+config = decode(TrainConfig, json.loads((folder / "train.json").read_text()))
 data = [open_dataset(folder / "small")]
 found, policies, drawn, at = {}, [], [], {}
 make_optimizer, draw_batch = bc.make_optimizer, bc.draw_batch
@@ -141,8 +141,8 @@ def test_the_train_command_runs_under_torchrun(write_small: WriteSmall, tmp_path
         "--train.steps": "4",
         "--train.threads": "1",
         "--policy.width": "16",
-        "--policy.heads": "2",
-        "--policy.encoder.channels": "8",
+        "--policy.attention_heads": "2",
+        "--policy.encoder.backbone.channels": "8",
     }
     command = [word for pair in arguments.items() for word in pair]
     done = torchrun(tmp_path, "-m", "vla_policy.cli", "train", *command)

@@ -2,19 +2,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 
-from configs.policy import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, LanguageConfig, PolicyConfig
+from configs.policy import (
+    BackboneConfig,
+    BidirectionalConfig,
+    EncoderConfig,
+    FusionConfig,
+    HeadConfig,
+    LanguageConfig,
+    PolicyConfig,
+    TwoStreamConfig,
+)
+from vla_policy.checkpoint import Checkpoint, Purpose
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
+from vla_policy.tokenizer import TOKENIZERS
 
 torch.set_num_threads(1)
 
 MakePolicy = Callable[..., VLAPolicy]
+SMALLEST: dict[str, dict[str, Any]] = {  # settings of variants that make them small
+    "two_stream": {"temporal_channels": 4},
+    "bidirectional": {"layers": 1},
+    "cross_attention": {"layers": 1},
+    "self_attention": {"layers": 1},
+}
+
+
+def variant(kind: type[Any], name: str, options: dict[str, Any], **common: Any) -> Any:
+    """The configuration of a part by the variant's name, with settings of its own in `options`."""
+    own = get_type_hints(kind).get(name)
+    given = {**SMALLEST.get(name, {}), **options}
+    return kind(name=name, **common, **({name: own(**given)} if own else {}))
 
 
 @pytest.fixture
@@ -26,19 +49,38 @@ def shapes() -> Shapes:
 def small() -> PolicyConfig:
     """A policy of every part's smallest size."""
     return PolicyConfig(
-        encoder=EncoderConfig(channels=8, layers=1, temporal_channels=4),
+        encoder=EncoderConfig(
+            backbone=BackboneConfig(channels=8, layers=1), two_stream=TwoStreamConfig(temporal_channels=4)
+        ),
         language=LanguageConfig(max_words=12),
-        fusion=FusionConfig(layers=1),
-        grounding=GroundingConfig(layers=1),
+        fusion=FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
         head=HeadConfig(chunk=2, hidden=16),
         width=16,
-        heads=2,
+        attention_heads=2,
         frames=3,
     )
 
 
 @pytest.fixture
-def make_policy(small: PolicyConfig, shapes: Shapes, text_models: dict[str, Path]) -> MakePolicy:
+def as_checkpoint() -> Callable[[VLAPolicy], Checkpoint]:
+    """A policy with a tokenizer that fits it."""
+
+    def made(policy: VLAPolicy) -> Checkpoint:
+        language = policy.config.language
+        if language.name == "pretrained":
+            tokenizer = TOKENIZERS["pretrained"].make(language, [])
+            policy.shapes = replace(policy.shapes, vocabulary=tokenizer.size)
+        else:
+            words = [f"word{i}" for i in range(policy.shapes.vocabulary - 2)]
+            tokenizer = TOKENIZERS[language.name].make(language, words)
+        purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
+        return Checkpoint(policy, tokenizer, purpose, {})
+
+    return made
+
+
+@pytest.fixture
+def make_policy(small: PolicyConfig, shapes: Shapes, request: pytest.FixtureRequest) -> MakePolicy:
     """Builds a small policy with statistics. All weights are moved: nothing hides behind those that start at zero."""
 
     def make(
@@ -53,16 +95,16 @@ def make_policy(small: PolicyConfig, shapes: Shapes, text_models: dict[str, Path
         shapes: Shapes = shapes,
         **changes: Any,
     ) -> VLAPolicy:
-        text: dict[str, Any] = {"name": language, "max_words": small.language.max_words}
-        if language == "pretrained":
-            text |= {"pretrained": str(text_models["bert"]), "frozen": frozen}
+        text: dict[str, Any] = {}
+        if language == "pretrained":  # only then: these models take seconds to make
+            text = {"source": str(request.getfixturevalue("text_models")["bert"]), "frozen": frozen}
         options = options or {}
         config = replace(
             small,
-            encoder=replace(small.encoder, name=encoder, **options.get("encoder", {})),
-            fusion=replace(small.fusion, name=fusion, **options.get("fusion", {})),
-            head=replace(small.head, name=head, **options.get("head", {})),
-            language=LanguageConfig(**text),
+            encoder=variant(EncoderConfig, encoder, options.get("encoder", {}), backbone=small.encoder.backbone),
+            fusion=variant(FusionConfig, fusion, options.get("fusion", {})),
+            head=variant(HeadConfig, head, options.get("head", {}), chunk=small.head.chunk, hidden=small.head.hidden),
+            language=variant(LanguageConfig, language, text, max_words=small.language.max_words),
             **changes,
         )
         torch.manual_seed(seed)

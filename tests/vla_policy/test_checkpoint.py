@@ -14,18 +14,42 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from configs.policy import PolicyConfig
+from configs.checks import own_settings
+from configs.decode import decode
+from configs.policy import (
+    BackboneConfig,
+    BidirectionalConfig,
+    BinnedConfig,
+    Conv3dConfig,
+    CrossAttentionConfig,
+    FlowMatchingConfig,
+    FrameLSTMConfig,
+    FrameTransformerConfig,
+    GaussianMixtureConfig,
+    GroundingConfig,
+    IntermediateConfig,
+    PolicyConfig,
+    PretrainedTextConfig,
+    SelfAttentionConfig,
+    SlowFastConfig,
+    SpaceTimeAttentionConfig,
+    TextTransformerConfig,
+    TimmConfig,
+    TwoStreamConfig,
+    VoteConfig,
+    WeightedConfig,
+)
 from vla_policy import checkpoint as module
 from vla_policy.checkpoint import (
     Checkpoint,
     CheckpointError,
     Purpose,
     load_checkpoint,
-    read_dataclass,
     resolve_checkpoint,
     save_checkpoint,
+    upgrade_policy,
 )
-from vla_policy.contract import Shapes, fake_batch
+from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import WordTokenizer
 
@@ -34,9 +58,15 @@ FILES = ["COMPLETE", "config.json", "model.safetensors", "provenance.json", "tok
 PURPOSE = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=("a", "b", "c", "d"))
 
 
+def tokenizer_of(size: int) -> WordTokenizer:
+    """One that knows `TEXTS` and has this many entries."""
+    words = sorted({word for text in TEXTS for word in text.split()})
+    return WordTokenizer.train([*TEXTS, *(f"word{i}" for i in range(size - 2 - len(words)))], 12)
+
+
 @pytest.fixture
 def made(make_policy: Callable[..., VLAPolicy]) -> Checkpoint:
-    return Checkpoint(make_policy(), WordTokenizer.train(TEXTS, 12), PURPOSE, {"seed": 3, "commit": "abc"})
+    return Checkpoint(make_policy(), tokenizer_of(40), PURPOSE, {"seed": 3, "commit": "abc"})
 
 
 @pytest.fixture
@@ -68,10 +98,10 @@ class TestRoundTrip:
     def test_what_an_older_one_does_not_mention_is_as_it_was_then(
         self, make_policy: Callable[..., VLAPolicy], tmp_path: Path
     ) -> None:
-        older = make_policy(options={"fusion": {"during": "none"}})
-        made = Checkpoint(older, WordTokenizer.train(TEXTS, 12), PURPOSE, {})
+        older = make_policy(grounding=GroundingConfig(norm="pre"))
+        made = Checkpoint(older, tokenizer_of(40), PURPOSE, {})
         save_checkpoint(made, tmp_path / "checkpoint")
-        edit(tmp_path / "checkpoint", lambda config: config["policy"]["fusion"].pop("during"))
+        edit(tmp_path / "checkpoint", lambda config: config["policy"]["grounding"].pop("norm"))
         assert_same(made, load_checkpoint(tmp_path / "checkpoint"))
 
     def test_it_is_weights_and_json_only(self, folder: Path) -> None:
@@ -95,6 +125,26 @@ class TestRoundTrip:
         assert described["policy"] == json.loads(json.dumps(asdict(made.policy.config)))
         assert described["shapes"] == asdict(made.policy.shapes)
         assert described["purpose"]["action_names"] == ["dx", "dy", "dz"]
+
+    @pytest.mark.parametrize("how", ["wrapped", "in place", "a part of it"])
+    def test_a_compiled_policy_is_saved_as_if_it_were_not(self, made: Checkpoint, tmp_path: Path, how: str) -> None:
+        policy, names = made.policy.eval(), list(made.policy.state_dict())
+        observation = fake_batch(policy.shapes, 2).observation
+        expected = policy.act(observation).action
+        compiled: Any = policy
+        if how == "wrapped":
+            compiled = torch.compile(policy, backend="eager")
+        elif how == "in place":
+            policy.compile(backend="eager")
+        else:
+            policy.head = torch.compile(policy.head, backend="eager")  # type: ignore[assignment]
+        assert any("_orig_mod" in name for name in compiled.state_dict()) is (how != "in place")
+        compiled(observation)  # compiles
+        save_checkpoint(Checkpoint(compiled, made.tokenizer, made.purpose, {}), tmp_path / "compiled")
+        assert set(load_file(tmp_path / "compiled" / "model.safetensors")) == set(names)
+        loaded = load_checkpoint(tmp_path / "compiled").policy
+        assert loaded.config == policy.config
+        assert torch.equal(loaded.act(observation).action, expected)
 
     def test_saving_again_replaces_the_whole_folder(self, made: Checkpoint, folder: Path) -> None:
         (folder / "stray.txt").write_text("from an older run")
@@ -175,10 +225,10 @@ class TestDamage:
         (folder / file).write_text("[1, 2]")
         self.refused(folder, file, "holds list, expected an object")
 
-    @pytest.mark.parametrize("version", [0, 99, "1", None])
+    @pytest.mark.parametrize("version", [0, 99, "1", None, True])
     def test_another_schema(self, folder: Path, version: object) -> None:
         edit(folder, lambda d: d.update(schema_version=version))
-        self.refused(folder, "config.json", f"schema_version {version!r}, expected 1")
+        self.refused(folder, "config.json", f"schema_version {version!r}, expected 2 or 1; it may come from")
 
     @pytest.mark.parametrize(
         ("change", "words"),
@@ -186,8 +236,15 @@ class TestDamage:
             (lambda d: d.pop("policy"), "'policy'"),
             (lambda d: d.pop("shapes"), "'shapes'"),
             (lambda d: d["policy"].update(colour="red"), "colour"),
-            (lambda d: d["policy"]["encoder"].update(name="no_such_encoder"), "no_such_encoder"),
+            (
+                lambda d: d["policy"]["head"].update(name="chunk_l2"),
+                r"head.name: got .chunk_l2. \(did you mean chunk_l1",
+            ),
             (lambda d: d["policy"]["language"].update(name="no_such_language"), "no_such_language"),
+            (lambda d: d["policy"].update(encoder=None), "encoder: got null, expected an object"),
+            (lambda d: d["policy"].update(attention_heads=0), "attention_heads 0 must be at least 1"),
+            (lambda d: d["policy"].update(frames="three"), "frames: got .three., expected an integer"),
+            (lambda d: d.update(schema_version=1), "'heads'"),
             (lambda d: d["policy"].update(width=7), "width 7 must be a multiple"),
             (lambda d: d["shapes"].pop("actions"), "actions"),
             (lambda d: d["purpose"].pop("tasks"), "tasks"),
@@ -218,6 +275,24 @@ class TestDamage:
             "model.safetensors",
             f"not this policy's weights, or those of another version; train again .*{named}",
         )
+
+    @pytest.mark.parametrize("size", [39, 41])
+    def test_a_tokenizer_of_another_policy(self, folder: Path, size: int) -> None:
+        tokenizer_of(size).save(folder)
+        self.refused(folder, "tokenizer.json", f"has {size} entries, expected the 40 of the policy's embedding")
+
+    def test_a_tokenizer_with_numbers_beyond_the_embedding(self, folder: Path) -> None:
+        read = json.loads((folder / "tokenizer.json").read_text())
+        read["model"]["vocab"]["word0"] = 1000
+        (folder / "tokenizer.json").write_text(json.dumps(read))
+        self.refused(folder, "tokenizer.json", "its words are not numbered from 0 on; restore the file")
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_weights_that_are_not_finite(self, folder: Path, value: float) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights["encoder.camera"].flatten()[3] = value
+        save_file(weights, folder / "model.safetensors")
+        self.refused(folder, "model.safetensors", "'encoder.camera' has values that are not finite; train again")
 
     def test_no_folder(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none", tmp_path / "file"):
@@ -319,12 +394,142 @@ def test_a_run_means_its_checkpoint(given: str, tmp_path: Path) -> None:
     assert resolve_checkpoint(str(tmp_path / given)) == checkpoint
 
 
-class TestReadDataclass:
-    def test_nested_configs_come_back(self, small: PolicyConfig) -> None:
-        assert read_dataclass(PolicyConfig, json.loads(json.dumps(asdict(small)))) == small
+# The settings of a policy as version 1 wrote them.
+FLAT: dict[str, Any] = {
+    "encoder": {
+        "name": "two_stream",
+        "channels": 8,
+        "layers": 1,
+        "backbone": "small",
+        "stride": 4,
+        "weights": "",
+        "frozen": False,
+        "temporal_channels": 4,
+        "streams": "gated",
+        "attention": "divided",
+        "temporal_layers": 3,
+        "kernel": [2, 5],
+        "clip": 4,
+        "pick": "first",
+        "slow_stride": 1,
+        "fast": "gated",
+    },
+    "language": {"name": "transformer", "layers": 2, "pretrained": "", "frozen": True, "max_words": 12},
+    "fusion": {
+        "name": "bidirectional",
+        "layers": 1,
+        "during": "early",
+        "output": "sum",
+        "direction": "vision_reads_language",
+        "interaction": "matrix",
+        "position": "middle",
+        "weights": "vector",
+        "rule": "weighted",
+        "voters": ["spatial", "language"],
+    },
+    "grounding": {"layers": 2, "norm": "post"},
+    "head": {"name": "binned", "chunk": 2, "hidden": 16, "components": 3, "bins": 21, "integration_steps": 4},
+    "width": 16,
+    "heads": 2,
+    "frames": 3,
+    "cameras": ["front"],
+}
 
-    def test_unknown_and_missing_fields_are_refused(self, shapes: Shapes) -> None:
-        with pytest.raises(TypeError, match="colour"):
-            read_dataclass(Shapes, {**asdict(shapes), "colour": 1})
-        with pytest.raises(TypeError, match="frames"):
-            read_dataclass(Shapes, {k: v for k, v in asdict(shapes).items() if k != "frames"})
+
+def flat(**changes: dict[str, Any]) -> dict[str, Any]:
+    return {**FLAT, **{part: {**FLAT[part], **values} for part, values in changes.items()}}
+
+
+class TestUpgrade:
+    @pytest.mark.parametrize(
+        ("changes", "part", "expected"),
+        [
+            ({}, "encoder", TwoStreamConfig(temporal_channels=4, streams="gated")),
+            ({"encoder": {"name": "single_frame"}}, "encoder", None),
+            ({"encoder": {"name": "frame_lstm"}}, "encoder", FrameLSTMConfig(layers=3)),
+            ({"encoder": {"name": "frame_transformer"}}, "encoder", FrameTransformerConfig(layers=3)),
+            ({"encoder": {"name": "conv3d"}}, "encoder", Conv3dConfig(layers=3, kernel=(2, 5))),
+            ({"encoder": {"name": "space_time_attention"}}, "encoder", SpaceTimeAttentionConfig(layers=3)),
+            (
+                {"encoder": {"name": "slow_fast"}},
+                "encoder",
+                SlowFastConfig(layers=3, clip=4, pick="first", stride=1, fast="gated"),
+            ),
+            ({}, "language", TextTransformerConfig(layers=2)),
+            (
+                {"language": {"name": "pretrained", "pretrained": "bert", "frozen": False}},
+                "language",
+                PretrainedTextConfig(source="bert", frozen=False),
+            ),
+            ({}, "fusion", BidirectionalConfig(layers=1, during="early", output="sum")),
+            (
+                {"fusion": {"name": "cross_attention"}},
+                "fusion",
+                CrossAttentionConfig(layers=1, direction="vision_reads_language", output="sum"),
+            ),
+            ({"fusion": {"name": "self_attention"}}, "fusion", SelfAttentionConfig(layers=1, output="sum")),
+            (
+                {"fusion": {"name": "intermediate"}},
+                "fusion",
+                IntermediateConfig(interaction="matrix", position="middle", output="sum"),
+            ),
+            ({"fusion": {"name": "weighted"}}, "fusion", WeightedConfig(weights="vector")),
+            ({"fusion": {"name": "vote"}}, "fusion", VoteConfig(rule="weighted", voters=("spatial", "language"))),
+            ({"fusion": {"name": "concat"}}, "fusion", None),
+            ({}, "head", BinnedConfig(bins=21)),
+            ({"head": {"name": "gaussian_mixture"}}, "head", GaussianMixtureConfig(components=3)),
+            ({"head": {"name": "flow_matching"}}, "head", FlowMatchingConfig(integration_steps=4)),
+            ({"head": {"name": "chunk_l1"}}, "head", None),
+        ],
+    )
+    def test_each_variant_keeps_its_own_settings(
+        self, changes: dict[str, dict[str, Any]], part: str, expected: object
+    ) -> None:
+        config = decode(PolicyConfig, upgrade_policy(flat(**changes)))
+        assert own_settings(getattr(config, part)) == expected
+
+    def test_what_all_variants_share_is_kept(self) -> None:
+        config = decode(PolicyConfig, upgrade_policy(FLAT))
+        assert (config.width, config.attention_heads, config.frames, config.cameras) == (16, 2, 3, ("front",))
+        assert config.encoder.backbone == BackboneConfig(channels=8, layers=1)
+        assert (config.language.max_words, config.head.chunk, config.head.hidden) == (12, 2, 16)
+        assert config.grounding == GroundingConfig(layers=2, norm="post")
+
+    def test_a_timm_model_keeps_its_settings(self) -> None:
+        old = flat(encoder={"backbone": "resnet18", "stride": 8, "weights": "hub", "frozen": True})
+        config = decode(PolicyConfig, upgrade_policy(old))
+        timm = TimmConfig(stride=8, weights="hub", frozen=True)
+        assert config.encoder.backbone == BackboneConfig(name="resnet18", channels=8, layers=1, timm=timm)
+
+    def test_before_the_exchange_during_encoding_there_was_none(self) -> None:
+        old = flat()
+        old["fusion"] = {name: value for name, value in old["fusion"].items() if name != "during"}
+        assert upgrade_policy(old)["fusion"]["bidirectional"]["during"] == "none"
+
+    def test_unknown_settings_are_not_lost_but_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"fusion.colour: not a known field"):
+            decode(PolicyConfig, upgrade_policy(flat(fusion={"colour": "red"})))
+
+    def test_a_checkpoint_of_version_1_acts_as_it_did(
+        self, make_policy: Callable[..., VLAPolicy], tmp_path: Path
+    ) -> None:
+        options = {
+            "encoder": {"streams": "gated"},
+            "fusion": {"during": "early", "output": "sum"},
+            "head": {"bins": 21},
+        }
+        policy = make_policy(head="binned", options=options, grounding=GroundingConfig(layers=2, norm="post"))
+        made = Checkpoint(policy, tokenizer_of(40), PURPOSE, {})
+        save_checkpoint(made, tmp_path / "checkpoint")
+        assert json.loads((tmp_path / "checkpoint" / "config.json").read_text())["schema_version"] == 2
+        old = flat(language={"layers": 1})
+        edit(tmp_path / "checkpoint", lambda d: d.update(schema_version=1, policy=old))
+        assert_same(made, load_checkpoint(tmp_path / "checkpoint"))
+
+    @pytest.mark.parametrize("name", module.shipped_names())
+    def test_the_policies_that_ship_are_of_version_1_and_load(self, name: str) -> None:
+        described = json.loads((module.SHIPPED / name / "config.json").read_text())
+        assert described["schema_version"] == 1
+        config = load_checkpoint(module.SHIPPED / name).policy.config
+        assert config.fusion.bidirectional.during == described["policy"]["fusion"].get("during", "none")
+        assert config.attention_heads == described["policy"]["heads"]

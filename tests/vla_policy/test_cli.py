@@ -47,7 +47,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["train", "--train.steps", "many"], "train.steps"),
         (["train", "--train.steps", "0"], "steps 0 must be at least 1"),
         (["train", "--data", "nowhere"], "no dataset here"),
-        (["train", "--policy.heads", "7"], "multiple of 4 and of heads 7"),
+        (["train", "--policy.attention_heads", "7"], "multiple of 4 and of attention_heads 7"),
         (["collect", "--tasks", "[trak]"], "did you mean track?"),
         (["collect", "--tasks", "reach,trak"], "did you mean track?"),
         (["demo", "--policy.head.chunk", "9"], "policy.head.chunk 9 exceeds the 8 steps"),

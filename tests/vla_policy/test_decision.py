@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from configs.policy import FusionConfig, HeadConfig
-from vla_policy.decision import VotingHead, majority
+from configs.policy import VoteConfig
+from vla_policy.decision import HeadSetup, VotingHead, majority
 from vla_policy.heads.chunk_l1 import ChunkL1Head
 
 B, S, A, F = 4, 3, 2, 10
@@ -10,7 +10,8 @@ B, S, A, F = 4, 3, 2, 10
 
 def voting(rule: str, voters: int = 3) -> VotingHead:
     torch.manual_seed(0)
-    return VotingHead(rule, voters, lambda: ChunkL1Head(HeadConfig(chunk=S, hidden=8), F, A))  # type: ignore[arg-type]
+    setup = HeadSetup(chunk=S, hidden=8, features=F, actions=A)
+    return VotingHead(rule, voters, lambda: ChunkL1Head(None, setup))  # type: ignore[arg-type]
 
 
 def votes(*values: float) -> torch.Tensor:
@@ -63,8 +64,10 @@ def test_trust_moves_to_the_voter_that_errs_least() -> None:
 
 
 def test_a_majority_among_two_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a majority needs at least 3 voters; choose fusion\.rule soft or weighted"):
-        FusionConfig(name="vote", rule="majority", voters=("spatial", "language"))
-    FusionConfig(name="vote", rule="soft", voters=("spatial", "language"))
+    with pytest.raises(
+        ValueError, match=r"a majority needs at least 3 voters; choose fusion\.vote\.rule soft or weighted"
+    ):
+        VoteConfig(rule="majority", voters=("spatial", "language"))
+    VoteConfig(rule="soft", voters=("spatial", "language"))
     with pytest.raises(ValueError, match="one or more different voters"):
-        FusionConfig(name="vote", voters=("spatial", "spatial"))
+        VoteConfig(voters=("spatial", "spatial"))

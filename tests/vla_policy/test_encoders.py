@@ -1,31 +1,42 @@
 import itertools
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
+from configs.policy import BackboneConfig, EncoderConfig
 from vla_policy.backbone import to_maps, to_tokens
 from vla_policy.contract import Shapes
-from vla_policy.dialogue import Dialogue, LanguageEncoder
 from vla_policy.encoders import ENCODERS
 from vla_policy.encoders.conv3d import Conv3dEncoder
 from vla_policy.encoders.slow_fast import FastBranch, SlowFastEncoder
 from vla_policy.encoders.two_stream import ConcatStreams, GatedStreams, TwoStreamEncoder
+from vla_policy.exchange import CrossModalExchange, LanguageEncoder
 from vla_policy.layers import FusedSelfAttentionBlock, cell_centres, newest_at_zero, place_encoding
 from vla_policy.tokens import LanguageTokens
-from vla_policy.vision import VisionEncoder
+from vla_policy.vision import EncoderSetup, VisionEncoder
 
 B, T, WIDTH, SIZE = 2, 4, 16, 32
+
+
+def own(name: str, **options: Any) -> Any:
+    """The encoder's own settings."""
+    kind = get_type_hints(EncoderConfig).get(name)
+    small = {"temporal_channels": 4} if name == "two_stream" else {}
+    return kind(**small, **options) if kind else None
+
+
+def setup_of(shapes: Shapes) -> EncoderSetup:
+    backbone = BackboneConfig(channels=8, layers=1)
+    return EncoderSetup(backbone=backbone, shapes=shapes, width=WIDTH, attention_heads=2)
 
 
 def built(name: str, cameras: int = 1, size: int = SIZE, **options: Any) -> VisionEncoder:
     torch.manual_seed(0)
     shapes = Shapes(frames=T, cameras=cameras, size=size, proprioception=3, actions=2, vocabulary=9)
-    config = EncoderConfig(name=name, channels=8, layers=1, temporal_channels=4, **options)
-    encoder = ENCODERS[name](config, shapes, WIDTH, 2).eval()
+    encoder = ENCODERS[name](own(name, **options), setup_of(shapes)).eval()
     with torch.no_grad():
         encoder.camera.add_(torch.randn_like(encoder.camera))
     return encoder
@@ -63,11 +74,11 @@ def test_shapes(name: str, cameras: int, size: int) -> None:
     assert tokens.fused.shape[0] == B
     assert tokens.fused.shape[1] in (1, T)
     assert tokens.fused.shape[2:] == (n, WIDTH)
-    assert tokens.frames.shape == (B, encoder.looks, n, encoder.frame_width)
+    assert tokens.frames.shape == (B, encoder.grounded_frames, n, encoder.frame_width)
 
 
 @pytest.mark.parametrize("frame", range(T))
-def test_every_frame_reaches_the_fused_tokens_of_the_newest_moment(temporal: str, frame: int) -> None:
+def test_every_frame_reaches_the_fused_tokens_of_the_newest_frame(temporal: str, frame: int) -> None:
     encoder, frames = built(temporal), pictures()
     before, after = encoder(frames).fused, encoder(repainted(frames, frame=frame)).fused
     assert ((after[:, -1] - before[:, -1]).abs().amax((1, 2)) > 1e-4).all()
@@ -145,12 +156,12 @@ class TestSlowFast:
     @pytest.mark.parametrize("stride", [1, 2])
     def test_the_slow_branch_is_repeated_and_the_fast_one_added(self, stride: int) -> None:
         """Written out from its parts, frame by frame: `h_v + W'(h_v + W x)`."""
-        encoder, frames = built("slow_fast", clip=3, slow_stride=stride), pictures()
+        encoder, frames = built("slow_fast", clip=3, stride=stride), pictures()
         assert isinstance(encoder, SlowFastEncoder)
         words = LanguageTokens(
             tokens=torch.randn(B, 5, WIDTH), mask=torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
         )
-        tokens = encoder(frames, said(words))
+        tokens = encoder(frames, exchange_of(words))
         h, w = tokens.grid
         places = encoder.place(place_encoding((h // stride, w // stride), WIDTH))
         for t in range(T):
@@ -168,8 +179,8 @@ class TestSlowFast:
             fast = plain @ encoder.fast.linear.weight.T + encoder.fast.linear.bias
             expected = slow + (slow + fast) @ encoder.fast.join.weight.T + encoder.fast.join.bias
             torch.testing.assert_close(tokens.frames[:, t], expected, atol=1e-5, rtol=1e-4)
-            assert tokens.words is not None
-            torch.testing.assert_close(tokens.words.tokens[:, t], x[:, -5:], atol=1e-5, rtol=1e-4)
+            assert tokens.text is not None
+            torch.testing.assert_close(tokens.text.tokens[:, t], x[:, -5:], atol=1e-5, rtol=1e-4)
 
     def test_what_a_frame_carries_comes_from_itself_and_its_clips_frame(self) -> None:
         encoder, frames = built("slow_fast", clip=3), pictures()
@@ -183,13 +194,15 @@ class TestSlowFast:
         mask = torch.tensor([[True, True, False]] * B)
         tokens = torch.randn(B, 3, WIDTH)
         other = torch.where(mask[..., None], tokens, torch.randn(B, 3, WIDTH))
-        first, second = (encoder(frames, said(LanguageTokens(tokens=x, mask=mask))).frames for x in (tokens, other))
+        first, second = (
+            encoder(frames, exchange_of(LanguageTokens(tokens=x, mask=mask))).frames for x in (tokens, other)
+        )
         torch.testing.assert_close(first, second)
 
     def test_what_words_read_is_spread_over_the_places_they_read(self) -> None:
         encoder = built("slow_fast", clip=3)
         words = LanguageTokens(tokens=torch.randn(B, 5, WIDTH), mask=torch.ones(B, 5, dtype=torch.bool))
-        tokens = encoder(pictures(), said(words))
+        tokens = encoder(pictures(), exchange_of(words))
         weights = tokens.attention["slow_language_reads_vision_0"]
         h, w = tokens.grid
         assert weights.shape == (B, 2, 5, h * w)
@@ -213,7 +226,7 @@ class TestSlowFast:
             fast = fast.mean(2, keepdim=True)
         if kind == "transformer":
             for place in range(6):
-                timed = fast[:, :, place] + newest_at_zero(T, fast)
+                timed = fast[:, :, place] + newest_at_zero(T, WIDTH)
                 torch.testing.assert_close(
                     joined[:, :, place] - slow[:, :, place],
                     branch.join(slow[:, :, place] + branch.over_time(timed)),
@@ -222,16 +235,16 @@ class TestSlowFast:
         torch.testing.assert_close(joined, slow + branch.join(slow + fast))
 
 
-def said(words: LanguageTokens) -> Dialogue:
-    """A dialogue whose language encoder has nothing left to read."""
+def exchange_of(words: LanguageTokens) -> CrossModalExchange:
+    """An exchange whose language encoder has no layers left."""
 
-    class Silent(LanguageEncoder):
+    class Encoded(LanguageEncoder):
         layers = nn.ModuleList()
 
-        def finish(self, words: LanguageTokens) -> LanguageTokens:
-            return words
+        def finish(self, text: LanguageTokens) -> LanguageTokens:
+            return text
 
-    return Dialogue(Silent(), words)
+    return CrossModalExchange(Encoded(), words)
 
 
 class TestTwoStream:
@@ -257,7 +270,8 @@ class TestTwoStream:
     def test_a_single_place_is_refused(self) -> None:
         encoder = built("two_stream", size=4)
         with pytest.raises(
-            ValueError, match=r"got 1 x 1 places a picture, expected 2 x 2 or more; lower encoder\.stride"
+            ValueError,
+            match=r"got 1 x 1 places per picture, expected 2 x 2 or more; lower encoder\.backbone\.timm\.stride",
         ):
             encoder(pictures(size=4))
 
@@ -326,7 +340,7 @@ def test_attention_without_weights_is_the_equation() -> None:
         torch.testing.assert_close(block(x), x + block.out(torch.cat(heads, -1)))
 
 
-def test_divided_attention_looks_along_time_and_within_frames() -> None:
+def test_divided_attention_is_along_time_and_within_frames() -> None:
     """One layer: what changes at one place of one frame reaches that frame, and that place in every frame."""
     from vla_policy.encoders.space_time_attention import DividedBlock, JointBlock
 
@@ -351,8 +365,8 @@ def test_memory_of_training_grows_linearly_with_the_frames(options: dict[str, An
     def kept(frames: int) -> int:
         """Bytes that the backward pass holds on to, each storage once."""
         shapes = Shapes(frames=frames, cameras=1, size=SIZE, proprioception=3, actions=2, vocabulary=9)
-        config = EncoderConfig(channels=8, layers=1, temporal_channels=4, **options)
-        encoder = ENCODERS[config.name](config, shapes, WIDTH, 2)
+        settings = {key: value for key, value in options.items() if key != "name"}
+        encoder = ENCODERS[options["name"]](own(options["name"], **settings), setup_of(shapes))
         parameters = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
         found: dict[int, int] = {}
 

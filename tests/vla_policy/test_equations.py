@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig, FusionConfig, HeadConfig
+from configs.policy import BackboneConfig, FlowMatchingConfig, FrameLSTMConfig, FusionConfig
 from vla_policy.contract import Shapes
-from vla_policy.dialogue import Fusion, Sizes
+from vla_policy.decision import HeadSetup
 from vla_policy.encoders.frame_lstm import FrameLSTMEncoder
 from vla_policy.encoders.two_stream import CrossAttentionStreams, SumStreams
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.fusion import FUSIONS
 from vla_policy.grounding.decoder import DecoderBlock
 from vla_policy.heads.flow_matching import FlowMatchingHead
 from vla_policy.layers import SHORT, Attention, fused_attention
 from vla_policy.tokens import LanguageTokens, VisualTokens
+from vla_policy.vision import EncoderSetup
 
 B, N, L, D, HEADS = 3, 12, 5, 16, 2
 
@@ -58,8 +60,8 @@ def jittered(module: nn.Module) -> None:
 
 def fusion_and_inputs(name: str, **options: Any) -> tuple[Fusion, VisualTokens, LanguageTokens]:
     torch.manual_seed(0)
-    config = FusionConfig(name=name, layers=2, **options)  # type: ignore[arg-type]
-    fusion = FUSIONS[name](config, Sizes(width=D, heads=HEADS, frame_width=8, channels=8, stages=2))
+    own = get_type_hints(FusionConfig)[name](layers=2, **options)
+    fusion = FUSIONS[name](own, FusionSetup(width=D, attention_heads=HEADS, frame_width=8, channels=8, stages=2))
     jittered(fusion)
     vision = VisualTokens(fused=torch.randn(B, 1, N, D), frames=torch.randn(B, 3, N, 8), grid=(3, 4))
     mask = torch.arange(L) < torch.tensor([5, 3, 1])[:, None]
@@ -73,22 +75,22 @@ def test_cross_attention_fusion(direction: str) -> None:
     reads_words = direction == "vision_reads_language"
     x, read, away = (v, words, ~language.mask) if reads_words else (words, v, None)
     for layer in fusion.layers:  # type: ignore[union-attr]
-        asked, keys = normed(layer.norm_reader, x), normed(layer.norm_read, read)
-        x = x + torchs(layer.attention)(asked, keys, keys, key_padding_mask=away)[0]
+        query, keys = normed(layer.norm_reader, x), normed(layer.norm_read, read)
+        x = x + torchs(layer.attention)(query, keys, keys, key_padding_mask=away)[0]
         x = x + fed(layer.feed, normed(layer.norm_feed, x))
     fused = fusion(vision, language)
     torch.testing.assert_close(fused.vision[:, 0] if reads_words else fused.language, x, atol=1e-5, rtol=1e-4)
 
 
 def test_self_attention_fusion() -> None:
-    """One sequence `[f_v; f_l]`, each side told by its own vector, without the padding."""
+    """One sequence `[f_v; f_l]`, each side marked by its own vector, without the padding."""
     fusion, vision, language = fusion_and_inputs("self_attention")
     side: Tensor = fusion.side  # type: ignore[assignment]
     x = torch.cat([vision.fused[:, 0] + side[0], language.tokens + side[1]], dim=1)
     away = torch.cat([torch.zeros(B, N, dtype=torch.bool), ~language.mask], dim=1)
     for layer in fusion.layers:  # type: ignore[union-attr]
-        asked = normed(layer.norm_attention, x)
-        x = x + torchs(layer.attention)(asked, asked, asked, key_padding_mask=away)[0]
+        query = normed(layer.norm_attention, x)
+        x = x + torchs(layer.attention)(query, query, query, key_padding_mask=away)[0]
         x = x + fed(layer.feed, normed(layer.norm_feed, x))
     fused = fusion(vision, language)
     torch.testing.assert_close(fused.vision[:, 0], x[:, :N], atol=1e-5, rtol=1e-4)
@@ -104,16 +106,17 @@ def test_streams_are_added_or_read() -> None:
     torch.testing.assert_close(SumStreams(D, HEADS)(spatial, temporal), spatial + temporal)
     streams = CrossAttentionStreams(D, HEADS)
     jittered(streams)
-    asked, keys = normed(streams.norm_spatial, spatial), normed(streams.norm_temporal, temporal)
-    expected = spatial + temporal + torchs(streams.attention)(asked, keys, keys)[0]
+    query, keys = normed(streams.norm_spatial, spatial), normed(streams.norm_temporal, temporal)
+    expected = spatial + temporal + torchs(streams.attention)(query, keys, keys)[0]
     torch.testing.assert_close(streams(spatial, temporal), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_frame_lstm_remembers_by_its_equations() -> None:
     torch.manual_seed(0)
     shapes = Shapes(frames=4, cameras=1, size=32, proprioception=3, actions=2, vocabulary=9)
-    config = EncoderConfig(name="frame_lstm", channels=8, layers=1, temporal_layers=1)
-    encoder, x = FrameLSTMEncoder(config, shapes, D, HEADS), torch.randn(B, 4, N, D)
+    backbone = BackboneConfig(channels=8, layers=1)
+    setup = EncoderSetup(backbone=backbone, shapes=shapes, width=D, attention_heads=HEADS)
+    encoder, x = FrameLSTMEncoder(FrameLSTMConfig(layers=1), setup), torch.randn(B, 4, N, D)
     from_input, from_state, bias, other_bias = encoder.lstm.parameters()
     h, c = torch.zeros(2, B, N, D)
     for t in range(4):
@@ -145,11 +148,11 @@ def test_pre_norm_decoder_block() -> None:
     queries, memory = torch.randn(B, frames, D), torch.randn(B, frames, N, memory_width)
     assert block.time is not None
     assert block.norm_time is not None
-    asked = normed(block.norm_time, queries)
-    x = queries + torchs(block.time)(asked, asked, asked)[0]
-    asked, space = normed(block.norm_space, x), torchs(block.space, memory_width)
-    looked = [space(asked[:, t : t + 1], memory[:, t], memory[:, t])[0] for t in range(frames)]
-    x = x + torch.cat(looked, dim=1)
+    query = normed(block.norm_time, queries)
+    x = queries + torchs(block.time)(query, query, query)[0]
+    query, space = normed(block.norm_space, x), torchs(block.space, memory_width)
+    attended = [space(query[:, t : t + 1], memory[:, t], memory[:, t])[0] for t in range(frames)]
+    x = x + torch.cat(attended, dim=1)
     x = x + fed(block.feed, normed(block.norm_feed, x))
     torch.testing.assert_close(block(queries, memory)[0], x, atol=1e-5, rtol=1e-4)
 
@@ -158,7 +161,7 @@ def test_flow_matching_learns_the_straight_line_from_noise_to_action(monkeypatch
     """Where the field says `action - noise` the loss is nothing; a field of zeros errs by the square of that."""
     steps, actions = 3, 2
     torch.manual_seed(0)
-    head = FlowMatchingHead(HeadConfig(chunk=steps, hidden=8), 10, actions)
+    head = FlowMatchingHead(FlowMatchingConfig(), HeadSetup(chunk=steps, hidden=8, features=10, actions=actions))
     features, action = torch.randn(64, 10), torch.rand(64, steps, actions) - 0.5
     mask = torch.rand(64, steps) < 0.7
     seen: list[tuple[Tensor, Tensor]] = []

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from configs.policy import HeadConfig
-from vla_policy.decision import ActionHead
+from configs.checks import own_settings
+from configs.policy import BinnedConfig, FlowMatchingConfig, GaussianMixtureConfig, HeadConfig
+from vla_policy.decision import ActionHead, HeadSetup
 from vla_policy.heads import HEADS
 from vla_policy.heads.binned import SPREAD, BinnedHead
 from vla_policy.heads.chunk_l1 import ChunkL1Head
@@ -14,10 +15,18 @@ from vla_policy.heads.gaussian_mixture import GaussianMixtureHead
 B, S, A, F = 4, 3, 2, 10
 
 
+def setup(*, chunk: int = S, hidden: int = 8, actions: int = A) -> HeadSetup:
+    return HeadSetup(chunk=chunk, hidden=hidden, features=F, actions=actions)
+
+
+def built(name: str, hidden: int = 8) -> ActionHead:
+    return HEADS[name](own_settings(HeadConfig(name=name)), setup(hidden=hidden))  # type: ignore[arg-type]
+
+
 @pytest.fixture(params=sorted(HEADS))
 def head(request: pytest.FixtureRequest) -> ActionHead:
     torch.manual_seed(0)
-    return HEADS[request.param](HeadConfig(name=request.param, chunk=S, hidden=8), F, A)
+    return built(request.param)
 
 
 def test_actions_have_their_shape_and_stay_in_their_range(head: ActionHead) -> None:
@@ -60,7 +69,7 @@ def test_no_head_drowns_what_grounding_teaches_the_encoder() -> None:
 def gradient_at_features(name: str, steps: int = 600) -> float:
     """Mean norm over the second half of a training run on noisy actions that depend on their features."""
     torch.manual_seed(0)
-    head, truth = HEADS[name](HeadConfig(chunk=S, hidden=64), F, A), torch.randn(F, A) / F**0.5
+    head, truth = built(name, hidden=64), torch.randn(F, A) / F**0.5
     optimizer, norms = torch.optim.AdamW(head.parameters(), 1.5e-3), []
     for _ in range(steps):
         features = torch.randn(64, F, requires_grad=True)
@@ -92,7 +101,7 @@ def test_training_on_one_batch_brings_the_actions_close(head: ActionHead) -> Non
 
 
 def test_chunk_l1_is_the_mean_absolute_error() -> None:
-    head, features = ChunkL1Head(HeadConfig(chunk=S, hidden=8), F, A), torch.randn(2, F)
+    head, features = ChunkL1Head(None, setup()), torch.randn(2, F)
     mask = torch.tensor([[True, True, False], [True, False, False]])
     offset = torch.tensor([0.5, -0.1])
     # Three steps count, each off by the mean of 0.5 and 0.1.
@@ -101,7 +110,7 @@ def test_chunk_l1_is_the_mean_absolute_error() -> None:
 
 def test_a_gaussian_mixture_is_its_density() -> None:
     torch.manual_seed(0)
-    head, features = GaussianMixtureHead(HeadConfig(chunk=S, hidden=8, components=3), F, A), torch.randn(2, F)
+    head, features = GaussianMixtureHead(GaussianMixtureConfig(components=3), setup()), torch.randn(2, F)
     action, mask = torch.rand(2, S, A) * 2 - 1, torch.ones(2, S, dtype=torch.bool)
     log_weight, mean, deviation = head(features)
     components = torch.distributions.Independent(torch.distributions.Normal(mean, deviation), 1)
@@ -111,7 +120,7 @@ def test_a_gaussian_mixture_is_its_density() -> None:
 
 def test_a_gaussian_mixture_keeps_two_good_actions_apart() -> None:
     torch.manual_seed(0)
-    head = GaussianMixtureHead(HeadConfig(chunk=1, hidden=16), F, 1)
+    head = GaussianMixtureHead(GaussianMixtureConfig(), setup(chunk=1, hidden=16, actions=1))
     features, mask = torch.ones(64, F), torch.ones(64, 1, dtype=torch.bool)
     action = torch.tensor([-0.6, 0.6]).repeat(32).view(64, 1, 1)
     optimizer = torch.optim.Adam(head.parameters(), 0.01)
@@ -123,7 +132,7 @@ def test_a_gaussian_mixture_keeps_two_good_actions_apart() -> None:
 
 
 def test_bins_share_a_label_so_that_its_place_is_kept() -> None:
-    head = BinnedHead(HeadConfig(chunk=S, hidden=8, bins=21), F, A)
+    head = BinnedHead(BinnedConfig(bins=21), setup())
     spacing = 0.1
     inner = torch.rand(50, S, A) * 1.4 - 0.7
     share = head.share(inner)
@@ -137,7 +146,7 @@ def test_bins_share_a_label_so_that_its_place_is_kept() -> None:
 def test_binned_loss_is_the_cross_entropy_with_a_narrow_gaussian() -> None:
     torch.manual_seed(0)
     bins, label = 5, 0.3
-    head, features = BinnedHead(HeadConfig(chunk=1, hidden=8, bins=bins), F, 1), torch.randn(1, F)
+    head, features = BinnedHead(BinnedConfig(bins=bins), setup(chunk=1, actions=1)), torch.randn(1, F)
     logits = head(features).flatten().tolist()
     centres = [-1.0, -0.5, 0.0, 0.5, 1.0]
     density = [math.exp(-((c - label) ** 2) / (2 * (SPREAD * 0.5) ** 2)) for c in centres]
@@ -153,7 +162,7 @@ def test_binned_loss_is_the_cross_entropy_with_a_narrow_gaussian() -> None:
 
 def test_the_flow_is_integrated_by_euler_steps() -> None:
     torch.manual_seed(0)
-    head, features = FlowMatchingHead(HeadConfig(chunk=S, hidden=8, integration_steps=3), F, A), torch.randn(B, F)
+    head, features = FlowMatchingHead(FlowMatchingConfig(integration_steps=3), setup()), torch.randn(B, F)
     context, x = head.context(features), torch.zeros(B, S, A)
     for time in (0.0, 1 / 3, 2 / 3):
         x = x + head(context, x, torch.full((B,), time)) / 3

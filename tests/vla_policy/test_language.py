@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from configs.policy import LanguageConfig
+from configs.checks import own_settings
+from configs.policy import LanguageConfig, PretrainedTextConfig
 from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
 from vla_policy.contract import Shapes, fake_batch
+from vla_policy.exchange import LanguageEncoder, LanguageSetup
 from vla_policy.language import LANGUAGES
 from vla_policy.language.pretrained import PretrainedText
 from vla_policy.policy import VLAPolicy
@@ -27,10 +29,15 @@ WIDTH, WORDS = 16, 20
 
 
 def built(folder: Path, *, frozen: bool = True, vocabulary: int = 30, words: int = WORDS) -> PretrainedText:
-    config = LanguageConfig(name="pretrained", pretrained=str(folder), frozen=frozen, max_words=words)
-    shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=vocabulary)
     torch.manual_seed(0)
-    return PretrainedText(config, shapes, WIDTH, 2)
+    setup = LanguageSetup(vocabulary=vocabulary, max_words=words, width=WIDTH, attention_heads=2)
+    return PretrainedText(PretrainedTextConfig(source=str(folder), frozen=frozen), setup)
+
+
+def made(config: LanguageConfig) -> LanguageEncoder:
+    torch.manual_seed(0)
+    setup = LanguageSetup(vocabulary=30, max_words=WORDS, width=WIDTH, attention_heads=2)
+    return LANGUAGES[config.name](own_settings(config), setup)
 
 
 def read(folder: Path, texts: list[str] = TEXTS) -> tuple[Tensor, Tensor]:
@@ -177,7 +184,7 @@ def saved(text_models: dict[str, Path], family: str, tmp_path: Path, make_policy
     source = tmp_path / "source"
     shutil.copytree(text_models[family], source)
     base = make_policy()
-    config = LanguageConfig(name="pretrained", pretrained=str(source), max_words=WORDS)
+    config = LanguageConfig(name="pretrained", pretrained=PretrainedTextConfig(source=str(source)), max_words=WORDS)
     tokenizer = PretrainedTokenizer.make(config, TEXTS)
     torch.manual_seed(3)
     policy = VLAPolicy(replace(base.config, language=config), replace(base.shapes, vocabulary=tokenizer.size))
@@ -206,7 +213,9 @@ class TestCheckpoint:
         assert torch.equal(loaded.policy.act(batch.observation).action, expected)
         ids, mask = loaded.tokenizer.encode(TEXTS)
         assert ids.shape == mask.shape == (2, WORDS)
-        assert loaded.policy.config.language.pretrained == str(tmp_path / "source")  # where it came from stays known
+        assert loaded.policy.config.language.pretrained.source == str(
+            tmp_path / "source"
+        )  # where it came from stays known
 
     def test_saved_again_it_is_the_same(self, saved: Path, tmp_path: Path) -> None:
         save_checkpoint(load_checkpoint(saved), tmp_path / "again")
@@ -237,16 +246,16 @@ class TestRefused:
 
     def test_a_hub_name_that_is_not_in_the_cache_when_offline(self) -> None:
         code = (
-            "from configs.policy import LanguageConfig\nfrom vla_policy.contract import Shapes\n"
+            "from configs.policy import PretrainedTextConfig\nfrom vla_policy.exchange import LanguageSetup\n"
             "from vla_policy.language.pretrained import PretrainedText\n"
-            "s = Shapes(frames=1, cameras=1, size=8, proprioception=1, actions=1, vocabulary=9)\n"
-            "try: PretrainedText(LanguageConfig(name='pretrained', pretrained='nobody/nothing'), s, 8, 2)\n"
+            "setup = LanguageSetup(vocabulary=9, max_words=9, width=8, attention_heads=2)\n"
+            "try: PretrainedText(PretrainedTextConfig(source='nobody/nothing'), setup)\n"
             "except ValueError as error: print(error)\n"
         )
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.count("\n") == 1
-        assert done.stdout.startswith("language.pretrained 'nobody/nothing': no usable model")
+        assert done.stdout.startswith("language.pretrained.source 'nobody/nothing': no usable model")
         assert "give a local folder or the name of a cached" in done.stdout
         assert done.stderr == ""
 
@@ -328,10 +337,8 @@ class TestRefused:
 
 @pytest.mark.parametrize("name", sorted(LANGUAGES))
 def test_words_that_are_masked_change_nothing(name: str, text_models: dict[str, Path]) -> None:
-    config = LanguageConfig(name=name, pretrained=str(text_models["bert"]), max_words=WORDS)  # type: ignore[arg-type]
-    shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)
-    torch.manual_seed(0)
-    model = LANGUAGES[name](config, shapes, WIDTH, 2).eval()
+    text = PretrainedTextConfig(source=str(text_models["bert"]) if name == "pretrained" else "")
+    model = made(LanguageConfig(name=name, pretrained=text, max_words=WORDS)).eval()  # type: ignore[arg-type]
     ids, mask = torch.randint(2, 30, (2, 6)), torch.arange(6) < torch.tensor([[3], [6]])
     before, after = model(ids, mask), model(torch.where(mask, ids, 7), mask)
     assert torch.equal(after.mask, before.mask)
@@ -339,17 +346,13 @@ def test_words_that_are_masked_change_nothing(name: str, text_models: dict[str, 
 
 
 def test_a_bag_of_words_knows_no_order() -> None:
-    config, ids = LanguageConfig(name="bag_of_words", max_words=WORDS), torch.tensor([[3, 4, 5], [5, 4, 3], [5, 4, 6]])
-    shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)
-    torch.manual_seed(0)
-    tokens = LANGUAGES["bag_of_words"](config, shapes, WIDTH, 2)(ids, torch.ones_like(ids, dtype=torch.bool)).tokens
+    ids = torch.tensor([[3, 4, 5], [5, 4, 3], [5, 4, 6]])
+    tokens = made(LanguageConfig(name="bag_of_words"))(ids, torch.ones_like(ids, dtype=torch.bool)).tokens
     torch.testing.assert_close(tokens[0], tokens[1])
     assert (tokens[2] - tokens[1]).abs().max() > 1e-2
 
 
 def test_the_order_of_words_matters_to_the_transformer() -> None:
-    config, ids = LanguageConfig(max_words=WORDS), torch.tensor([[3, 4, 5], [5, 4, 3]])
-    shapes = Shapes(frames=2, cameras=1, size=32, proprioception=3, actions=2, vocabulary=30)
-    torch.manual_seed(0)
-    tokens = LANGUAGES["transformer"](config, shapes, WIDTH, 2)(ids, torch.ones_like(ids, dtype=torch.bool)).tokens
+    ids = torch.tensor([[3, 4, 5], [5, 4, 3]])
+    tokens = made(LanguageConfig())(ids, torch.ones_like(ids, dtype=torch.bool)).tokens
     assert (tokens[0].flip(0) - tokens[1]).abs().max() > 1e-2

@@ -131,7 +131,7 @@ def test_attention_under_bfloat16_autocast_stays_near(queries: int, keys: int) -
 
 
 def test_width_must_divide_into_heads() -> None:
-    with pytest.raises(ValueError, match="width 10 must be a multiple of heads 4"):
+    with pytest.raises(ValueError, match="width 10 must be a multiple of attention_heads 4"):
         Attention(10, 4)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from configs.policy import EncoderConfig, PolicyConfig
-from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
+from configs.policy import BackboneConfig, EncoderConfig, PolicyConfig, TimmConfig
+from vla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.policy import VLAPolicy
 from vla_policy.timm_stem import IMAGENET_MEAN, IMAGENET_STD, TimmStem
-from vla_policy.tokenizer import TOKENIZERS
 
 importlib.import_module("vla_policy.torchvision_shim")  # before timm
 timm = importlib.import_module("timm")
@@ -25,8 +25,8 @@ SIZE = 64
 MODELS = {"resnet10t": (16, 4), "mobilenetv4_conv_small_035": (16, 4), "vit_tiny_patch16_224": (4, 16)}
 
 
-def config_of(backbone: str, **options: Any) -> EncoderConfig:
-    return EncoderConfig(backbone=backbone, channels=8, layers=1, temporal_channels=4, **options)
+def config_of(name: str, **options: Any) -> BackboneConfig:
+    return BackboneConfig(name=name, channels=8, layers=1, timm=TimmConfig(**options))
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,13 @@ def test_a_frozen_model_keeps_its_weights_and_statistics(frozen: bool, weights: 
 
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_every_encoder_runs_on_one_and_its_checkpoint_needs_no_file(
-    encoder: str, weights: Path, tmp_path: Path, small: PolicyConfig
+    encoder: str, weights: Path, tmp_path: Path, small: PolicyConfig, as_checkpoint: Callable[[VLAPolicy], Checkpoint]
 ) -> None:
     copied = tmp_path / "weights.safetensors"
     copied.write_bytes(weights.read_bytes())
     shapes = Shapes(frames=3, cameras=1, size=SIZE, proprioception=4, actions=3, vocabulary=40)
-    options = config_of("resnet10t", weights=str(copied))
-    config = replace(small, encoder=replace(options, name=encoder))  # type: ignore[arg-type]
+    backbone = config_of("resnet10t", weights=str(copied))
+    config = replace(small, encoder=EncoderConfig(name=encoder, backbone=backbone))  # type: ignore[arg-type]
     torch.manual_seed(0)
     policy = VLAPolicy(config, shapes)
     policy.normaliser.set_statistics(torch.zeros(4), torch.ones(4))
@@ -94,9 +94,7 @@ def test_every_encoder_runs_on_one_and_its_checkpoint_needs_no_file(
     loss.backward()
     trained = [p for p in policy.parameters() if p.requires_grad]
     assert all(p.grad is not None for p in trained)
-    tokenizer = TOKENIZERS["transformer"].make(config.language, ["follow the red ball"])
-    purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
-    save_checkpoint(Checkpoint(policy, tokenizer, purpose, {}), tmp_path / "checkpoint")
+    save_checkpoint(as_checkpoint(policy), tmp_path / "checkpoint")
     copied.unlink()
     loaded = load_checkpoint(tmp_path / "checkpoint").policy
     assert torch.equal(loaded.act(batch.observation).action, policy.eval().act(batch.observation).action)
@@ -105,12 +103,12 @@ def test_every_encoder_runs_on_one_and_its_checkpoint_needs_no_file(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"backbone": "resnet19"}, "'resnet19' is neither 'small' nor a timm model"),
-        ({"backbone": "resnet10"}, r"nor a timm model \(did you mean resnet10t"),
-        ({"backbone": "resnet10t", "weights": "nowhere.safetensors"}, "'nowhere.safetensors': no such file"),
-        ({"backbone": "resnet10t", "weights": "{garbage}"}, "no safetensors file"),
-        ({"backbone": "resnet18", "weights": "{weights}"}, "weights must be of the same model|has no"),
-        ({"backbone": "vit_tiny_patch16_224", "weights": "{weights}"}, "has no 'model.blocks"),
+        ({"name": "resnet19"}, "'resnet19' is neither 'small' nor a timm model"),
+        ({"name": "resnet10"}, r"nor a timm model \(did you mean resnet10t"),
+        ({"name": "resnet10t", "weights": "nowhere.safetensors"}, "'nowhere.safetensors': no such file"),
+        ({"name": "resnet10t", "weights": "{garbage}"}, "no safetensors file"),
+        ({"name": "resnet18", "weights": "{weights}"}, "weights must be of the same model|has no"),
+        ({"name": "vit_tiny_patch16_224", "weights": "{weights}"}, "has no 'model.blocks"),
     ],
 )
 def test_what_cannot_be_used_is_named(options: dict[str, str], words: str, weights: Path, tmp_path: Path) -> None:

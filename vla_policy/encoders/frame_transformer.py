@@ -1,31 +1,27 @@
-"""Spatial encoder on every frame, then a transformer over time at every place, causal: no frame knows a later one.
+"""The backbone on every frame, then a transformer over time at every place. It is causal: a frame attends to no later
+one.
 
-B batch, T frames, n tokens a frame, D width.
+B batch, T frames, n tokens per frame, D width.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
-from vla_policy.contract import Shapes
+from configs.policy import FrameTransformerConfig
 from vla_policy.layers import FusedSelfAttentionBlock
-from vla_policy.vision import CoarseTimeEncoder
+from vla_policy.vision import CoarseTimeEncoder, EncoderSetup
 
 
 class FrameTransformerEncoder(CoarseTimeEncoder):
-    """A layer's causal attention over the T tokens of one place (Vaswani et al. 2017)."""
+    """Causal attention over the T tokens of one place (Vaswani et al. 2017)."""
 
-    def __init__(
-        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
-    ) -> None:
-        super().__init__(config, shapes, width, heads, saved)
+    def __init__(self, config: FrameTransformerConfig, setup: EncoderSetup) -> None:
+        super().__init__(setup)
         self.layers = nn.ModuleList(
-            FusedSelfAttentionBlock(width, heads, causal=True) for _ in range(config.temporal_layers)
+            FusedSelfAttentionBlock(setup.width, setup.attention_heads, causal=True) for _ in range(config.layers)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(setup.width)
 
     def over_time(self, x_BTnD: Tensor) -> Tensor:
         b = len(x_BTnD)

@@ -1,29 +1,23 @@
-"""A control: the newest frame alone. No history reaches the policy, through boxes or otherwise.
+"""A control that sees the newest frame alone. No earlier frame reaches the policy, by boxes or otherwise.
 
 B batch, V cameras, c channels, h w grid, D width.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
 from vla_policy.backbone import to_tokens
-from vla_policy.contract import Shapes
-from vla_policy.vision import VisionEncoder
+from vla_policy.vision import EncoderSetup, VisionEncoder
 
 
 class SingleFrameEncoder(VisionEncoder):
-    def __init__(
-        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
-    ) -> None:
-        super().__init__(config, shapes, width, heads, saved, looks=1)
-        self.spatial = nn.Conv2d(config.channels, width, 3, padding=1)
-        self.project = nn.Linear(width, width)
+    def __init__(self, config: None, setup: EncoderSetup) -> None:
+        super().__init__(setup, grounded_frames=1)
+        self.spatial = nn.Conv2d(setup.backbone.channels, setup.width, 3, padding=1)
+        self.project = nn.Linear(setup.width, setup.width)
 
-    def moment(self, per_frame: Tensor) -> Tensor:
+    def current_tokens(self, per_frame: Tensor) -> Tensor:
         tokens: Tensor = self.project(to_tokens(F.relu(self.spatial(per_frame[:, -1]))))
         return tokens

@@ -6,24 +6,21 @@ B batch, T frames, V cameras, c channels, h w grid, n = h·w, D width.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import EncoderConfig
+from configs.policy import TwoStreamConfig
 from vla_policy.backbone import ResidualConv, to_tokens
-from vla_policy.contract import Shapes
 from vla_policy.layers import Attention
-from vla_policy.vision import VisionEncoder
+from vla_policy.vision import EncoderSetup, VisionEncoder
 
 
 class TemporalStream(nn.Module):
     """Motion around every place of the newest frame, from the features of all T frames.
 
-    The frames' features, reduced in width, lie side by side as channels, so that one convolution compares places
-    across time at a cost that hardly grows with T; a coarse level sees how far something went in the whole window.
+    The features of all frames are reduced in width and concatenated as channels. So one convolution compares frames at
+    a cost that hardly grows with T. A coarse level covers longer movements.
     """
 
     def __init__(self, channels: int, frames: int, reduced: int, width: int) -> None:
@@ -45,8 +42,8 @@ class TemporalStream(nn.Module):
         b, t, _, h, w = features_btchw.shape
         if min(h, w) < 2:
             raise ValueError(
-                f"encoder.name 'two_stream' got {h} x {w} places a picture, expected 2 x 2 or more; "
-                "lower encoder.stride, or take larger pictures"
+                f"encoder.name 'two_stream' got {h} x {w} places per picture, expected 2 x 2 or more; "
+                "lower encoder.backbone.timm.stride, or take larger pictures"
             )
         reduced = self.reduce(features_btchw.flatten(0, 1)).unflatten(0, (b, t))
         # Through (b, h, w, t, c), so that the joined map is channels_last without a hidden copy.
@@ -61,7 +58,7 @@ class TemporalStream(nn.Module):
 class ConcatStreams(nn.Module):
     """`W [f_s; f_t] + b`, as two projections that are added: without the joined copy."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
         self.from_spatial, self.from_temporal = nn.Linear(width, width), nn.Linear(width, width, bias=False)
 
@@ -73,7 +70,7 @@ class ConcatStreams(nn.Module):
 class SumStreams(nn.Module):
     """`f_s + f_t`, without parameters."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
 
     def forward(self, spatial_BnD: Tensor, temporal_BnD: Tensor) -> Tensor:
@@ -83,9 +80,9 @@ class SumStreams(nn.Module):
 class GatedStreams(nn.Module):
     """`g ⊙ f_s + (1 - g) ⊙ f_t` with `g = σ(W [f_s; f_t] + b)` (Arevalo et al. 2017)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
-        self.gate = ConcatStreams(width, heads)
+        self.gate = ConcatStreams(width, attention_heads)
 
     def forward(self, spatial_BnD: Tensor, temporal_BnD: Tensor) -> Tensor:
         gate = torch.sigmoid(self.gate(spatial_BnD, temporal_BnD))
@@ -93,18 +90,18 @@ class GatedStreams(nn.Module):
 
 
 class CrossAttentionStreams(nn.Module):
-    """`f_s + CA(f_s, f_t, f_t)` over the places; the motion of a place itself is added, for attention alone knows
-    places only by what is seen there.
+    """`f_s + CA(f_s, f_t, f_t)` over the places. The motion at the same place is added: attention finds places by their
+    content, not by their position.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
         self.norm_spatial, self.norm_temporal = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, attention_heads)
 
     def forward(self, spatial_BnD: Tensor, temporal_BnD: Tensor) -> Tensor:
-        read, _ = self.attention(self.norm_spatial(spatial_BnD), self.norm_temporal(temporal_BnD))
-        joined: Tensor = spatial_BnD + temporal_BnD + read
+        attended, _ = self.attention(self.norm_spatial(spatial_BnD), self.norm_temporal(temporal_BnD))
+        joined: Tensor = spatial_BnD + temporal_BnD + attended
         return joined
 
 
@@ -117,18 +114,16 @@ STREAMS = {
 
 
 class TwoStreamEncoder(VisionEncoder):
-    """Tokens of the newest moment that carry what is where (spatial stream) and how it moves (temporal stream)."""
+    """Current tokens that carry what is where (spatial stream) and how it moves (temporal stream)."""
 
-    def __init__(
-        self, config: EncoderConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
-    ) -> None:
-        super().__init__(config, shapes, width, heads, saved)
-        c = config.channels
+    def __init__(self, config: TwoStreamConfig, setup: EncoderSetup) -> None:
+        super().__init__(setup)
+        c, width = setup.backbone.channels, setup.width
         self.spatial = nn.Conv2d(c, width, 3, padding=1)
-        self.temporal = TemporalStream(c, shapes.frames, config.temporal_channels, width)
-        self.streams = STREAMS[config.streams](width, heads)
+        self.temporal = TemporalStream(c, setup.shapes.frames, config.temporal_channels, width)
+        self.streams = STREAMS[config.streams](width, setup.attention_heads)
 
-    def moment(self, per_frame: Tensor) -> Tensor:
+    def current_tokens(self, per_frame: Tensor) -> Tensor:
         spatial = F.relu(self.spatial(per_frame[:, -1]))
         tokens: Tensor = self.streams(to_tokens(spatial), to_tokens(self.temporal(per_frame)))
         return tokens

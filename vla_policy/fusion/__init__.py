@@ -1,11 +1,14 @@
 """Fusions of vision and language: `VisualTokens`, `LanguageTokens` → `FusedTokens`. One file each.
 
-Built as `(config, sizes)`.
+Built as `(config, setup)`: the fusion's own settings, None if it has none, and what all fusions are built with.
 """
 
 from __future__ import annotations
 
-from vla_policy.dialogue import Fusion
+from collections.abc import Callable
+from typing import Any
+
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.fusion.bidirectional import BidirectionalFusion
 from vla_policy.fusion.concat import ConcatFusion
 from vla_policy.fusion.cross_attention import CrossAttentionFusion
@@ -15,7 +18,7 @@ from vla_policy.fusion.self_attention import SelfAttentionFusion
 from vla_policy.fusion.vote import VoteFusion
 from vla_policy.fusion.weighted import WeightedFusion
 
-FUSIONS: dict[str, type[Fusion]] = {
+FUSIONS: dict[str, Callable[[Any, FusionSetup], Fusion]] = {
     "bidirectional": BidirectionalFusion,
     "cross_attention": CrossAttentionFusion,
     "self_attention": SelfAttentionFusion,

@@ -1,20 +1,19 @@
-"""Late fusion by concatenation: `[f_v; f_l] ∈ R^(d_v + d_l)` of what the two encoders end in."""
+"""Late fusion by concatenation: `[f_v; f_l] ∈ R^(d_v + d_l)` of the two encoders' outputs."""
 
 from __future__ import annotations
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.layers import Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
 class ConcatFusion(Fusion):
-    """Neither side changes the other, and there is nothing to learn."""
+    """Neither side changes the other, and nothing is learned."""
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: None, setup: FusionSetup) -> None:
         super().__init__()
         self.pool = Pool("concat")
-        self.pooled_width = 2 * sizes.width
+        self.pooled_width = 2 * setup.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         pooled = self.pool(vision.fused.flatten(1, 2), language.tokens, language.mask)

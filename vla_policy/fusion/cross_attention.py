@@ -1,14 +1,15 @@
-"""Cross-attention in one direction: words read vision, `CA(f_l, f_v, f_v)`, or vision reads words, `CA(f_v, f_l, f_l)`.
+"""Cross-attention in one direction: the text attends to vision, `CA(f_l, f_v, f_v)`, or
+vision to the text, `CA(f_v, f_l, f_l)`.
 
-B batch, K moments, N visual tokens a moment, L words, D width.
+B batch, K newest frames, N visual tokens per frame, L text tokens, D width.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from configs.policy import CrossAttentionConfig
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -16,10 +17,10 @@ from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 class CrossAttentionLayer(nn.Module):
     """`x + CA(x, y, y)`, then a feed-forward layer (pre-norm); `y` stays as it is."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
         self.norm_reader, self.norm_read, self.norm_feed = (nn.LayerNorm(width) for _ in range(3))
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, attention_heads)
         self.feed = FeedForward(width)
 
     def forward(self, x_BQD: Tensor, y_BKD: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -29,24 +30,26 @@ class CrossAttentionLayer(nn.Module):
 
 
 class CrossAttentionFusion(Fusion):
-    """The side that is read is the same for all layers."""
+    """The side that is attended to stays the same in all layers."""
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: CrossAttentionConfig, setup: FusionSetup) -> None:
         super().__init__()
         self.direction = config.direction
-        self.layers = nn.ModuleList(CrossAttentionLayer(sizes.width, sizes.heads) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            CrossAttentionLayer(setup.width, setup.attention_heads) for _ in range(config.layers)
+        )
         self.pool = Pool(config.output)
-        self.pooled_width = self.pool.times * sizes.width
+        self.pooled_width = self.pool.times * setup.width
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         grid = vision.fused.shape[1:3]
-        v, words = vision.fused.flatten(1, 2), language.tokens
+        v, text = vision.fused.flatten(1, 2), language.tokens
         attention = {}
         for i, layer in enumerate(self.layers):
             if self.direction == "language_reads_vision":
-                words, weights = layer(words, v, None)
+                text, weights = layer(text, v, None)
             else:
-                v, weights = layer(v, words, language.mask)
+                v, weights = layer(v, text, language.mask)
             attention[f"{self.direction}_{i}"] = weights
-        pooled = self.pool(v, words, language.mask)
-        return FusedTokens(vision=v.unflatten(1, grid), language=words, pooled=pooled, attention=attention)
+        pooled = self.pool(v, text, language.mask)
+        return FusedTokens(vision=v.unflatten(1, grid), language=text, pooled=pooled, attention=attention)

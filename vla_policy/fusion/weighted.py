@@ -1,4 +1,4 @@
-"""Late fusion by weights: `w_v·f_v + w_l·f_l` of what the two encoders end in.
+"""Late fusion by weights: `w_v·f_v + w_l·f_l` of the two encoders' outputs.
 
 B batch, D width.
 """
@@ -8,25 +8,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from configs.policy import FusionConfig
-from vla_policy.dialogue import Fusion, Sizes
+from configs.policy import WeightedConfig
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.layers import masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
 class WeightedFusion(Fusion):
-    """Weights are fixed at 0.5, a learned number or vector a side, or, as "attention", a softmax of what each side has
-    to say, `softmax([a_v·f_v, a_l·f_l])`.
+    """Weights are fixed at 0.5, a learned number or vector per side, or, as "attention", a softmax over scores of
+    the two sides, `softmax([a_v·f_v, a_l·f_l])`.
     """
 
-    def __init__(self, config: FusionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: WeightedConfig, setup: FusionSetup) -> None:
         super().__init__()
-        self.pooled_width = sizes.width
+        self.pooled_width = setup.width
         self.score: nn.ModuleList | None = None
         if config.weights == "attention":
-            self.score = nn.ModuleList(nn.Linear(sizes.width, 1) for _ in range(2))
+            self.score = nn.ModuleList(nn.Linear(setup.width, 1) for _ in range(2))
         else:
-            size = sizes.width if config.weights == "vector" else 1
+            size = setup.width if config.weights == "vector" else 1
             self.weights = nn.Parameter(torch.full((2, size), 0.5), requires_grad=config.weights != "fixed")
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:

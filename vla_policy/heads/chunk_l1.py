@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from configs.policy import HeadConfig
-from vla_policy.decision import ActionHead
-from vla_policy.layers import masked_average, multi_layer
+from vla_policy.decision import ActionHead, HeadSetup
+from vla_policy.layers import at_least_float32, masked_average, multi_layer
 
 
 class ChunkL1Head(ActionHead):
-    def __init__(self, config: HeadConfig, feature_width: int, actions: int) -> None:
+    def __init__(self, config: None, setup: HeadSetup) -> None:
         super().__init__()
-        self.chunk, self.actions = config.chunk, actions
-        self.layers = multi_layer([feature_width, config.hidden, config.hidden, config.chunk * actions])
+        self.chunk, self.actions = setup.chunk, setup.actions
+        self.layers = multi_layer([setup.features, setup.hidden, setup.hidden, setup.chunk * setup.actions])
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Actions `(B, S, A)`, not clipped."""
-        return self.layers(features_BF).unflatten(-1, (self.chunk, self.actions)).float()
+        return at_least_float32(self.layers(features_BF)).unflatten(-1, (self.chunk, self.actions))
 
     def act(self, features: Tensor) -> Tensor:
         """Actions `(B, S, A)` in [-1, 1]."""

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from configs.policy import HeadConfig
-from vla_policy.decision import ActionHead
-from vla_policy.layers import masked_average, multi_layer
+from configs.policy import GaussianMixtureConfig
+from vla_policy.decision import ActionHead, HeadSetup
+from vla_policy.layers import at_least_float32, masked_average, multi_layer
 
 LEAST_DEVIATION = 0.03  # of a component: without a floor the likelihood of a label met exactly has no bound
 
@@ -22,15 +22,17 @@ LEAST_DEVIATION = 0.03  # of a component: without a floor the likelihood of a la
 class GaussianMixtureHead(ActionHead):
     loss_scale = 0.15  # on the same features its gradient is 7 times that of `chunk_l1`
 
-    def __init__(self, config: HeadConfig, feature_width: int, actions: int) -> None:
+    def __init__(self, config: GaussianMixtureConfig, setup: HeadSetup) -> None:
         super().__init__()
-        self.chunk, self.actions, self.components = config.chunk, actions, config.components
-        out = config.chunk * config.components * (2 * actions + 1)
-        self.layers = multi_layer([feature_width, config.hidden, config.hidden, out])
+        self.chunk, self.actions, self.components = setup.chunk, setup.actions, config.components
+        out = self.chunk * self.components * (2 * self.actions + 1)
+        self.layers = multi_layer([setup.features, setup.hidden, setup.hidden, out])
 
     def forward(self, features_BF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights `(B, S, K)`, means and standard deviations `(B, S, K, A)`."""
-        out = self.layers(features_BF).float().unflatten(-1, (self.chunk, self.components, 2 * self.actions + 1))
+        out = at_least_float32(self.layers(features_BF)).unflatten(
+            -1, (self.chunk, self.components, 2 * self.actions + 1)
+        )
         mean, spread, weight = out.split([self.actions, self.actions, 1], dim=-1)
         return weight.squeeze(-1).log_softmax(-1), mean, F.softplus(spread - 1) + LEAST_DEVIATION
 
@@ -41,7 +43,7 @@ class GaussianMixtureHead(ActionHead):
         return mean.gather(2, best).squeeze(2).clamp(-1, 1)
 
     def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
-        """Negative log-likelihood a dimension, over the steps whose mask is True."""
+        """Negative log-likelihood per dimension, over the steps whose mask is True."""
         log_weight, mean, deviation = self(features)
         scaled = (action_BSA[:, :, None] - mean) / deviation
         log_density = -0.5 * (scaled**2 + math.log(2 * math.pi)) - deviation.log()

@@ -1,6 +1,6 @@
 """A pretrained text model from transformers, frozen or fine-tuned, projected to the policy's width.
 
-B batch, L words, H the model's width, D the policy's.
+B batch, L text tokens, H the model's width, D the policy's.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import LanguageConfig
-from vla_policy.contract import Shapes
-from vla_policy.dialogue import LanguageEncoder
+from configs.policy import PretrainedTextConfig
+from vla_policy.exchange import LanguageEncoder, LanguageSetup
 from vla_policy.pretrained_source import one_line, read_source
 from vla_policy.tokens import LanguageTokens
 
@@ -29,39 +28,40 @@ CACHED = 4096  # instructions whose states are kept; when there are more, it beg
 class PretrainedText(LanguageEncoder):
     """The last hidden states of a text model: an encoder, a decoder, or the text side of one with pictures (CLIP).
 
-    A new policy reads the model's weights from `LanguageConfig.pretrained`. One that is loaded needs neither that
-    folder nor a network: its structure is described in the checkpoint, its weights are among the policy's.
-    Frozen, the model runs once for every instruction, which is then remembered.
+    A new policy reads the model's weights from `PretrainedTextConfig.source`. A policy that is loaded needs neither
+    that folder nor a network: the checkpoint describes the model's structure, and holds its weights with the others.
+    A frozen model runs once for each instruction; its states are then kept.
     """
 
-    def __init__(
-        self, config: LanguageConfig, shapes: Shapes, width: int, heads: int, saved: Path | None = None
-    ) -> None:
+    def __init__(self, config: PretrainedTextConfig, setup: LanguageSetup) -> None:
         super().__init__()
         self.frozen = config.frozen
-        if saved is None:
-            self.description, whole, missing = read_source(config.pretrained, "model", _read_pretrained)
+        if setup.saved is None:
+            self.description, whole, missing = read_source(config.source, "model", _read_pretrained)
         else:
-            self.description, whole, missing = *read_source(str(saved / FOLDER), "description", _read_description), []
+            self.description, whole, missing = (
+                *read_source(str(setup.saved / FOLDER), "description", _read_description),
+                [],
+            )
         self.model = _text_side(whole)
-        hidden, unused = _examine(self.model, config)
+        hidden, unused = _examine(self.model, config, setup.max_words)
         needed = {id(p) for p in self.model.parameters()} - {id(p) for p in unused}
         lacking = [name for name, p in whole.named_parameters() if name in missing and id(p) in needed]
         if lacking:
-            raise ValueError(f"language.pretrained {config.pretrained!r}: its weights have no {lacking[0]!r}")
+            raise ValueError(f"language.pretrained.source {config.source!r}: its weights have no {lacking[0]!r}")
         rows = len(self.model.get_input_embeddings().get_parameter("weight"))
-        if shapes.vocabulary > rows:
+        if setup.vocabulary > rows:
             raise ValueError(
-                f"language.pretrained {config.pretrained!r}: its tokenizer knows {shapes.vocabulary} tokens, its model "
-                f"only {rows}; they do not belong together"
+                f"language.pretrained.source {config.source!r}: its tokenizer knows {setup.vocabulary} tokens, "
+                f"its model only {rows}; they do not belong together"
             )
-        # A pooler, say: what the hidden states do not depend on would never get a gradient.
+        # Parameters that the hidden states do not depend on, such as a pooler, would never get a gradient.
         for parameter in self.model.parameters() if self.frozen else unused:
             parameter.requires_grad_(False)
-        self.project = nn.Linear(hidden, width)
+        self.project = nn.Linear(hidden, setup.width)
         self.layers = nn.ModuleList()
-        self.norm = nn.LayerNorm(width)
-        self.words = config.max_words
+        self.norm = nn.LayerNorm(setup.width)
+        self.max_words = setup.max_words
         self._forget()
         self.register_load_state_dict_post_hook(_forget)
         self.train()
@@ -77,8 +77,8 @@ class PretrainedText(LanguageEncoder):
             hidden = self.model(input_ids=tokens_BL, attention_mask=mask_BL.long()).last_hidden_state
         return LanguageTokens(tokens=self.project(hidden), mask=mask_BL)
 
-    def finish(self, words: LanguageTokens) -> LanguageTokens:
-        return LanguageTokens(tokens=self.norm(words.tokens), mask=words.mask)
+    def finish(self, text: LanguageTokens) -> LanguageTokens:
+        return LanguageTokens(tokens=self.norm(text.tokens), mask=text.mask)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -91,17 +91,17 @@ class PretrainedText(LanguageEncoder):
         return super()._apply(fn, recurse)
 
     def _forget(self) -> None:
-        """Instructions whose states are known, as tokens with -1 past the words `(K, max_words)`, and these states
-        `(K, max_words, H)`, zero past the words.
+        """Forget the kept instructions: their tokens, with -1 for padding `(K, max_words)`, and their states
+        `(K, max_words, H)`, zero at the padding.
         """
         self._known: tuple[Tensor, Tensor] | None = None
 
     @torch.compiler.disable
     def _recall(self, tokens_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Hidden states `(B, L, H)`, zero past the words."""
+        """Hidden states `(B, L, H)`, zero at the padding."""
         length = tokens_BL.shape[1]
-        asked = F.pad(torch.where(mask_BL, tokens_BL, -1), (0, self.words - length), value=-1)
-        different, which = torch.unique(asked, dim=0, return_inverse=True)
+        wanted = F.pad(torch.where(mask_BL, tokens_BL, -1), (0, self.max_words - length), value=-1)
+        different, which = torch.unique(wanted, dim=0, return_inverse=True)
         read = None if self._known is None else (different[:, None] == self._known[0]).all(-1)
         if read is None or not read.any(1).all():
             self._read(different if read is None else different[~read.any(1)], different)
@@ -122,12 +122,12 @@ class PretrainedText(LanguageEncoder):
         self._known = torch.cat(keys), torch.cat(values)
 
     @torch.no_grad()
-    def _state_of(self, words_L: Tensor) -> Tensor:
+    def _state_of(self, tokens_L: Tensor) -> Tensor:
         """Of one instruction, `(max_words, H)`."""
-        words = words_L[None]
-        with torch.autocast(words.device.type, enabled=False):
-            output = self.model(input_ids=words, attention_mask=torch.ones_like(words))
-        return F.pad(output.last_hidden_state[0], (0, 0, 0, self.words - len(words_L)))
+        tokens = tokens_L[None]
+        with torch.autocast(tokens.device.type, enabled=False):
+            output = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+        return F.pad(output.last_hidden_state[0], (0, 0, 0, self.max_words - len(tokens_L)))
 
 
 def _read_pretrained(source: str) -> tuple[PretrainedConfig, PreTrainedModel, list[str]]:
@@ -161,16 +161,16 @@ def _text_side(whole: PreTrainedModel) -> PreTrainedModel:
     return side
 
 
-def _examine(model: PreTrainedModel, config: LanguageConfig) -> tuple[int, list[nn.Parameter]]:
+def _examine(model: PreTrainedModel, config: PretrainedTextConfig, max_words: int) -> tuple[int, list[nn.Parameter]]:
     """Width of the hidden states, and the parameters that they do not depend on; reads the longest text to find out."""
-    ids = torch.zeros(1, config.max_words, dtype=torch.long)
+    ids = torch.zeros(1, max_words, dtype=torch.long)
     parameters = list(model.parameters())
     try:
         hidden = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         gradients = torch.autograd.grad(hidden.sum(), parameters, allow_unused=True)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"language.pretrained {config.pretrained!r}: {type(model).__name__} does not turn {config.max_words} "
+            f"language.pretrained.source {config.source!r}: {type(model).__name__} does not turn {max_words} "
             f"tokens into hidden states ({one_line(error)}); give a text model, or a smaller language.max_words"
         ) from None
     unused: list[nn.Parameter] = []

@@ -88,14 +88,14 @@ class ReachEnv(TabletopEnv):
 
     def _settled(self) -> int | None:
         """The first object at which the gripper was held."""
-        judgement = self.judgement
-        if judgement.settled_on is None and judgement.steps >= HOLD:
-            last = slice(judgement.steps - HOLD, judgement.steps)
-            distances = np.hypot(judgement.errors[last], judgement.heights[last] - HOVER)
+        metrics = self.metrics
+        if metrics.settled_on is None and metrics.steps >= HOLD:
+            last = slice(metrics.steps - HOLD, metrics.steps)
+            distances = np.hypot(metrics.errors[last], metrics.heights[last] - HOVER)
             held = np.flatnonzero((distances < TOLERANCE).all(axis=0))
             if len(held):
-                judgement.settled_on = int(held[0])
-        return judgement.settled_on
+                metrics.settled_on = int(held[0])
+        return metrics.settled_on
 
 
 def _sampler(rng: np.random.Generator) -> tuple[Curve, np.ndarray]:

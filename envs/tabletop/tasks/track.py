@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
-from envs.tabletop.env import Judgement, Layout, TabletopEnv, random_start
+from envs.tabletop.env import EpisodeMetrics, Layout, TabletopEnv, random_start
 from envs.tabletop.instructions import Phrasing, Referent, Templates, name_object, read_object
 from envs.tabletop.motion import PATH_KINDS, PathSampler, place_apart, sample_path
 from envs.tabletop.objects import Combinations, crossed_objects
@@ -51,9 +51,9 @@ TEMPLATES = Templates(
 )
 
 
-def tracked(judgement: Judgement, index: int) -> bool:
+def tracked(metrics: EpisodeMetrics, index: int) -> bool:
     """Whether object `index` was within TOLERANCE in REQUIRED_SHARE of the judged steps."""
-    judged = judgement.errors[-round(HORIZON * JUDGED_SHARE) :, index]
+    judged = metrics.errors[-round(HORIZON * JUDGED_SHARE) :, index]
     return bool(np.count_nonzero(judged <= TOLERANCE) >= REQUIRED_SHARE * len(judged))
 
 
@@ -86,7 +86,7 @@ class TrackEnv(TabletopEnv):
         return random_start(self.np_random, HOVER_HEIGHT, HOVER_HEIGHT)
 
     def judge(self, index: int) -> bool:
-        return tracked(self.judgement, index)
+        return tracked(self.metrics, index)
 
     def instruction_for(self, index: int, phrasing: Phrasing, rng: np.random.Generator) -> str:
         shown = self.layout.objects[index]

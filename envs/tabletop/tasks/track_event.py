@@ -100,10 +100,10 @@ class TrackEventEnv(TabletopEnv):
         start, end = self.events[index]
         words = self.layout.referents[index]
         assert words is not None
-        at_home: np.ndarray = np.linalg.norm(self.judgement.hands - HOME, axis=1) <= HOME_TOLERANCE
+        at_home: np.ndarray = np.linalg.norm(self.metrics.hands - HOME, axis=1) <= HOME_TOLERANCE
         if not at_home[: start + 1].all():
             return "left home before the event"
-        errors, heights = self.judgement.errors[start : end + 1, index], self.judgement.heights[start : end + 1, index]
+        errors, heights = self.metrics.errors[start : end + 1, index], self.metrics.heights[start : end + 1, index]
         if words.event == "stop":
             held = np.hypot(errors, heights - HOVER) < TOUCH_TOLERANCE
             begun = np.flatnonzero(np.lib.stride_tricks.sliding_window_view(held, HOLD).all(axis=1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from envs.tabletop.instructions import Phrasing, Referent, near_miss
 from envs.tabletop.motion import Curve, PathSampler, bounce, ellipse, place_interchangeably, still, stop_and_go
 from envs.tabletop.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPE_WORDS, SHAPES, Combinations, sample_object
 from envs.tabletop.tasks.track import TEMPLATES, TrackEnv, path_times
+from envs.words import UNSTOPPING, words_of
 
 SPEED = (0.07, 0.12)  # m/s, where the words are not about speed
 SPEEDS = {"fastest": (0.11, 0.14), "medium": (0.05, 0.065), "slowest": (0.02, 0.03)}  # m/s, where they are
@@ -51,7 +51,8 @@ GROUPS: tuple[tuple[str, str, str], ...] = (
 )
 NOUNS = ("object", "thing", "one")
 
-# For reading a user's own words; the first match counts.
+# For reading a user's own words, in which every way to say that something never stops is "never stops"; the first match
+# counts.
 STEMS: dict[str, tuple[str, ...]] = {
     "counterclockwise": ("counterclockwise", "counter clockwise", "anticlockwise", "anti clockwise"),
     "clockwise": ("clockwise",),
@@ -59,7 +60,7 @@ STEMS: dict[str, tuple[str, ...]] = {
     "slowest": ("slowest",),
     "left_right": ("left", "sideways"),
     "towards_away": ("towards", "back and forth"),
-    "steady": ("steady", "never stops", "without"),
+    "steady": ("steady", "never stops"),
     "stopping": ("stop",),
 }
 
@@ -115,10 +116,10 @@ def read_motion(text: str) -> Referent:
     """The motion that a free text names, with the colour and the shape of the things if it names one of each.
 
     Raises:
-        ValueError: no motion is recognised.
+        ValueError: no motion is recognised, or the text cannot be an instruction (see `words_of`).
     """
-    tokens = re.findall(r"[a-z]+", text.lower())
-    words = " ".join(tokens)
+    words = UNSTOPPING.sub("never stops", words_of(text))
+    tokens = words.split()
     colours = {token for token in tokens if token in COLOURS}
     shapes = {shape for shape, names in SHAPE_WORDS.items() if set(names) & set(tokens)}
     for motion, stems in STEMS.items():

@@ -50,14 +50,14 @@ class TrackOcclusionEnv(TrackEnv):
         return Layout(objects=objects, paths=paths, target=0, referents=referents, screen=screen)
 
     def judge(self, index: int) -> bool:
-        return tracked(self.judgement, index) and not self.fault(index)
+        return tracked(self.metrics, index) and not self.fault(index)
 
     def fault(self, index: int) -> str:
-        if not tracked(self.judgement, index):
+        if not tracked(self.metrics, index):
             return ""
         judged = hidden_steps(self.layout, index)
         judged[:-JUDGED_STEPS] = False
-        near = self.judgement.errors[judged, index] <= HIDDEN_TOLERANCE
+        near = self.metrics.errors[judged, index] <= HIDDEN_TOLERANCE
         return "" if np.count_nonzero(near) >= HIDDEN_SHARE * len(near) else "lost the target under the screen"
 
 

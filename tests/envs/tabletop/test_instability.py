@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.collect import CollectConfig
 from envs.tabletop.env import TabletopEnv
-from training.collect import run_expert
+from envs.task import find_task
+from training.collect import Demonstrator
 
 MakeEnv = Callable[..., TabletopEnv]
 
@@ -30,11 +32,11 @@ def unstable_after(env: TabletopEnv, steps: int, spoil: Callable[[TabletopEnv], 
 
 
 def warn(env: TabletopEnv) -> None:
-    env._data.qvel[0] = 1e12
+    env.data.qvel[0] = 1e12
 
 
 def not_a_number(env: TabletopEnv) -> None:
-    env._data.qpos[1] = np.nan
+    env.data.qpos[1] = np.nan
 
 
 @pytest.mark.parametrize("spoil", [warn, not_a_number])
@@ -55,6 +57,8 @@ def test_instability_ends_the_episode_as_failed_and_invalid(
     assert not info["is_success"]
     assert not env.success
     assert observation in env.observation_space
+    with pytest.raises(ValueError, match="after the episode's end"):
+        env.step(still)
     _, info = env.reset(seed=0)
     assert info["stable"]
     assert env.step(still)[4]["stable"]
@@ -67,7 +71,7 @@ def test_a_state_that_goes_bad_without_a_warning_counts_too(make_env: MakeEnv) -
 
     def step(*args: Any) -> None:
         advance(*args)
-        env._data.qpos[1] = np.nan
+        env.data.qpos[1] = np.nan
 
     env._arm.step = step
     observation, *_, info = env.step(np.zeros(2))
@@ -79,4 +83,5 @@ def test_an_unstable_demonstration_is_none(make_env: MakeEnv, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     env = make_env("track", cameras=("front",))
     unstable_after(env, 20, warn)
-    assert run_expert(env, 0, 0.0) is None
+    demonstrator = Demonstrator(env, find_task("track"), CollectConfig(noise=0.0))
+    assert demonstrator.demonstrate(0) is None

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from envs.tabletop.instructions import PHRASINGS, Referent, Templates, name_object, near_miss, read_object
+from envs.tabletop.events import read_event, read_kind
+from envs.tabletop.instructions import (
+    PHRASINGS,
+    Referent,
+    Templates,
+    name_object,
+    near_miss,
+    read_object,
+)
 from envs.tabletop.objects import COLOURS, SHAPE_WORDS, SHAPES
 from envs.tabletop.tasks import reach, track, track_motion
 from envs.tabletop.tasks.track_motion import GROUPS, MOTIONS, NOUNS, STEMS, read_motion
+from envs.text import MAX_INSTRUCTION
 
 TEMPLATES = {"reach": reach.TEMPLATES, "track": track.TEMPLATES, "track_motion": track_motion.TEMPLATES}
 
@@ -129,6 +140,107 @@ def test_every_motion_can_be_read_in_a_users_words() -> None:
 def test_against_the_clock_is_read_in_any_spelling(start: str, joint: str) -> None:
     assert read_motion(f"Follow the one going {start}{joint}clockwise.").motion == "counterclockwise"
     assert read_motion(f"the {start.capitalize()}{joint}clockwise ball, please").motion == "counterclockwise"
+
+
+DENIALS = (
+    ("do not follow the blue ball", "not"),
+    ("don't follow the blue ball", "not"),
+    ("Don\u2019t follow the blue ball!", "not"),
+    ("dont follow the blue ball", "not"),
+    ("you cannot touch the blue ball", "not"),
+    ("you mustn't touch the blue ball", "not"),
+    ("never touch the blue ball", "never"),
+    ("follow anything but the blue ball", "anything but"),
+    ("touch every object but the blue ball", "every object but"),
+    ("follow the others, not the blue ball", "not"),
+    ("avoid the blue ball", "avoid"),
+    ("follow all except the blue ball", "except"),
+    ("follow all things excluding the blue ball", "excluding"),
+    ("ignore the blue ball", "ignore"),
+    ("go somewhere other than the blue ball", "other than"),
+    ("instead of the blue ball take another", "instead of"),
+    ("stay away from the blue ball", "stay away from"),
+    ("keep the gripper well away from the blue ball", "keep the gripper well away from"),
+    ("keep clear of the blue ball", "keep clear of"),
+    ("leave the blue ball alone", "leave the blue ball alone"),
+    ("stop following the blue ball", "stop following"),
+    ("please stop tracking the blue ball", "please stop tracking"),
+    ("do not stop at the blue ball", "not"),
+    ("touch neither the blue ball nor the lamp", "neither"),
+    ("touch nothing but the blue ball", "nothing"),
+    ("no blue ball", "no"),
+)
+
+
+@pytest.mark.parametrize(("text", "found"), DENIALS)
+def test_what_not_to_do_is_refused_in_one_line(text: str, found: str) -> None:
+    for ending in ("", " that never stops", " when the lamp turns green"):
+        for read in (read_object, read_motion, read_event, read_kind):
+            with pytest.raises(ValueError, match=rf"^instruction .* what not to do \('{found}'\); say what") as caught:
+                read(text + ending)
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "that never stops", "that never ever stops", "without a stop", "moving without any stops", "without stopping",
+        "that does not stop", "that doesn't stop", "that does not ever rest", "that isn\u2019t stopping",
+        "that moves without taking a break", "that never stands still", "that moves nonstop", "moving non-stop",
+        "with no stops",
+    ],
+)  # fmt: skip
+def test_what_never_stops_is_a_motion(way: str) -> None:
+    assert read_motion(f"follow the red ball {way}") == Referent(colour="red", shape="ball", motion="steady")
+    assert read_object(f"follow the red ball {way}") == Referent(colour="red", shape="ball")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "follow the red ball and nothing else",
+        "no matter what, follow the red ball",
+        "follow the red ball but slowly",
+        "follow the red ball without touching it",
+        "follow the red ball that is moving towards and away",
+        "all right, follow the red ball",
+        "follow the cool big knotted red ball over there",
+        "follow the red ball, bitte",
+    ],
+)
+def test_words_that_a_scene_knows_nothing_of_are_fine(text: str) -> None:
+    assert read_object(text) == Referent(colour="red", shape="ball")
+
+
+def test_keeping_off_touching_is_no_way_of_moving() -> None:
+    with pytest.raises(ValueError, match="names no known motion"):
+        read_motion("follow the red ball without touching it")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"instruction None must be a text, not NoneType"),
+        (b"follow the red ball", r"instruction b'follow the red ball' must be a text, not bytes"),
+        (7, r"instruction 7 must be a text, not int"),
+        ("follow the red ball \ud83d", r"instruction 'follow the red ball \\ud83d' holds half a character, .*"),
+        ("follow the red ball" + " please" * 15, r"instruction 'follow the red .*'\.\.\. has 124 characters; .* 120"),
+        ("", r"instruction '' .*"),
+        ("  \n ", r"instruction '  \\n ' .*"),
+        ("?!", r"instruction '\?!' .*"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_object, read_motion, read_event])
+def test_what_is_no_instruction_is_refused_in_one_line(text: Any, message: str, read: Callable[[str], object]) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$") as caught:
+        read(text)
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_the_longest_instruction_is_read_whole() -> None:
+    text = "please " * 20 + "red ball"
+    assert read_object(text[-MAX_INSTRUCTION:]) == Referent(colour="red", shape="ball")
 
 
 def test_a_referent_without_colour_and_shape_is_refused_where_both_are_needed() -> None:

@@ -25,7 +25,6 @@ from envs.tabletop.motion import (
 from envs.tabletop.scene import CONTROL_HZ
 from envs.tabletop.tasks.track import SPEED, path_times
 from envs.tabletop.tasks.track_motion import GROUPS, SPEEDS, STOP
-from envs.task import TASK_IDS
 
 MakeEnv = Callable[..., TabletopEnv]
 
@@ -100,7 +99,6 @@ def test_curves_against_their_formulas() -> None:
     assert from_the_beginning[1] == pytest.approx(0.1 * TICK)
 
 
-@pytest.mark.parametrize("task", sorted(TASK_IDS))
 def test_objects_stay_on_the_table_and_never_touch(task: str, make_env: MakeEnv) -> None:
     for layout in layouts(make_env(task), 150):
         assert (layout.paths >= REGION[0] - ROUNDING).all()

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from envs.gl import choose_gl_backend
-from envs.rendering import Renderer
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.motion import REGION
 from envs.tabletop.objects import SHAPES, TableObject
 from envs.tabletop.props import light_lamp, show_props, under_screen
-from envs.tabletop.scene import HIDDEN_GROUP, LAMP_COLOURS, PARKED, load_scene, show_objects
+from envs.tabletop.scene import HIDDEN_GROUP, LAMP_COLOURS, PARKED, load_scene, scene_renderer, show_objects
 
 MakeEnv = Callable[..., TabletopEnv]
 PROPS = ("screen", "lamp/base", "lamp/head")
@@ -44,7 +43,7 @@ def test_the_other_tasks_have_none(make_env: MakeEnv) -> None:
     for task in ("reach", "track", "track_motion"):
         env = make_env(task, labels="none", size=16)
         env.reset(seed=0)
-        assert all(env._model.geom(name).group[0] == HIDDEN_GROUP for name in PROPS)
+        assert all(env.model.geom(name).group[0] == HIDDEN_GROUP for name in PROPS)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -56,7 +55,7 @@ def test_what_is_said_to_be_under_the_screen_is_hidden_wherever_it_is_along_it(s
             model.geom_group[geom] = HIDDEN_GROUP  # no arm: only the screen hides
     one = TableObject(colour="red", shape=shape, size="small", yaw=0.3, rgb=(0.9, 0.1, 0.1))
     show_objects(model, [one])
-    data, renderer = mujoco.MjData(model), Renderer(model, 64)
+    data, renderer = mujoco.MjData(model), scene_renderer(model, 64)
     data.mocap_pos[:] = PARKED
     for screen in (-0.015, 0.015):
         show_props(model, screen=screen, lamp=False)

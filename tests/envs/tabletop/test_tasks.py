@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from configs.collect import SIZES as PICTURE_SIZES
 from envs.gl import choose_gl_backend
-from envs.rendering import Renderer
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.events import EVENTS, read_event
 from envs.tabletop.instructions import Referent, read_object
 from envs.tabletop.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPES, SIZES, SLOTS, TableObject
-from envs.tabletop.plans import expert_action
-from envs.tabletop.scene import PARKED, load_scene, show_objects
+from envs.tabletop.scene import PARKED, load_scene, scene_renderer, show_objects
 from envs.tabletop.tasks.track_motion import GROUPS, read_motion
-from envs.task import TASK_IDS, make_task
+from envs.task import find_task
 
 MakeEnv = Callable[..., TabletopEnv]
 Differences = Callable[[Any, Any], list[str]]
@@ -43,7 +42,7 @@ def referent_of(env: TabletopEnv, text: str) -> Referent:
 
 
 def test_check_env_is_clean(task: str) -> None:
-    env = gymnasium.make(TASK_IDS[task][0])
+    env = gymnasium.make(find_task(task).env_id)
     check_env(env.unwrapped)
     env.close()
 
@@ -73,19 +72,38 @@ def test_rendering(task: str, make_env: MakeEnv) -> None:
         make_env(task).render()
 
 
+def test_rendering_before_reset_is_refused(make_env: MakeEnv) -> None:
+    env = make_env("track", render_mode="rgb_array")
+    with pytest.raises(ValueError, match=r"^render\(\) was called before reset\(\); call reset\(\) first$"):
+        env.render()
+    env.reset(seed=0)
+    assert env.render().std() > 10
+
+
+@pytest.mark.parametrize("size", PICTURE_SIZES)
+def test_the_smallest_and_the_largest_picture_are_of_the_same_scene(size: int, make_env: MakeEnv) -> None:
+    seen, _ = make_env("track", cameras=("front",), size=size, labels="none").reset(seed=0)
+    usual, _ = make_env("track", cameras=("front",), labels="none").reset(seed=0)
+    mean = [pixels["pixels"]["front"].mean(axis=(0, 1)) for pixels in (seen, usual)]
+    assert seen["pixels"]["front"].shape == (size, size, 3)
+    np.testing.assert_allclose(*mean, atol=5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"cameras": ("top",)}, "front, wrist"),
         ({"cameras": ()}, "front, wrist"),
-        ({"size": 8}, "between 16 and 512"),
+        ({"cameras": ("front", "front")}, "each once"),
+        ({"size": PICTURE_SIZES[0] - 1}, "between 16 and 512"),
+        ({"size": PICTURE_SIZES[1] + 1}, "between 16 and 512"),
         ({"labels": "masks"}, "'boxes' or 'none'"),
         ({"render_mode": "human"}, "'rgb_array'"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str, make_env: MakeEnv) -> None:
     with pytest.raises(ValueError, match=message):
-        make_task("track", **settings)
+        make_env("track", **settings)
 
 
 # Seeds.
@@ -315,13 +333,32 @@ def test_the_horizon_truncates(task: str, make_env: MakeEnv) -> None:
     env.step(still)
 
 
+def test_an_episode_that_is_over_cannot_go_on(task: str, make_env: MakeEnv) -> None:
+    """Whether it was the task that ended it or the horizon: no reward is to be had after it."""
+    env = make_env(task, labels="none", size=16)
+    _, info = env.reset(seed=0)
+    over, expert = False, find_task(task).make_expert()
+    while not over:
+        *_, terminated, truncated, info = env.step(expert(env, info))
+        over = terminated or truncated
+    assert terminated == (task == "reach")
+    steps = env.step_count
+    for _ in range(2):
+        with pytest.raises(ValueError, match="after the episode's end; call reset") as caught:
+            env.step(np.zeros(len(env.action_names)))
+        assert "\n" not in str(caught.value)
+    assert env.step_count == steps
+    env.reset()
+    env.step(np.zeros(len(env.action_names)))
+
+
 def test_reach_fails_when_it_settles_on_another_object(make_env: MakeEnv) -> None:
-    env = make_env("reach", labels="none", size=16)
+    env, expert = make_env("reach", labels="none", size=16), find_task("reach").make_expert()
     for other in (1, 2, 3):
         _, info = env.reset(seed=other)
         over = False
         while not over:
-            *_, terminated, truncated, info = env.step(expert_action("reach", {**info["privileged"], "target": other}))
+            *_, terminated, truncated, info = env.step(expert.towards(env, info)[other])
             over = terminated or truncated
         assert terminated
         assert not info["is_success"]
@@ -338,7 +375,7 @@ def test_every_object_is_large_enough_to_tell_its_shape() -> None:
         if model.geom_bodyid[geom] != 0 and model.body_mocapid[model.geom_bodyid[geom]] < 0:
             model.geom_group[geom] = 5  # no arm: nothing is in front of the object
     data = mujoco.MjData(model)
-    renderer = Renderer(model, 64)
+    renderer = scene_renderer(model, 64)
     across = {}
     for shape in SHAPES:
         for size in SIZES:

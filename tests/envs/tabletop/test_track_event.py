@@ -10,18 +10,32 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from configs.collect import CollectConfig
 from envs.tabletop.arm import RAMP
 from envs.tabletop.env import Layout, TabletopEnv
 from envs.tabletop.events import EVENTS
 from envs.tabletop.instructions import Referent
 from envs.tabletop.objects import SLOTS
-from envs.tabletop.plans import EXPERTS, expert_action, plan
+from envs.tabletop.plans import plan
 from envs.tabletop.scene import LAMP_PLACE, LAMP_RADIUS
 from envs.tabletop.situation import Situation
-from envs.tabletop.tasks.track_event import ARRIVAL, HOME, HOME_GAP, HOME_TOLERANCE, HORIZON, NOTICE, RETURN, TOLERANCE
-from training.collect import run_expert
+from envs.tabletop.tasks.track_event import (
+    ARRIVAL,
+    EXPERT,
+    HOME,
+    HOME_GAP,
+    HOME_TOLERANCE,
+    HORIZON,
+    NOTICE,
+    RETURN,
+    TOLERANCE,
+    law,
+)
+from envs.task import find_task
+from training.collect import Demonstrator
 
 MakeEnv = Callable[..., TabletopEnv]
+Project = Callable[[TabletopEnv, np.ndarray], np.ndarray]
 Act = Callable[[dict[str, Any], int], np.ndarray]
 
 BALL = Referent(colour="red", shape="ball")
@@ -51,12 +65,13 @@ def run(env: TabletopEnv, seed: int, act: Act, **options: Any) -> bool:
 
 
 def expert(secret: dict[str, Any], step: int) -> np.ndarray:
-    return expert_action("track_event", secret)
+    action: np.ndarray = EXPERT(None, {"privileged": secret})
+    return action
 
 
 def always_active(secret: dict[str, Any], step: int) -> np.ndarray:
     now = replace(Situation.of(secret), active=True)
-    action: np.ndarray = EXPERTS["track_event"](now)[secret["target"]]
+    action: np.ndarray = law(now)[secret["target"]]
     return action
 
 
@@ -133,15 +148,17 @@ def test_elsewhere_the_event_is_the_whole_episode(make_env: MakeEnv) -> None:
         env = make_env(task, cameras=("front",), labels="none", size=16)
         _, info = env.reset(seed=0)
         secret = info["privileged"]
-        np.testing.assert_array_equal(secret["events"], [(0, env.horizon)] * len(env.layout.objects))
-        assert secret["active"].all()
+        shown = secret["present"]
+        assert np.count_nonzero(shown) == len(env.layout.objects)
+        assert (secret["events"][shown] == (0, env.horizon)).all()
+        np.testing.assert_array_equal(secret["active"], shown)
         assert set(secret["kinds"]) == {None}
 
 
 # What can be seen.
 
 
-def test_the_first_picture_does_not_tell_the_time(make_env: MakeEnv) -> None:
+def test_the_first_picture_does_not_tell_the_time(make_env: MakeEnv, project: Project) -> None:
     """The same scene with the lamp at another time looks the same until one of them turns green."""
     early, late = make_env("track_event"), make_env("track_event")
     seen, seen_late = early.reset(seed=2)[0], late.reset(seed=2)[0]
@@ -152,7 +169,7 @@ def test_the_first_picture_does_not_tell_the_time(make_env: MakeEnv) -> None:
         if not same:
             rows, columns = np.nonzero((seen["pixels"]["front"] != seen_late["pixels"]["front"]).any(axis=-1))
             assert 12 <= len(rows) <= 60  # a lamp one can see, and nothing else
-            x, y = early.project(np.array([*LAMP_PLACE, 0.03]))
+            x, y = project(early, np.array([*LAMP_PLACE, 0.03]))
             assert np.hypot(columns / 64 - x, rows / 64 - y).max() < 0.08
         seen, seen_late = early.step(np.zeros(3))[0], late.step(np.zeros(3))[0]
 
@@ -165,14 +182,14 @@ def test_the_lamp_is_red_again_in_the_next_episode(make_env: MakeEnv) -> None:
     np.testing.assert_array_equal(used.reset(seed=1)[0]["pixels"]["front"], fresh.reset(seed=1)[0]["pixels"]["front"])
 
 
-def test_the_arm_never_hides_the_lamp_and_at_home_it_hides_no_object(make_env: MakeEnv) -> None:
+def test_the_arm_never_hides_the_lamp_and_at_home_it_hides_no_object(make_env: MakeEnv, project: Project) -> None:
     env = make_env("track_event", cameras=("front",))
     for seed in range(4):
         _, info = env.reset(seed=seed)
         assert info["privileged"]["visible"]["front"].all()
         for _ in range(HORIZON):
             seen, *_, info = env.step(expert(info["privileged"], 0))
-            x, y = env.project(np.array([*LAMP_PLACE, 0.036]))
+            x, y = project(env, np.array([*LAMP_PLACE, 0.036]))
             red, green, blue = seen["pixels"]["front"][int(y * 64), int(x * 64)].astype(int)
             lit = green if env.step_count >= env.layout.lamp else red
             assert lit > 150
@@ -243,19 +260,20 @@ def test_a_plan_knows_nothing_of_what_begins_or_ends_on_the_way() -> None:
     names = ("dx", "dy", "dz")
     begins = np.arange(moments)[:, None] >= 3
     for kind in EVENTS:
-        planned = plan(EXPERTS["track_event"], names, **settings, active=begins, kinds=(kind,))
+        planned = plan(law, names, **settings, active=begins, kinds=(kind,))
         assert not planned[:3].any()  # at home: stay, for the whole plan
         assert (planned[3:, 0, 0, 0] > 0.9).all()
         np.testing.assert_array_equal(
-            plan(EXPERTS["track_event"], names, **settings, active=~begins, kinds=(kind,))[0],
-            plan(EXPERTS["track_event"], names, **settings, kinds=(kind,))[0],
+            plan(law, names, **settings, active=~begins, kinds=(kind,))[0],
+            plan(law, names, **settings, kinds=(kind,))[0],
         )
 
 
 def test_demonstrations_hold_the_events_of_all_objects_and_labels_that_wait_for_them(make_env: MakeEnv) -> None:
     env = make_env("track_event", cameras=("front",), size=16)
+    demonstrator = Demonstrator(env, find_task("track_event"), CollectConfig(size=16, noise=0.0, detours=0.0))
     for seed in range(3):
-        episode = run_expert(env, seed, 0.0, 0.0)
+        episode = demonstrator.demonstrate(seed)
         assert episode is not None
         assert episode.success
         assert len(episode) == HORIZON

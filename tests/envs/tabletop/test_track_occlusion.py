@@ -9,9 +9,8 @@ import pytest
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
 from envs.tabletop.env import Layout, TabletopEnv
-from envs.tabletop.plans import expert_action
 from envs.tabletop.scene import CONTROL_HZ
-from envs.tabletop.tasks.track import HORIZON
+from envs.tabletop.tasks.track import EXPERT, HORIZON
 from envs.tabletop.tasks.track_occlusion import HIDDEN_TOLERANCE, JUDGED_STEPS, SECONDS_HIDDEN, hidden_steps
 
 MakeEnv = Callable[..., TabletopEnv]
@@ -99,7 +98,7 @@ def test_the_front_camera_loses_sight_of_it_for_four_to_nine_tenths_of_a_second(
 
 def test_the_expert_succeeds(make_env: MakeEnv) -> None:
     env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
-    assert all(run(env, seed, lambda env, secret: expert_action(env.task, secret)) for seed in range(20))
+    assert all(run(env, seed, lambda env, secret: EXPERT(env, {"privileged": secret})) for seed in range(20))
 
 
 @pytest.mark.parametrize("waiting", ["middle", "where it went under", "where it will come out"])
@@ -108,8 +107,8 @@ def test_following_in_sight_and_waiting_in_hiding_fails(waiting: str, make_env: 
     env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
     for seed in range(12):
         env.reset(seed=seed)
-        judgement, layout = env.judgement, env.layout
-        judgement.errors[:] = 0.0
+        metrics, layout = env.metrics, env.layout
+        metrics.errors[:] = 0.0
         for index in range(len(layout.objects)):
             assert env.judge(index)
             y = layout.paths[index, : HORIZON * RAMP + 1 : RAMP, 1]
@@ -119,19 +118,19 @@ def test_following_in_sight_and_waiting_in_hiding_fails(waiting: str, make_env: 
                     "where it went under": y[first - 1],
                     "where it will come out": y[last],
                 }
-                judgement.errors[first:last, index] = np.abs(y[first:last] - places[waiting])
+                metrics.errors[first:last, index] = np.abs(y[first:last] - places[waiting])
             assert not env.judge(index)
 
 
 def test_in_hiding_it_is_judged_more_strictly_than_in_sight(make_env: MakeEnv) -> None:
     env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
     env.reset(seed=0)
-    env.judgement.errors[:] = HIDDEN_TOLERANCE + 0.005
+    env.metrics.errors[:] = HIDDEN_TOLERANCE + 0.005
     assert not env.judge(0)
     assert env.fault(0) == "lost the target under the screen"
-    env.judgement.errors[hidden_steps(env.layout, 0)] = HIDDEN_TOLERANCE
+    env.metrics.errors[hidden_steps(env.layout, 0)] = HIDDEN_TOLERANCE
     assert env.judge(0)
-    env.judgement.errors[~hidden_steps(env.layout, 0)] = 0.05  # and in sight as `track` is
+    env.metrics.errors[~hidden_steps(env.layout, 0)] = 0.05  # and in sight as `track` is
     assert not env.judge(0)
 
 

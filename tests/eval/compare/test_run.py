@@ -21,7 +21,7 @@ rows:
   - {}
   - policy.encoder.name: single_frame
   - policy.language.name: pretrained
-    policy.language.pretrained: /nowhere/at/all
+    policy.language.pretrained.source: /nowhere/at/all
 """
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.policy import PolicyConfig
+from configs.policy import CrossAttentionConfig, FusionConfig, IntermediateConfig, PolicyConfig
 from eval.report.attention import COLUMNS, Places, attention_sheet, heat_maps
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.policy import VLAPolicy
@@ -59,26 +59,29 @@ def test_padding_is_not_read_along() -> None:
     ("fusion", "expected"),
     [
         ({"name": "bidirectional"}, {"vision reads", "language reads vision"}),
-        ({"name": "cross_attention", "direction": "vision_reads_language"}, {"vision reads"}),
-        ({"name": "cross_attention", "direction": "language_reads_vision"}, {"language reads vision"}),
-        ({"name": "self_attention"}, {"self"}),
-        ({"name": "intermediate", "interaction": "attention"}, {"backbone reads"}),
         (
-            {"name": "intermediate", "interaction": "bidirectional"},
+            {"name": "cross_attention", "cross_attention": CrossAttentionConfig(direction="vision_reads_language")},
+            {"vision reads"},
+        ),
+        ({"name": "cross_attention"}, {"language reads vision"}),
+        ({"name": "self_attention"}, {"self"}),
+        ({"name": "intermediate", "intermediate": IntermediateConfig(interaction="attention")}, {"backbone reads"}),
+        (
+            {"name": "intermediate"},
             {"backbone reads", "language reads backbone"},
         ),
         ({"name": "vote"}, {"spatial voter reads", "temporal voter reads", "language voter reads"}),
     ],
 )
 def test_every_attention_fusion_is_shown(fusion: dict[str, Any], expected: set[str]) -> None:
-    base = PolicyConfig(width=16, heads=2, frames=3, cameras=("front", "wrist"))
+    base = PolicyConfig(width=16, attention_heads=2, frames=3, cameras=("front", "wrist"))
     head = replace(base.head, name="binned" if fusion["name"] == "vote" else "chunk_l1")
     shapes = Shapes(frames=3, cameras=2, size=32, proprioception=4, actions=2, vocabulary=20)
-    policy = VLAPolicy(replace(base, head=head, fusion=replace(base.fusion, **fusion)), shapes).eval()
+    policy = VLAPolicy(replace(base, head=head, fusion=FusionConfig(**fusion)), shapes).eval()
     policy.normaliser.set_statistics(torch.zeros(4), torch.ones(4))
     observation = fake_batch(shapes, base.head.chunk, batch=1, words=2).observation
     aux = policy.act(observation).aux
-    places = Places(grid=(8, 8), cameras=2, frames=policy.encoder.looks)
+    places = Places(grid=(8, 8), cameras=2, frames=policy.encoder.grounded_frames)
     found = heat_maps({name: weights[0] for name, weights in aux.attention.items()}, places, WORDS)
     for title in {*expected, "decoder space"}:
         assert any(name.startswith(title) for name in found), (title, list(found))

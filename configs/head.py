@@ -1,0 +1,80 @@
+"""Configuration of the action head, one dataclass for each with settings of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.checks import check_kinds, check_least, refuse_unused
+
+HeadName = Literal["chunk_l1", "gaussian_mixture", "binned", "flow_matching"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianMixtureConfig:
+    """A mixture of Gaussians over each step's action.
+
+    Args:
+        components: Gaussians.
+    """
+
+    components: int = 5
+
+    def __post_init__(self) -> None:
+        check_kinds("head.gaussian_mixture", self)
+        check_least("head.gaussian_mixture", self, components=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinnedConfig:
+    """A distribution over bins for each action dimension.
+
+    Args:
+        bins: values that an action can take.
+    """
+
+    bins: int = 41
+
+    def __post_init__(self) -> None:
+        check_kinds("head.binned", self)
+        check_least("head.binned", self, bins=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMatchingConfig:
+    """A velocity field that carries noise to actions.
+
+    Args:
+        integration_steps: steps from noise to action.
+    """
+
+    integration_steps: int = 5
+
+    def __post_init__(self) -> None:
+        check_kinds("head.flow_matching", self)
+        check_least("head.flow_matching", self, integration_steps=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Actions.
+
+    Args:
+        name: the action head; "chunk_l1" has no settings of its own.
+        chunk: control steps predicted at once.
+        hidden: width of its hidden layers.
+
+    The other fields are the settings of the action head of that name.
+    """
+
+    name: HeadName = "chunk_l1"
+    chunk: int = 4
+    hidden: int = 256
+    gaussian_mixture: GaussianMixtureConfig = field(default_factory=GaussianMixtureConfig)
+    binned: BinnedConfig = field(default_factory=BinnedConfig)
+    flow_matching: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
+
+    def __post_init__(self) -> None:
+        check_kinds("head", self)
+        check_least("head", self, chunk=1, hidden=1)
+        refuse_unused("head", self)
