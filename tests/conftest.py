@@ -191,8 +191,8 @@ def timed_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def save_tiny(tmp_path: Path) -> Callable[..., Path]:
-    """Saves the same with another purpose: keywords are fields of `Purpose`."""
-    return lambda **purpose: _save_tiny(tmp_path / "made", purpose)
+    """Saves the same with another purpose and other cameras: keywords are fields of `Purpose`."""
+    return lambda cameras=("front",), **purpose: _save_tiny(tmp_path / "made", purpose, cameras=cameras)
 
 
 def _save_tiny(folder: Path, purpose: dict[str, Any] | None = None, **changes: Any) -> Path:
