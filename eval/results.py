@@ -53,8 +53,8 @@ class EpisodeResult:
     """One rollout.
 
     `instruction` is what the policy read, `task_instruction` the true one (they differ in the controls).
-    `target` names the true target for people ("red ball"). `mean_error_m` is the horizontal distance between
-    gripper and target averaged over the judged part, `errors_m` the same distance at every control step.
+    `target` names the true target for people ("red ball"). `mean_error_m` is the distance to the
+    target, as the task measures it, averaged over the judged part, `errors_m` the same distance at every control step.
     `box_iou` compares the predicted with the true box in the newest frame, averaged over the episode; `tube` compares
     all of them and the time of the event.
     `followed_instruction`: success judged against what the read instruction names; None if that is the task.
