@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from configs.policy import LanguageConfig, PolicyConfig, PretrainedTextConfig
+from configs.policy import EncoderConfig, FusionConfig, LanguageConfig, PolicyConfig, PretrainedTextConfig
 from configs.training import AugmentConfig, TrainConfig
 from training import bc
 from training.bc import draw_batch, make_optimizer, train
@@ -62,8 +62,8 @@ def test_every_part_trains_in_bfloat16(
 ) -> None:
     parts = replace(
         policy_config,
-        encoder=replace(policy_config.encoder, name=encoder),
-        fusion=replace(policy_config.fusion, name=fusion),
+        encoder=EncoderConfig(name=encoder, backbone=policy_config.encoder.backbone),
+        fusion=FusionConfig(name=fusion),
         head=replace(policy_config.head, name=head),
     )
     result = train(parts, replace(config, steps=2, precision="bfloat16"), [write_small()], tmp_path / "run")
@@ -256,7 +256,7 @@ def test_a_pretrained_text_model_trains_and_its_checkpoint_acts_without_it(
 ) -> None:
     data = write_small()
     language = LanguageConfig(
-        name="pretrained", pretrained=PretrainedTextConfig(source=str(text_models["t5"])), max_words=12
+        name="pretrained", pretrained=PretrainedTextConfig(source=str(text_models["t5"])), max_words=40
     )
     config = replace(config, steps=4, augment=AugmentConfig(unknown_words=0.5))
     whole = train(replace(policy_config, language=language), config, [data], tmp_path / "whole")

@@ -212,7 +212,7 @@ def test_the_header_says_where_the_data_came_from(collected: Dataset) -> None:
     assert header["control_hz"] == spec.control_hz == 20
     assert set(header["versions"]) == {"mujoco", "gymnasium", "numpy"}
     assert header["gl_renderer"]
-    assert header["collection"] == CollectConfig(**SMALL).content(TASK)
+    assert header["collection"] == {**CollectConfig(**SMALL).content(TASK), "version": spec.version}
     assert "workers" not in header["collection"]
     assert collected.arrays["pixels"].shape[1:] == (1, 16, 16, 3)
 

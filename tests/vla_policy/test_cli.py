@@ -70,7 +70,7 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of the debug run, and what it printed."""
     out, printed = tmp_path_factory.mktemp("debug") / "run", io.StringIO()
     with contextlib.redirect_stdout(printed):
-        code = main(["demo", "--config", "debug", "--out", str(out), "--videos", "1", "--train.threads", "1"])
+        code = main(["demo", "--config", "debug", "--out", str(out), "--videos", "0", "--train.threads", "1"])
     assert code == 0
     return out, printed.getvalue()
 
@@ -82,7 +82,6 @@ def test_the_debug_run_goes_the_whole_way(debug_run: tuple[Path, str]) -> None:
     assert conditions["policy"]["episodes"] == 4
     assert {"success_rate", "low", "high", "episodes", "invalid"} <= set(conditions["shuffled_instruction"])
     assert "<html" in (out / "eval" / "report.html").read_text()
-    assert list((out / "eval" / "videos").glob("*.mp4"))
     assert "too few to quote" in text
     assert "step 30 of 30" in text
 
@@ -98,7 +97,7 @@ def test_what_the_debug_run_made_can_be_used(
     assert main([*again, "--seed", "3", "--workers", "1", "--out", str(tmp_path / "eval")]) == 0
     capsys.readouterr()
     assert "holds a finished run" in _error(
-        capsys, "train", "--config", "debug", "--data", f"{run}/data", "--out", f"{run}/train"
+        capsys, "train", "--config", "debug", "--data", f"{run}/data", "--out", f"{run}/train", "--train.threads", "1"
     )
 
 

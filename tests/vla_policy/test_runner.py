@@ -164,7 +164,7 @@ def test_an_actor_gives_each_task_its_own_actions_in_its_order_and_units(tiny_ch
     actor.reset(worlds)
     both, idle, one = actor.act(worlds)
     np.testing.assert_array_equal(both, [10 * dy, 10 * dx])
-    np.testing.assert_array_equal(one, [10 * dy])
+    np.testing.assert_allclose(one, [10 * dy], rtol=1e-5)  # another row: the last bits may differ
     assert idle is None
 
 
