@@ -79,7 +79,7 @@ def run(env: Any, seed: int, act: Callable[[dict[str, Any]], np.ndarray], **opti
 def test_it_is_what_its_description_says() -> None:
     spec = find_task(NAME)
     env = gymnasium.make(spec.env_id, cameras=spec.cameras, size=48)
-    check_contract(env, spec, 48)
+    check_contract(env, spec, spec.cameras, 48)
     assert spec.read("go to the BLUE one") == {"colour": "blue"}
     for text in ("go to the pink one", "the red or the blue one", "do not touch the red one"):
         with pytest.raises(ValueError, match=r"must name one of red, green, blue|says what not to do"):
