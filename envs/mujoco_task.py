@@ -49,8 +49,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
     # What a subclass says.
     views: ClassVar[Mapping[str, CameraSpec]]  # the cameras it offers, by the names they have in observations
     upside_down: ClassVar[tuple[str, ...]] = ()  # those of them that are to be turned by 180 degrees
-    stock: ClassVar[bool] = False  # draw the model's own shadows, reflections and multisampling: ten times as slow
-    things: ClassVar[tuple[Thing, ...]] = ()  # O things that labels are about
+    stock: bool = False  # draw the model's own shadows, reflections and multisampling: ten times as slow
+    things: tuple[Thing, ...] = ()  # O things that labels are about; the same as long as the environment lives
     backdrop_groups: ClassVar[tuple[int, ...]] = ()  # groups of geoms that are never in front of them
     agent_pos_names: ClassVar[tuple[str, ...]]
     agent_pos_bounds: ClassVar[tuple[Any, Any]] = (-np.inf, np.inf)  # low and high, numbers or (P,); values are cut
@@ -87,6 +87,10 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
     def events(self) -> np.ndarray:
         """First and one-past-last control step in which to act on each thing, (O, 2) int64."""
         return np.tile(np.array([0, self.horizon], np.int64), (len(self.things), 1))
+
+    def knowledge(self) -> Mapping[str, Any]:
+        """What else `info["privileged"]` tells experts."""
+        return {}
 
     def reward(self, inner: float, success: bool) -> float:
         """A step's reward, from the environment's own and whether the episode so far is a success."""
@@ -257,6 +261,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
             raise ValueError(f"agent_pos is {agent_pos.shape}, agent_pos_names are {len(self.agent_pos_names)}")
         agent_pos = np.clip(agent_pos, self._proprioception.low, self._proprioception.high)
         known = {
+            **self.knowledge(),
             "present": self.present(),
             "target": self.target,
             "events": self.events(),
