@@ -37,7 +37,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
 
     Args:
         env: the environment. Its own time limit, if any, stays; make it without if the task has another horizon.
-        cameras: which of `views` are in the observation; None for all.
+        cameras: which of `views` are in the observation; None for all. With none at all, (), nothing is drawn: for
+            whoever looks at states alone.
         size: side of the pictures in pixels.
         labels: "boxes" adds boxes and visibility to `info["privileged"]`.
         render_mode: None or "rgb_array"; `render()` then gives a (256, 256, 3) picture of the first camera.
@@ -113,7 +114,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         for name in self.cameras:
             if name not in self.views:
                 raise unknown("camera", name, self.views)
-        if not self.cameras or len(set(self.cameras)) != len(self.cameras):
+        if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras {list(self.cameras)} must be some of {', '.join(self.views)}, each once")
         if not SIZES[0] <= size <= SIZES[1]:
             raise ValueError(f"size {size} must lie between {SIZES[0]} and {SIZES[1]} pixels")
@@ -121,6 +122,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
             raise ValueError(f"labels {labels!r} must be 'boxes' or 'none'")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode {render_mode!r} must be None or 'rgb_array'")
+        if render_mode and not self.cameras:
+            raise ValueError(f"render_mode {render_mode!r} needs a camera; name one of {', '.join(self.views)}")
         if not isinstance(env.action_space, spaces.Box):
             raise ValueError(f"the action space of {type(inner).__name__} must be a Box, got {env.action_space}")
         self.size, self.labels, self._render_mode = size, labels, render_mode
@@ -245,12 +248,12 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         stable = bool(np.isfinite(self.data.qpos).all())
         stable = stable and np.array_equal(self.data.warning.number[BAD_STATES], self._warned)
         success = stable and bool(self.success())
-        renderer = self._pictures(self.size)
-        renderer.forget_episode()  # other people's environments show and hide things as they like
         pixels: dict[str, np.ndarray] = {}
         boxes: dict[str, np.ndarray] = {}
         visible: dict[str, np.ndarray] = {}
         for name in self.cameras:
+            renderer = self._pictures(self.size)
+            renderer.forget_episode()  # other people's environments show and hide things as they like
             if self.labels == "boxes":
                 pixels[name], boxes[name], counts = renderer.draw_with_boxes(self.data, name)
                 visible[name] = counts >= MIN_VISIBLE_PIXELS
