@@ -46,6 +46,7 @@ class MetaWorldTask(MujocoTask):
     )
     upside_down: ClassVar[tuple[str, ...]] = ("corner2", "corner2_middle", "corner3")
     agent_pos_names: ClassVar[tuple[str, ...]] = AGENT_POS
+    agent_pos_bounds: ClassVar[tuple[Any, Any]] = ((-0.525, 0.348, -0.0525, 0), (0.525, 1.025, 0.7, 1))  # Meta-World's
     horizon: ClassVar[int] = HORIZON
     phrasings: ClassVar[tuple[str, ...]] = ("train", "held_out")
 

@@ -56,7 +56,7 @@ class Sawyer(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         env.curr_path_length = 0
         env.reset_model()
         # What was hit while the hand went to its place is put back, but keeps its speed: the stick tasks stop the wrong
-        # joint. Since MuJoCo 3.4 their thermos would slide to its goal all alone.
+        # joint, and with MuJoCo 3.11 (not with 3.3) their thermos would slide to its goal all alone.
         env.data.qvel[self._loose] = 0
         mujoco.mj_forward(env.model, env.data)
         env._prev_obs = env._get_curr_obs_combined_no_goal()

@@ -1,7 +1,7 @@
 """What the labels of Meta-World's tasks are about: the thing that the words name, and where it is to go.
 
 Found by looking at each task's model and at pictures of it. A goal is the marker that Meta-World draws, where it draws
-one in the right place, and else what stands there. In `sweep` there is nothing to be seen of it.
+one in the right place, and else what stands there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from envs.segments import Thing
 
 _GOAL = Thing(sites=("goal",))
+UNSEEN = Thing(sites=("hand-goal-site",))  # transparent: Meta-World leaves the marker of `sweep` in the robot's middle
 _PUCK = Thing(bodies=("obj",), subtree=True)
 _BUTTON = (Thing(bodies=("button",)), Thing(bodies=("buttonbox",)))
 _DIAL = Thing(bodies=("dial",), subtree=True)
@@ -69,7 +70,7 @@ THINGS: dict[str, tuple[Thing, Thing]] = {
     "soccer": (Thing(bodies=("soccer_ball",), subtree=True), Thing(bodies=("goal_whole",), subtree=True)),
     "stick-pull": _STICK,
     "stick-push": _STICK,
-    "sweep": (_PUCK, _GOAL),
+    "sweep": (_PUCK, UNSEEN),
     "sweep-into": (_PUCK, _GOAL),
     "window-close": _WINDOW,
     "window-open": _WINDOW,
