@@ -94,7 +94,10 @@ def _decode_dataclass(kind: Any, value: Mapping[str, Any], where: str) -> Any:
     try:
         return kind(**arguments)
     except ValueError as error:
-        raise ValueError(_join(where, str(error))) from None
+        # A section of settings may name itself: "encoder.width ..." of what lies at "policy.encoder".
+        own = where.rpartition(".")[2]
+        parent = where.removesuffix(own).removesuffix(".") if own and str(error).startswith(f"{own}.") else where
+        raise ValueError(_join(parent, str(error))) from None
 
 
 def _join(where: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from configs.seeds import split_seed
@@ -24,6 +25,8 @@ class RunnerConfig:
     def __post_init__(self) -> None:
         if self.execute < 1:
             raise ValueError(f"execute {self.execute} must be at least 1")
+        if self.ensemble is not None and not math.isfinite(self.ensemble):
+            raise ValueError(f"ensemble {self.ensemble} must be a finite number")
         if self.ensemble is not None and self.execute != 1:
             raise ValueError(f"ensemble needs execute 1, got {self.execute}: every step has to be predicted")
 

@@ -20,8 +20,8 @@ from configs.names import near
 from configs.run import RunConfig, find_run, named_runs
 
 
-def plain_parser(command: str, more: str = "") -> ArgumentParser:
-    """A parser for a command's own options, and for modules that register tasks.
+def plain_parser(command: str, more: str = "", *, tasks: bool = True) -> ArgumentParser:
+    """A parser for a command's own options, and for modules that register tasks where it has to do with tasks.
 
     Args:
         more: a sentence beside the command's purpose.
@@ -29,7 +29,8 @@ def plain_parser(command: str, more: str = "") -> ArgumentParser:
     purpose = ". ".join(filter(None, [COMMANDS[command].purpose, more]))
     parser = ArgumentParser(prog=f"vla {command}", description=purpose, exit_on_error=False, default_env=False)
     help_ = "module or .py file that registers tasks of your own"
-    parser.add_argument("--task-module", type=str, default="", help=help_)
+    if tasks:
+        parser.add_argument("--task-module", type=str, default="", help=help_)
     return parser
 
 

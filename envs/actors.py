@@ -58,7 +58,10 @@ class NoisyExpert:
         if self.detours:
             known = world.info["privileged"]
             others = [i for i in np.flatnonzero(known["present"]) if i != known["target"]]
-            self._stray = int(others[rng.integers(len(others))])
+            if others:
+                self._stray = int(others[rng.integers(len(others))])
+            else:
+                self._detour = 0
 
     def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
         [world] = worlds

@@ -135,10 +135,12 @@ class Renderer:
         None where it is behind the camera. Draws nothing.
         """
         view = self._find_view(camera)
-        view.before(data)
-        mujoco.mjv_updateScene(self._model, data, self._option, self._perturb, view.camera, _EVERYTHING, self._scene)
-        view.after(self._scene)
-        eye = mujoco.mjv_averageCamera(*self._scene.camera)
+        with self._context:  # nobody else draws with this scene meanwhile
+            view.before(data)
+            everything = (view.camera, _EVERYTHING, self._scene)
+            mujoco.mjv_updateScene(self._model, data, self._option, self._perturb, *everything)
+            view.after(self._scene)
+            eye = mujoco.mjv_averageCamera(*self._scene.camera)
         ahead = np.asarray(point, np.float64) - eye.pos
         depth = float(ahead @ eye.forward)
         if depth <= 0:

@@ -9,8 +9,11 @@ R rows, A actions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +21,12 @@ import numpy as np
 from envs.task import ActionScale, Env, instruction_of, offers
 
 Observation = dict[str, Any]
+
+
+class EpisodeError(RuntimeError):
+    """An environment failed in the middle of an episode; the message says with which seed, and where."""
+
+
 Beat = Callable[..., None]
 
 
@@ -136,7 +145,8 @@ def run(
             assert action is not None
             for recorder in recorders:
                 recorder.step(world, action)
-            seen, _, terminated, truncated, world.info = world.env.step(action)
+            with _named(world):
+                seen, _, terminated, truncated, world.info = world.env.step(action)
             world.step += 1
             world.done = bool(terminated or truncated)
             world.observation = scenario.view(seen) if scenario.view else seen
@@ -147,14 +157,27 @@ def run(
 
 
 def _reset(world: World, scenario: Scenario) -> None:
-    seen, world.info = world.env.reset(seed=world.seed, options=dict(scenario.options) or None)
+    with _named(world):
+        seen, world.info = world.env.reset(seed=world.seed, options=dict(scenario.options) or None)
     world.task_instruction = instruction_of(world.env, seen)
     world.instruction = scenario.instruction or world.task_instruction
     if scenario.counterfactual:
         rng = np.random.default_rng((world.seed, 2))
         counterfactual = offers(world.env, "counterfactual")
-        world.instruction, world.named = counterfactual(scenario.options.get("phrasing", "train"), rng)
+        with _named(world):
+            world.instruction, world.named = counterfactual(scenario.options.get("phrasing", "train"), rng)
     world.observation = scenario.view(seen) if scenario.view else seen
+
+
+@contextmanager
+def _named(world: World) -> Iterator[None]:
+    """What somebody's environment makes of a mistake of its own must not pass for a mistake of the user's."""
+    try:
+        yield
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        raise EpisodeError(f"seed {world.seed}: {type(error).__name__}: {error} ({where})") from error
 
 
 def blank(seen: Observation) -> Observation:

@@ -5,7 +5,7 @@ A task is anything that `gymnasium.make` makes and a `TaskSpec` describes. Its e
 - the observation `pixels` (camera → (H, W, 3) uint8, square) and `agent_pos` (P,) float32, proprioception alone: the
   policy sees nothing else. The instruction is the observation's `instruction`, or the attribute `task_description`;
 - a `Box` action space with finite bounds;
-- `info["is_success"]` after every step: whether the episode so far is a success;
+- `info["is_success"]` after the reset and every step: whether the episode so far is a success;
 - a horizon, registered as `max_episode_steps`; the control rate in `metadata["render_fps"]`;
 - keywords `cameras` (names) and `size` (pixels a side) of its constructor.
 
@@ -14,10 +14,12 @@ Everything else is optional, and is asked for by name with `offers`, never by cl
 | name | what it is | what it makes possible |
 |---|---|---|
 | `info["privileged"]` | by camera `boxes` (O, 4) and `visible` (O,); `target`; `events` (O, 2) | grounding |
+| its `present` | (O,) bool, which of the O things this scene has | experts that plan for all things need it |
+| its `hand` | (3,) metres, with actions dx, dy and dz | hand and arrow in videos |
 | `info["stable"]` | bool: False once the simulation broke down | invalid episodes are told from failed ones |
 | `counterfactual(phrasing, rng)` | → (an instruction that means another thing of this scene, its index) | control |
 | `judge(index)` | → whether the episode so far succeeds if thing `index` was meant | control |
-| `instructions(rng)` | → one text per thing, None for one that no words mean | experts that plan for all things |
+| `instructions(rng)` | → one text per thing, None for one that no words mean | experts that plan need it |
 | `reset_options` | option of `reset` → its values, for example `phrasing` → ("train", "held_out") | controls |
 | `target_name` | what the words mean, for people | results |
 | `tracking_errors()` | → distances (K,) to the target after each step, metres | plots |
@@ -54,7 +56,7 @@ Env = gymnasium.Env[Any, Any]
 
 ENTRY_POINTS = "vla_policy.tasks"
 MODULES = "VLA_TASK_MODULES"  # environment variable: worker processes inherit it
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a relative path, too, that leads nowhere else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ class TaskSpec:
         specificity: of tasks that can read what a user says, the one with the highest is meant, whatever the verbs.
         suites: names of the groups that it belongs to, each of which can stand for its tasks.
         difficulty: within its suite, for example "easy".
+        version: to be raised when the same seed gives other scenes, pictures or labels: demonstrations of different
+            versions are not mixed.
         tolerance: distance in metres that counts as there, where there is one.
     """
 
@@ -103,11 +107,14 @@ class TaskSpec:
     specificity: int = 0
     suites: tuple[str, ...] = ()
     difficulty: str = ""
+    version: int = 1
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"task name {self.name!r} must be letters, digits, '_', '-' and '.', with '/' between")
+            raise ValueError(
+                f"task name {self.name!r} must be words of letters, digits, '_', '-' and '.', with '/' between"
+            )
         if self.horizon < 1:
             raise ValueError(f"task {self.name!r}: horizon {self.horizon} must be at least 1")
         for attribute in ("expert", "reader"):
@@ -135,7 +142,7 @@ class TaskSpec:
             raise ValueError(
                 f"task {self.name!r} has no expert; record demonstrations otherwise, see docs/extending.md"
             )
-        return _load(self.expert)
+        return _load(self.expert, f"task {self.name!r}: expert")
 
     def read(self, text: str) -> dict[str, Any]:
         """The reset options that put what a user's words name into the scene.
@@ -145,7 +152,7 @@ class TaskSpec:
         """
         if not self.reader:
             raise ValueError(f"task {self.name!r} reads no words of a user's; leave --instruction out")
-        options: dict[str, Any] = _load(self.reader)(text)
+        options: dict[str, Any] = _load(self.reader, f"task {self.name!r}: reader")(text)
         return options
 
 
@@ -267,15 +274,16 @@ def instruction_of(env: Env, observation: Mapping[str, Any]) -> str:
 
 
 def guess_task(text: str, tasks: Sequence[str]) -> str:
-    """The task that fits a user's words best, out of those that a policy knows.
+    """The task that fits a user's words best, out of those that a policy knows; where no task's verbs are among them,
+    one that has no verbs of its own.
 
     Raises:
         ValueError: the words mean nothing in any of them; the message says what one of them expects.
     """
     specs = [find_task(name) for name in tasks]
 
-    def fit(spec: TaskSpec) -> tuple[int, int]:
-        return spec.specificity, sum(verb in text.lower() for verb in spec.verbs)
+    def fit(spec: TaskSpec) -> tuple[int, int, bool]:
+        return spec.specificity, sum(verb in text.lower() for verb in spec.verbs), not spec.verbs
 
     readable = [spec for spec in specs if _mistake(spec, text) is None]
     if readable:
@@ -325,44 +333,6 @@ class ActionScale:
         return np.clip(unit, -1, 1)
 
 
-def check_contract(env: Env, spec: TaskSpec, size: int) -> None:
-    """Reset an environment once and hold it against its description.
-
-    Raises:
-        ValueError: something is missing or differs; the message says what was got and what is expected.
-    """
-    where = f"task {spec.name!r}"
-    scale = ActionScale(env.action_space)
-    if len(scale.low) != len(spec.action_names):
-        raise ValueError(f"{where}: {len(scale.low)} actions, the task's description names {len(spec.action_names)}")
-    observation, info = env.reset(seed=0)
-    if not isinstance(observation, Mapping) or not {"pixels", "agent_pos"} <= set(observation):
-        raise ValueError(f"{where}: an observation must be a dict with 'pixels' and 'agent_pos'")
-    cameras = offers(env, "cameras") or tuple(observation["pixels"])
-    for camera in cameras:
-        picture = observation["pixels"].get(camera)
-        if not isinstance(picture, np.ndarray) or picture.shape != (size, size, 3) or picture.dtype != np.uint8:
-            got = f"{getattr(picture, 'shape', None)} {getattr(picture, 'dtype', type(picture).__name__)}"
-            raise ValueError(f"{where}: pixels[{camera!r}] is {got}, expected ({size}, {size}, 3) uint8")
-    agent_pos = observation["agent_pos"]
-    if getattr(agent_pos, "shape", None) != (len(spec.agent_pos_names),) or agent_pos.dtype != np.float32:
-        got = f"{getattr(agent_pos, 'shape', None)} {getattr(agent_pos, 'dtype', type(agent_pos).__name__)}"
-        raise ValueError(f"{where}: agent_pos is {got}, expected ({len(spec.agent_pos_names)},) float32")
-    instruction_of(env, observation)
-    if "is_success" not in info:
-        raise ValueError(f"{where}: info lacks 'is_success', which says whether the episode so far is a success")
-    rate = env.metadata.get("render_fps")
-    if rate != spec.control_hz:
-        raise ValueError(
-            f"{where}: metadata['render_fps'] is {rate}, the task's description says control_hz {spec.control_hz:g}"
-        )
-    limit = env.spec.max_episode_steps if env.spec else None
-    if limit != spec.horizon:
-        raise ValueError(
-            f"{where}: registered with max_episode_steps {limit}, the task's description says horizon {spec.horizon}"
-        )
-
-
 def _called(env: Env) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
@@ -376,11 +346,14 @@ def _listed(known: Mapping[str, TaskSpec]) -> str:
     return ", ".join([*(name for name, spec in known.items() if not spec.suites), *_suites(known)])
 
 
-def _load(reference: str) -> Any:
+def _load(reference: str, what: str) -> Any:
     module, _, name = reference.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} {reference!r} cannot be loaded ({error})") from None
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from training.progress import Progress
 if TYPE_CHECKING:
     from configs.evaluation import EvalConfig
     from eval.results import Results
+    from vla_policy.checkpoint import Checkpoint
 
 CHECKPOINT_HELP = "checkpoint folder, or the name of a policy that ships, such as `default`"
 CRITERION_EPISODES = 200  # fewer make a success rate too vague to quote
@@ -46,6 +48,7 @@ def evaluate(arguments: list[str]) -> int:
 
     changes: dict[str, Any] = {k: getattr(parsed, k) for k in ("episodes", "seed", "workers", "controls")}
     config = replace(eval_config(parsed), **{k: v for k, v in changes.items() if v is not None})
+    check_evaluation(config)
     path = resolve_checkpoint(parsed.checkpoint)
     results = _evaluate(path, config, Path(parsed.out))
     _report(results, path, config, Path(parsed.out), log=path.parent, videos=parsed.videos)
@@ -60,12 +63,14 @@ def rollout(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="test seed of the scene")
     parser.add_argument("--video", type=str, default="rollout.mp4", help="MP4 file, or animated WebP by its ending")
     parsed = parse(parser, arguments)
+    use_task_modules(filter(None, [parsed.task_module]))
     from configs.seeds import split_seed
-    from envs.tabletop.reading import guess_task
+    from envs.task import guess_task
     from eval.report.episode_video import record, write_video
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
     checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
+    _say_unread(checkpoint, parsed.instruction)
     tasks = checkpoint.purpose.tasks
     task = parsed.task or (guess_task(parsed.instruction, tasks) if parsed.instruction else tasks[0])
     seed = split_seed("test", parsed.seed)
@@ -96,6 +101,7 @@ def ground(arguments: list[str]) -> int:
     if parsed.video and (parsed.task or not words):
         raise ValueError("--video needs --instruction and goes without --task; say what to look for in it")
     checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
+    _say_unread(checkpoint, words)
     out = Path(parsed.out)
     _make_folder(out)
     with ExitStack() as stack:
@@ -135,6 +141,7 @@ def demo(arguments: list[str]) -> int:
 
     config = run_config(parsed)
     check_demonstrable(config)
+    check_evaluation(config.eval)
     out = Path(parsed.out or f"runs/{Path(str(parsed.config)).stem}")
     folder = out / "train"
     checkpoint = folder / CHECKPOINT
@@ -182,6 +189,32 @@ def bench(arguments: list[str]) -> int:
     return 0
 
 
+def _say_unread(checkpoint: Checkpoint, instruction: str | None) -> None:
+    """Say what the policy does not know of a user's words.
+
+    Raises:
+        ValueError: it cannot read them.
+    """
+    from eval.words import check_instruction
+
+    if instruction is not None:
+        notice = check_instruction(checkpoint.tokenizer, instruction)
+        if notice:
+            print(f"vla: {notice}", file=sys.stderr)
+
+
+def check_evaluation(config: EvalConfig) -> None:
+    """Refuse an evaluation of what nobody knows, before the work that comes ahead of it.
+
+    Raises:
+        ValueError: a control or a task is unknown; the message names the nearest one.
+    """
+    from eval.controls import choose_controls
+
+    choose_controls(config.controls)
+    find_tasks(config.tasks)
+
+
 def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:
     from eval.evaluate import evaluate as evaluate_policy
     from eval.results import save_results
@@ -222,6 +255,8 @@ def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log:
         print(summary(name, task))
         for control, why in results.settings.get("not_offered", {}).get(name, {}).items():
             print(f"{name}: no {control}, {why}")
+        for kind, words in results.settings.get("unread_words", {}).get(name, {}).items():
+            print(f"{name}: words of its instructions that the policy reads as {kind}: {', '.join(words)}")
     if config.episodes < CRITERION_EPISODES:
         print(f"{config.episodes} episodes a condition are too few to quote; take {CRITERION_EPISODES} or more")
     print(f"{out / 'results.json'}\n{report}")

@@ -57,7 +57,7 @@ CONTROLS: dict[str, Condition] = {
         options={"combinations": "held_out"},
     ),
     "shuffled_instruction": Condition(
-        sentence="told to go to another object of the same scene, judged against the original one",
+        sentence="told another thing of the same scene, judged against the original one",
         counterfactual=True,
     ),
     "frozen_frames": Condition(

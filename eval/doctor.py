@@ -47,7 +47,7 @@ class Check:
 
 def main(arguments: list[str]) -> int:
     """Prints one row per check as each is done, then the verdict. The exit code is 1 if anything fails, else 0."""
-    parse(plain_parser("doctor"), arguments)
+    parse(plain_parser("doctor", tasks=False), arguments)
     done = []
     for check in examine():
         print(format_check(check), flush=True)

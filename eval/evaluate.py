@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -15,22 +14,22 @@ from typing import Any
 import torch
 
 from configs.evaluation import EvalConfig, RunnerConfig
-from configs.interface import check_policy_serves
 from configs.seeds import split_seed
 from envs.cores import usable_cores
 from envs.rollout import run
-from envs.task import Env, TaskSpec, check_contract, find_task, find_tasks, instruction_of, make_task, offers
+from envs.task import Env, TaskSpec, find_task, find_tasks, instruction_of, make_task, offers
 from envs.workers import Lost, Pulse, run_jobs
-from eval.acting import GROUP, make_actor, one_thread
+from eval.acting import GROUP, make_actor, make_task_for, seconds_per_call
 from eval.controls import CONTROLS, choose_controls
 from eval.outcome import OutcomeRecorder
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
+from eval.words import unread_words
 from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint
 from vla_policy.runner import PolicyRunner
 
 VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "transformers")
 GIVE_UP = 3  # groups lost before any was finished: then it is not the episodes
-TIMED, WARM_UP = 20, 3  # decisions
+TIMED = 20  # decisions
 
 
 class EvaluationError(ValueError):
@@ -87,7 +86,7 @@ def evaluate(
             checkpoint=CheckpointInfo(path=given_name(checkpoint_path), provenance=checkpoint.provenance),
             seed=config.seed,
             tasks=results,
-            settings=_settings(config, tried),
+            settings={**_settings(config, tried), "unread_words": _unread(checkpoint, done)},
             versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
             gl_renderer=next((t.renderer for t in tried.values() if t.renderer), ""),
             complete=len(done) == len(found),
@@ -196,11 +195,9 @@ def _try_task(checkpoint: Checkpoint, task: str, config: EvalConfig) -> _Tried:
     """Make a task in this process, which fails early if it cannot be made or done, and measure the policy's rate while
     no worker needs the cores.
     """
-    spec, purpose = find_task(task), checkpoint.purpose
-    check_policy_serves(checkpoint.interface, spec.interface, task, ", ".join(purpose.tasks))
-    env = make_task(task, cameras=checkpoint.policy.config.cameras, size=checkpoint.policy.shapes.size)
+    spec = find_task(task)
+    env = make_task_for(checkpoint, spec)
     try:
-        check_contract(env, spec, checkpoint.policy.shapes.size)
         conditions = {name: CONTROLS[name].missing(env, spec) for name in choose_controls(config.controls)}
         renderer = str(offers(env, "gl_renderer") or "")
         rate = control_rate(checkpoint, env, split_seed("test", config.seed))
@@ -217,13 +214,18 @@ def control_rate(checkpoint: Checkpoint, env: Env, seed: int) -> float:
     seen, _ = env.reset(seed=seed)
     runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
     runner.reset([instruction_of(env, seen)])
-    times = []
-    with one_thread():
-        for _ in range(WARM_UP + TIMED):
-            started = time.perf_counter()
-            runner.act([seen])
-            times.append(time.perf_counter() - started)
-    return 1 / statistics.median(times[WARM_UP:])
+    return 1 / statistics.median(seconds_per_call(lambda: runner.act([seen]), calls=TIMED))
+
+
+def _unread(
+    checkpoint: Checkpoint, done: dict[tuple[str, str], list[EpisodeResult]]
+) -> dict[str, dict[str, list[str]]]:
+    """By task, the words of its instructions that the policy does not know or that were cut off, if there are any."""
+    texts: dict[str, list[str]] = {}
+    for (task, _), episodes in done.items():
+        texts.setdefault(task, []).extend(episode.instruction for episode in episodes if episode.instruction)
+    found = {task: unread_words(checkpoint.tokenizer, instructions) for task, instructions in texts.items()}
+    return {task: words for task, words in found.items() if words}
 
 
 def _settings(config: EvalConfig, tried: dict[str, _Tried]) -> dict[str, Any]:

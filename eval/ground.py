@@ -18,8 +18,8 @@ from PIL import Image
 
 from configs.evaluation import RunnerConfig
 from envs.rollout import Scenario, World, run
-from envs.task import find_task, make_task
-from eval.acting import one_thread
+from envs.task import find_task
+from eval.acting import make_task_for, one_thread
 from eval.outcome import truth_at
 from eval.report.episode_video import picture_of
 from eval.report.overlay import Frame, draw_overlay
@@ -65,6 +65,7 @@ def ground_video(
     Raises:
         ValueError: the instruction has no words, or the policy needs what a video does not show.
     """
+    _check_boxes(checkpoint)
     runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
     runner.reset([instruction])
     tube = empty_tube(checkpoint.policy)
@@ -90,11 +91,12 @@ def ground_episode(
     Raises:
         ValueError: the instruction names nothing the task knows, or the policy cannot do the task.
     """
-    spec, policy = find_task(task), checkpoint.policy
+    _check_boxes(checkpoint)
+    spec = find_task(task)
     options = {} if instruction is None else spec.read(instruction)
     runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
     recorder = _GroundingRecorder(runner, spec.horizon, on_progress)
-    env = make_task(task, cameras=policy.config.cameras, size=policy.shapes.size)
+    env = make_task_for(checkpoint, spec)
     try:
         with one_thread():
             [world] = run(
@@ -148,6 +150,13 @@ class _GroundingRecorder:
             return None
         during, boxes, visible = (np.array(part) for part in zip(*self._true, strict=True))
         return Truth(during=during, boxes=boxes, visible=visible)
+
+
+def _check_boxes(checkpoint: Checkpoint) -> None:
+    if not checkpoint.purpose.boxes:
+        raise ValueError(
+            "this policy never learned where to look: its demonstrations had no boxes, or it had no weight"
+        )
 
 
 def control_rate_of(checkpoint: Checkpoint) -> float:

@@ -15,6 +15,7 @@ The file is the dataclasses below, field by field, so each docstring here is the
                        tolerance_m  {task: metres}, drawn as a line under the tracking errors
                        criteria     {task: sentence}, what counts as success
                        not_offered  {task: {condition: why the task cannot be run under it}}
+                       unread_words {task: {"unknown": [...], "dropped": [...]}}, words that the policy could not read
     tasks.<task>.control_rate_hz
                      float, decisions a second that one robot would get: 1 / the median time of one decision for a
                      batch of one on one CPU thread, from the pictures to the action, measured before the episodes
@@ -52,8 +53,8 @@ class EpisodeResult:
     """One rollout.
 
     `instruction` is what the policy read, `task_instruction` the true one (they differ in the controls).
-    `target` names the true target for people ("red ball"). `mean_error_m` is the horizontal distance between
-    gripper and target averaged over the judged part, `errors_m` the same distance at every control step.
+    `target` names the true target for people ("red ball"). `mean_error_m` is the distance to the
+    target, as the task measures it, averaged over the judged part, `errors_m` the same distance at every control step.
     `box_iou` compares the predicted with the true box in the newest frame, averaged over the episode; `tube` compares
     all of them and the time of the event.
     `followed_instruction`: success judged against what the read instruction names; None if that is the task.

@@ -14,9 +14,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
-
 CONFIDENCE = 0.95
 
 
@@ -57,6 +54,8 @@ def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE)
         raise ValueError(f"successes: got {successes} of {trials} trials, expected 0 <= successes <= trials")
     if trials == 0:
         return 0.0, 1.0
+    from scipy.stats import binomtest  # loads for long, and workers have no use for it
+
     interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     # Rounding inside can leave 0/n a hair above zero, or n/n a hair below one.
     low = 0.0 if successes == 0 else float(interval.low)
@@ -70,6 +69,8 @@ def mcnemar_exact(first_only: int, second_only: int) -> float:
         raise ValueError(f"counts of pairs: got {first_only} and {second_only}, expected 0 or more")
     if first_only + second_only == 0:
         return 1.0
+    from scipy.stats import binomtest
+
     return float(binomtest(first_only, first_only + second_only, 0.5).pvalue)
 
 
@@ -87,6 +88,9 @@ def tango_interval(
     b, c, n = first_only, second_only, pairs
     if n < 1 or b < 0 or c < 0 or b + c > n:
         raise ValueError(f"got {b} and {c} discordant of {n} pairs, expected 0 <= both together <= pairs, pairs >= 1")
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
     z = float(norm.ppf(0.5 + confidence / 2.0))
 
     def score(d: float) -> float:

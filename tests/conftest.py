@@ -1,9 +1,10 @@
-"""Fixtures that several folders share: small datasets without rendering, small text models without a hub."""
+"""Fixtures that several folders share: small datasets without rendering, small policies, text models without a hub."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from envs.tabletop.env import TabletopEnv
     from training.data.episodes import Dataset
 
+OURS = ("configs", "envs", "vla_policy", "training", "eval")
 SIZE = 32  # pixels a side of the small datasets
+SEEN = 32  # and of what the small policies see
 PROPRIOCEPTION = 3
 OBJECTS = 3  # of which the last has no words
 PLAN_STEPS = 8
@@ -28,8 +32,58 @@ TEXTS = [
 
 
 @pytest.fixture
+def make_env() -> Iterator[Callable[..., TabletopEnv]]:
+    """Makes environments by task name, without Gymnasium's wrappers, and closes them after the test."""
+    from envs.tabletop.specs import SPECS, make
+
+    made: list[Any] = []
+
+    def make_one(task: str, **kwargs: Any) -> Any:
+        _, kind = SPECS[task]
+        made.append(make(kind, **kwargs))
+        return made[-1]
+
+    yield make_one
+    for env in made:
+        env.close()
+
+
+@pytest.fixture
+def forget_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tasks that a test makes known, and the modules that they are in, are forgotten after it."""
+    import gymnasium
+
+    from envs import task
+
+    ids, modules = set(gymnasium.registry), set(sys.modules)
+    monkeypatch.setattr(task, "_REGISTRY", dict(task._REGISTRY))
+    monkeypatch.setenv(task.MODULES, "")
+    task._import_module.cache_clear()
+    task._load_entry_points.cache_clear()
+    yield
+    for added in set(gymnasium.registry) - ids:
+        del gymnasium.registry[added]
+    for name in [m for m in set(sys.modules) - modules if getattr(sys.modules[m], "__file__", None)]:
+        if not Path(str(sys.modules[name].__file__)).is_relative_to(sys.prefix) and name.split(".")[0] not in OURS:
+            del sys.modules[name]
+    task._import_module.cache_clear()
+    task._load_entry_points.cache_clear()
+
+
+@pytest.fixture
+def foreign(forget_tasks: None, tmp_path: Path) -> Path:
+    """The module with somebody else's tasks, in a folder outside the repository, not loaded yet."""
+    copy = tmp_path / "foreign_tasks.py"
+    copy.write_text((Path(__file__).parent / "foreign.py").read_text())
+    return copy
+
+
+@pytest.fixture
 def write_small(tmp_path: Path) -> Callable[..., Dataset]:
-    """Writes a dataset in which two squares drift over a grey picture, and actions point at the one that is meant."""
+    """Writes a dataset in which two squares drift over a grey picture, and actions point at the one that is meant.
+
+    Keywords it does not know are fields of the header.
+    """
 
     def write(
         name: str = "small",
@@ -40,19 +94,22 @@ def write_small(tmp_path: Path) -> Callable[..., Dataset]:
         seed: int = 0,
         task: str = "track",
         size: int = SIZE,
+        **header: Any,
     ) -> Dataset:
         from training.data.episodes import open_dataset
         from training.data.writer import write_dataset
 
         rng = np.random.default_rng(seed)
         episodes = [_episode(rng, i, n, cameras, actions, size) for i, n in enumerate(lengths)]
-        header = {
+        full = {
             "task": task,
             "cameras": list(cameras),
             "action_names": list(actions),
             "agent_pos_names": [f"joint_{i}" for i in range(PROPRIOCEPTION)],
+            "control_hz": 20,
+            **header,
         }
-        write_dataset(tmp_path / name, episodes, header)
+        write_dataset(tmp_path / name, episodes, full)
         return open_dataset(tmp_path / name)
 
     return write
@@ -109,6 +166,88 @@ def project() -> Callable[[Any, np.ndarray], np.ndarray]:
         return np.array([0.5 + x / (-z * half) / 2, 0.5 - y / (-z * half) / 2])
 
     return place
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained policy for `track`, saved: enough to run every path of the evaluation."""
+    return _save_tiny(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="session")
+def wrist_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, looking through the camera at the wrist."""
+    return _save_tiny(tmp_path_factory.mktemp("wrist"), cameras=("wrist",))
+
+
+@pytest.fixture(scope="session")
+def timed_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, made to say when, and whether the target is visible."""
+    from configs.policy import GroundingConfig
+
+    grounding = GroundingConfig(interval_weight=1.0, visibility_weight=1.0)
+    return _save_tiny(tmp_path_factory.mktemp("timed"), grounding=grounding)
+
+
+@pytest.fixture
+def save_tiny(tmp_path: Path) -> Callable[..., Path]:
+    """Saves the same with another purpose and other cameras: keywords are fields of `Purpose`."""
+    return lambda cameras=("front",), **purpose: _save_tiny(tmp_path / "made", purpose, cameras=cameras)
+
+
+def _save_tiny(folder: Path, purpose: dict[str, Any] | None = None, **changes: Any) -> Path:
+    import torch
+
+    from configs.policy import (
+        BackboneConfig,
+        BidirectionalConfig,
+        EncoderConfig,
+        FusionConfig,
+        HeadConfig,
+        PolicyConfig,
+        TwoStreamConfig,
+    )
+    from envs.task import find_task
+    from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
+    from vla_policy.contract import Shapes
+    from vla_policy.policy import VLAPolicy
+    from vla_policy.tokenizer import WordTokenizer
+
+    config = PolicyConfig(
+        width=16,
+        attention_heads=2,
+        frames=3,
+        encoder=EncoderConfig(
+            backbone=BackboneConfig(channels=8, layers=1), two_stream=TwoStreamConfig(temporal_channels=4)
+        ),
+        fusion=FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
+        head=HeadConfig(hidden=16),
+        **changes,
+    )
+    spec = find_task("track")
+    fields: dict[str, Any] = {
+        "tasks": ("track",),
+        "action_names": spec.action_names,
+        "agent_pos_names": spec.agent_pos_names,
+        "control_hz": spec.control_hz,
+        **(purpose or {}),
+    }
+    made = Purpose(**fields)
+    torch.manual_seed(0)
+    tokenizer = WordTokenizer.train(["follow the red ball", "track the blue cube"], config.language.max_words)
+    width = len(made.agent_pos_names)
+    shapes = Shapes(
+        frames=config.frames,
+        cameras=len(config.cameras),
+        size=SEEN,
+        proprioception=width,
+        actions=len(made.action_names),
+        vocabulary=tokenizer.size,
+    )
+    policy = VLAPolicy(config, shapes)
+    policy.normaliser.set_statistics(torch.zeros(width), torch.ones(width))
+    save_checkpoint(Checkpoint(policy.eval(), tokenizer, made, {"seed": 0}), folder / "checkpoint")
+    return folder / "checkpoint"
 
 
 @pytest.fixture(scope="session")

@@ -41,12 +41,13 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
 def demonstrated(name: str, seeds: range, **settings: Any) -> Iterator[tuple[Any, Any]]:
     """The environment and the episode of each seed, by the task's expert without noise."""
     from configs.collect import CollectConfig
-    from envs.task import check_contract, find_task, make_task
+    from envs.contract import check_contract
+    from envs.task import find_task, make_task
     from training.collect import Demonstrator
 
     config = CollectConfig(noise=0.0, detours=0.0, **settings)
     env, spec = make_task(name, cameras=config.cameras, size=config.size), find_task(name)
-    check_contract(env, spec, config.size)
+    check_contract(env, spec, config.cameras, config.size)
     demonstrator = Demonstrator(env, spec, config)
     for seed in seeds:
         episode = demonstrator.demonstrate(seed)

@@ -37,7 +37,7 @@ from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.contract import Batch
 from vla_policy.policy import VLAPolicy
-from vla_policy.tokenizer import TOKENIZERS
+from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 VALIDATION_SAMPLES = 512
 
@@ -120,6 +120,9 @@ def train(
 
     texts = (text for d in datasets for text in d.texts)
     tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
+    _check_words(tokenizer, datasets)
+    _check_visibility(policy_config, datasets)
+    grounding = policy_config.grounding
     names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
     samples = SampleConfig(
         frames=policy_config.frames,
@@ -147,6 +150,7 @@ def train(
         tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
         action_names=tuple(names),
         agent_pos_names=datasets[0].interface.agent_pos_names,
+        boxes=any(d.labelled for d in datasets) and max(grounding.location_weight, grounding.box_weight) > 0,
         control_hz=next((d.interface.control_hz for d in datasets if d.interface.control_hz is not None), None),
     )
     origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
@@ -206,6 +210,25 @@ def train(
         samples_per_second=rate,
         main=accelerator.is_main_process,
     )
+
+
+def _check_words(tokenizer: TextTokenizer, datasets: Sequence[Dataset]) -> None:
+    """Refuse instructions that would be cut off: a policy must not learn from words that it never sees."""
+    for data in datasets:
+        for text in dict.fromkeys(data.texts):
+            dropped = tokenizer.reading(text).dropped
+            if dropped:
+                raise TrainingError(
+                    f"{data.path}: policy.language.max_words {tokenizer.max_words} cuts {' '.join(dropped)!r} off "
+                    f"{text!r}; raise it"
+                )
+
+
+def _check_visibility(config: PolicyConfig, datasets: Sequence[Dataset]) -> None:
+    """Refuse to learn what can be seen from data that do not say it."""
+    for data in datasets:
+        if config.grounding.visibility_weight and not data.labelled:
+            raise TrainingError(f"{data.path}: has no boxes; set policy.grounding.visibility_weight to 0")
 
 
 def draw_batch(

@@ -135,6 +135,7 @@ def synthetic_dataset(path: Path, megabytes: float, cameras: tuple[str, ...] = (
         "cameras": list(cameras),
         "action_names": list(ACTIONS),
         "agent_pos_names": [f"joint_{i}" for i in range(PROPRIOCEPTION)],
+        "control_hz": None,
     }
     write_dataset(path, episodes, header)
     return open_dataset(path, verify=False)

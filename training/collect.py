@@ -18,10 +18,11 @@ from typing import Any
 from configs.collect import SHARD_EPISODES, SHARD_SEEDS, CollectConfig
 from configs.seeds import collection_seed
 from envs.actors import NoisyExpert
+from envs.contract import check_contract
 from envs.cores import usable_cores
 from envs.rollout import Beat, run
-from envs.task import Env, TaskSpec, check_contract, find_task, make_task, offers
-from envs.workers import Lost, Pulse, run_jobs
+from envs.task import Env, TaskSpec, find_task, make_task, offers
+from envs.workers import NOTHING, Lost, Pulse, run_jobs
 from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
 from training.data.writer import DatasetWriter, merge_datasets
 from training.recorder import EpisodeRecorder
@@ -50,11 +51,12 @@ class Demonstrator:
 
     def demonstrate(self, seed: int, beat: Beat | None = None) -> Episode | None:
         """The episode of this environment seed, None if the simulation became unstable or the scout failed."""
+        own = None if beat is None else lambda *_: beat(seed)  # all that is done is done for this seed
         if self._scout is not None:
-            [tried] = run([self._scout], [seed], self._actor, action_names=self._names, beat=beat)
+            [tried] = run([self._scout], [seed], self._actor, action_names=self._names, beat=own)
             if not tried.info["is_success"]:
                 return None
-        run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, beat=beat)
+        run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, beat=own)
         return self._recorder.episode
 
 
@@ -67,14 +69,16 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
         ValueError: the task is unknown, has no expert, or cannot be recorded so.
         DatasetError: `path` holds a dataset made otherwise, the expert keeps failing, or workers keep dying.
     """
-    find_task(task).make_expert()
-    content = config.content(task)
+    spec = find_task(task)
+    spec.make_expert()
+    content = _content(config, spec)
     folder = path.with_name(f"{path.name}.shards")
     if path.exists():
         done = open_dataset(path)
         if not _same(done, content):
             raise DatasetError(
-                f"{path}: holds a dataset collected with other settings; choose another --out or remove it"
+                f"{path}: holds a dataset collected with other settings, or of another version of the task; "
+                "choose another --out or remove it"
             )
         shutil.rmtree(folder, ignore_errors=True)  # left by a call that ended between joining and tidying up
         return done
@@ -83,7 +87,9 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
         shard: open_dataset(_part(folder, shard)) for shard in range(config.shards) if _part(folder, shard).exists()
     }
     if not all(_same(part, content) for part in parts.values()):
-        raise DatasetError(f"{folder}: left by a collection with other settings; remove it")
+        raise DatasetError(
+            f"{folder}: left by a collection with other settings, or of another version of the task; remove it"
+        )
     started, frames = time.monotonic(), 0
 
     def report() -> None:
@@ -100,9 +106,8 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
         if isinstance(answer, Lost):
             tries[answer.job] += 1
             if tries[answer.job] == TRIES:
-                raise DatasetError(
-                    f"{folder}: {answer.reason} (seed {answer.item}); finished shards are kept, run again"
-                )
+                at = "" if answer.item == NOTHING else f" (seed {answer.item})"
+                raise DatasetError(f"{folder}: {answer.reason}{at}; finished shards are kept, run again")
             todo.append(answer.job)
             continue
         shard, _ = answer
@@ -122,12 +127,18 @@ def _part(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}"
 
 
+def _content(config: CollectConfig, spec: TaskSpec) -> dict[str, Any]:
+    """What decides the data."""
+    return {**config.content(spec.name), "version": spec.version}
+
+
 def _same(data: Dataset, content: dict[str, Any]) -> bool:
     """Whether a dataset was collected with these settings. One that it does not mention did not exist then, and counts
     as left at its default.
     """
     before = data.header.get("collection")
-    return isinstance(before, dict) and {**CollectConfig().content(data.header["task"]), **before} == content
+    usual = {**CollectConfig().content(data.header["task"]), "version": 1}
+    return isinstance(before, dict) and {**usual, **before} == content
 
 
 def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[int], None]:
@@ -135,14 +146,14 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
     task, config, folder = setup
     spec = find_task(task)
     env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
-    check_contract(env, spec, config.size)
+    check_contract(env, spec, config.cameras, config.size)
     scout = None
     if "no_cameras" in spec.takes:
         scout = make_task(task, cameras=(), size=config.size, labels=False, randomise=config.randomise)
     demonstrator = Demonstrator(env, spec, config, scout)
     header = {
         "task": task,
-        "collection": config.content(task),
+        "collection": _content(config, spec),
         "cameras": list(config.cameras),
         "action_names": list(spec.action_names),
         "agent_pos_names": list(spec.agent_pos_names),

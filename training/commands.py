@@ -19,7 +19,9 @@ def collect(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, default="data", help="folder for the datasets")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
-    for data in collect_all(run_config(parsed), Path(parsed.out)):
+    config = run_config(parsed)
+    check_collectable(config)
+    for data in collect_all(config, Path(parsed.out)):
         failures = data.header.get("failures", 0)
         print(f"{data.path}: {data.episodes} episodes, {data.steps} steps, {failures} failed and left out")
     return 0
@@ -39,23 +41,33 @@ def train(arguments: list[str]) -> int:
     return train_all(config, [open_dataset(path) for path in folders], Path(parsed.out), resume=parsed.resume)
 
 
-def check_demonstrable(config: RunConfig) -> None:
-    """Refuse a run whose demonstrations could not be made, or could not teach its policy, before hours are spent.
+def check_collectable(config: RunConfig) -> None:
+    """Refuse a run whose demonstrations could not be made, before hours are spent on those of another task.
 
     Raises:
-        ValueError: a task is unknown or has no such camera or no expert, or its labels do not look ahead far enough.
+        ValueError: a task is unknown, or has no such camera or no expert.
     """
+    for name in find_tasks(config.tasks):
+        spec = find_task(name)
+        spec.make_expert()
+        for camera in config.collect.cameras:
+            if camera not in spec.cameras:
+                raise ValueError(f"collect.cameras has {camera!r}, task {name!r} offers {', '.join(spec.cameras)}")
+
+
+def check_demonstrable(config: RunConfig) -> None:
+    """Refuse a run whose demonstrations could not be made, or could not teach its policy.
+
+    Raises:
+        ValueError: as `check_collectable`, or a camera is not recorded, or labels do not look ahead far enough.
+    """
+    check_collectable(config)
     missing = [name for name in config.policy.cameras if name not in config.collect.cameras]
     if missing:
         raise ValueError(f"policy.cameras has {missing[0]!r}, which collect.cameras does not record")
     chunk, ahead = config.policy.head.chunk, config.collect.plan_steps
     for name in find_tasks(config.tasks):
-        spec = find_task(name)
-        offered = ", ".join(spec.cameras)
-        for camera in config.collect.cameras:
-            if camera not in spec.cameras:
-                raise ValueError(f"collect.cameras has {camera!r}, task {name!r} offers {offered}")
-        if hasattr(spec.make_expert(), "plan") and chunk > ahead:
+        if hasattr(find_task(name).make_expert(), "plan") and chunk > ahead:
             raise ValueError(
                 f"policy.head.chunk {chunk} exceeds the {ahead} steps that a label of task {name!r} looks ahead; "
                 f"choose {ahead} or fewer, or raise collect.plan_steps"

@@ -1,4 +1,4 @@
-"""The spatial backbone, which looks at every frame on its own: a stem, trained from scratch or from timm, and layers.
+"""The spatial backbone, which encodes every frame on its own: a stem, trained from scratch or from timm, and layers.
 
 B' pictures, C H W image, c channels, h w grid.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from configs.encoder import SMALL, BackboneConfig
 
-AfterStage = Callable[[int, Tensor], Tensor]  # a stage's number and its maps (B', c, h, w) → what to go on with
+AfterStage = Callable[[int, Tensor], Tensor]  # a stage's number and its maps (B', c, h, w) → the maps to continue with
 
 
 class ResidualConv(nn.Module):
@@ -49,7 +49,8 @@ class SmallStem(nn.Sequential):
 class Backbone(nn.Module):
     """Pictures `(B', 3, H, W)` float in [0, 1] → features `(B', c, h, w)`.
 
-    It has a stage after the stem and one after every layer, `stages` in all; `after_stage` sees and may change each.
+    A stage ends after the stem and after every layer; there are `stages` of them. `after_stage` gets the output of each
+    stage and may change it.
     """
 
     def __init__(self, config: BackboneConfig, size: int, saved: Path | None = None) -> None:
@@ -85,7 +86,8 @@ def to_maps(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
 
 
-def as_pictures(frames: Tensor) -> Tensor:
-    """`(B, T, V, C, H, W)` uint8 → `(B·V·T, C, H, W)` float in [0, 1], channels_last."""
-    pictures = frames.permute(0, 2, 1, 3, 4, 5).flatten(0, 2).float().div_(255.0)
+def as_pictures(frames: Tensor, dtype: torch.dtype) -> Tensor:
+    """`(B, T, V, C, H, W)` uint8 → `(B·V·T, C, H, W)` in [0, 1], channels_last."""
+    full = torch.promote_types(dtype, torch.float32)
+    pictures = frames.permute(0, 2, 1, 3, 4, 5).flatten(0, 2).to(full).div_(255.0).to(dtype)
     return pictures.contiguous(memory_format=torch.channels_last)

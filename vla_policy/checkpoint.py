@@ -35,6 +35,7 @@ from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 SCHEMA_VERSION = 2
 COMPLETE = "COMPLETE"
+COMPILED = "_orig_mod"  # how torch.compile calls what it wraps
 SHIPPED = Path(__file__).parent / "assets"  # a folder for each policy that ships
 DEFAULT_POLICY = SHIPPED / "default"
 T = TypeVar("T")
@@ -46,14 +47,15 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Purpose:
-    """What a policy was trained for: task names, the names of its action and proprioception dimensions, and control
-    steps per second, None where the demonstrations did not say.
+    """What a policy was trained for: task names, the names of its action and proprioception dimensions, control steps
+    per second, None where the demonstrations did not say, and whether it learned where to look.
     """
 
     tasks: tuple[str, ...]
     action_names: tuple[str, ...]
     agent_pos_names: tuple[str, ...]
     control_hz: float | None = None
+    boxes: bool = True
 
 
 class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
@@ -120,7 +122,11 @@ def _write_among_others(checkpoint: Checkpoint, path: Path) -> None:
 def _write(checkpoint: Checkpoint, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     policy = checkpoint.policy
-    weights = {name: value.detach().contiguous().cpu() for name, value in policy.state_dict().items()}
+    # A module that torch.compile wraps has its own name before those of its parameters.
+    weights = {
+        name.replace(f"{COMPILED}.", ""): value.detach().contiguous().cpu()
+        for name, value in policy.state_dict().items()
+    }
     try:
         save_file(weights, folder / "model.safetensors")
     except SafetensorError as error:  # what it makes of a full disk
@@ -170,17 +176,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({error})") from None
     try:
-        policy.load_state_dict(load_file(path / "model.safetensors"))
+        loaded = load_file(path / "model.safetensors")
+        policy.load_state_dict(loaded)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()  # torch begins with a headline
         weights = path / "model.safetensors"
         raise CheckpointError(
             f"{weights}: not this policy's weights, or those of another version; train again ({reason})"
         ) from None
+    broken = [name for name, value in loaded.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{path / 'model.safetensors'}: {broken[0]!r} has values that are not finite; train again"
+        )
     try:
         tokenizer = kind.load(path, config.language.max_words)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+    if tokenizer.size != shapes.vocabulary:
+        raise CheckpointError(
+            f"{path / kind.FILES[0]}: has {tokenizer.size} entries, expected the {shapes.vocabulary} of the policy's "
+            "embedding; it is of another checkpoint"
+        )
     return Checkpoint(policy.eval(), tokenizer, purpose, _read_json(path / "provenance.json"))
 
 

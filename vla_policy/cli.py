@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from configs.commands import COMMANDS
 from configs.names import unknown
 
-OUT_OF_MEMORY = "out of memory; lower train.batch, envs.workers or collect.workers"
+OUT_OF_MEMORY = "out of memory; lower train.batch, eval.workers or collect.workers"
 # What to do when the system refuses something.
 ADVICE: dict[int, str] = {
     errno.ENOSPC: "free some space, or write elsewhere",
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail(OUT_OF_MEMORY)
     except RuntimeError as error:
+        if type(error).__name__ == "EpisodeError":  # of envs.rollout, which this file must not import
+            return _fail(" ".join(str(error).split()), code=1)
         # torch's OutOfMemoryError of a GPU, and what its allocator says on a CPU.
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise

@@ -1,7 +1,7 @@
 """What goes into the policy and what comes out.
 
-B batch, T frames, V cameras, C H W image, L words, P proprioception, S action-chunk steps, A action dimensions,
-N visual tokens a frame, M heads.
+B batch, T frames, V cameras, C H W image, L text tokens, P proprioception, S action-chunk steps, A action dimensions,
+N visual tokens per frame, M attention heads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Observation:
     """What the policy may see.
 
     frames `(B, T, V, C, H, W)` uint8, oldest first; agent_pos `(B, T, P)` float32 in physical units, aligned with the
-    frames; tokens `(B, L)` int64 and token_mask `(B, L)` bool, True where there is a word.
+    frames; tokens `(B, L)` int64 and token_mask `(B, L)` bool, False where there is padding.
     """
 
     frames: Tensor
@@ -59,13 +59,14 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Aux:
-    """What the policy looked at.
+    """What the policy predicts beside its actions, and what it attends to.
 
     boxes `(B, T, 4)` predicted, location `(B, T, h, w)` the probability of the target's place in each frame, and
     attention maps by name: `(B, M, queries, keys)` each, with `V·h·w` visual tokens in row-major order per camera.
-    visible `(B, T)`: probability that the target can be seen in a frame, None of a policy that was not trained to tell.
-    start and end `(B, T)`: probability that the words' event begins and ends in each frame, adding up to 1; during
-    `(B, T)`: probability that a frame is part of it. None of a policy that was not trained to tell.
+    visible `(B, T)`: probability that the target is visible in a frame.
+    start and end `(B, T)`: probability that the instruction's event begins and ends in each frame, adding up to 1;
+    during `(B, T)`: probability that a frame is part of it.
+    These are None if the policy was not trained to predict them.
     """
 
     boxes: Tensor | None = None
@@ -79,7 +80,7 @@ class Aux:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionChunk:
-    """Actions `(B, S, A)` in [-1, 1] for the next S control steps, and what the policy looked at."""
+    """Actions `(B, S, A)` in [-1, 1] for the next S control steps, and what else the policy predicts and attends to."""
 
     action: Tensor
     aux: Aux
@@ -87,7 +88,7 @@ class ActionChunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes:
-    """The data's sizes, which no configuration can know."""
+    """Sizes that depend on the data, and are no settings."""
 
     frames: int
     cameras: int
@@ -99,8 +100,8 @@ class Shapes:
 
 @runtime_checkable
 class Described(Protocol):
-    """A part of the policy that `PolicyConfig` alone cannot build: a pretrained model. It writes its structure into the
-    checkpoint's folder, and is built from there when that checkpoint is loaded.
+    """A part of the policy that `PolicyConfig` alone cannot build, such as a pretrained model. It writes its structure
+    into the checkpoint's folder, and is built from there when that checkpoint is loaded.
     """
 
     def describe(self, folder: Path) -> None: ...

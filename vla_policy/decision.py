@@ -1,4 +1,4 @@
-"""What all action heads do, and decisions by vote: one head a voter, each with features of its own.
+"""What all action heads do, and decisions by vote: one action head per voter, each with features of its own.
 
 B batch, R voters, S chunk steps, A action dimensions, F feature width.
 """
@@ -31,14 +31,14 @@ class ActionHead(nn.Module):
     """Features `(B, F)` → a chunk of actions `(B, S, A)`.
 
     `loss_scale` is what the loss is multiplied by where it is added to others: it brings the gradient that reaches the
-    features to about that of `chunk_l1`. Likelihoods send several times as much, and drown what grounding teaches the
-    encoder meanwhile.
+    features to about that of `chunk_l1`. Likelihoods have gradients several times as large, which would outweigh those
+    of the grounding losses.
     """
 
     loss_scale: float = 1.0
 
     def act(self, features: Tensor) -> Tensor:
-        """Actions in [-1, 1]; the same ones whenever it is asked the same."""
+        """Actions in [-1, 1]; the same for the same features."""
         raise NotImplementedError
 
     def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
@@ -49,8 +49,7 @@ class ActionHead(nn.Module):
 class VotingHead(ActionHead):
     """Counts the votes of R heads.
 
-    - majority: the bin that most voters' actions fall into; its voters' mean is done. If all differ, the voter
-      between the others (the median) decides.
+    - majority: the mean of the voters in the bin that holds most of their actions. If all differ, the median.
     - weighted: the mean, weighted by learned trust: a softmax over the voters that learns which of them errs least.
     - soft: the mean. (For distributions over bins, the mean of their expectations is that of their mean.)
     """

@@ -1,13 +1,15 @@
 """Layers that several parts share: attention, feed-forward, position encodings, pooling.
 
-B batch, N Q K tokens, D width, M heads, E = D/M head width, C O widths of what comes and goes. Suffixes name the axes.
+B batch, N Q K tokens, D width, M attention heads, E = D/M their width, C O widths of input and
+output. Suffixes name the axes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -116,8 +118,8 @@ class SelfAttentionBlock(nn.Module):
 
 
 class FusedSelfAttentionBlock(nn.Module):
-    """Pre-norm transformer layer like `SelfAttentionBlock`, without weights to look at, so that memory grows linearly
-    with the tokens; optionally causal, optionally without its feed-forward part.
+    """Pre-norm transformer layer like `SelfAttentionBlock`, without attention weights as output, so that memory grows
+    linearly with the tokens; optionally causal, optionally without its feed-forward part.
     """
 
     def __init__(self, width: int, attention_heads: int, *, causal: bool = False, feed: bool = True) -> None:
@@ -146,7 +148,8 @@ def fused_attention(q_BMNE: Tensor, k_BMNE: Tensor, v_BMNE: Tensor, *, causal: b
         return F.scaled_dot_product_attention(q_BMNE, k_BMNE, v_BMNE, is_causal=causal)
     if q_BMNE.shape[2] > SHORT:
         with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q_BMNE.float(), k_BMNE.float(), v_BMNE.float(), is_causal=causal)
+            q, k, v = (at_least_float32(x) for x in (q_BMNE, k_BMNE, v_BMNE))
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal).to(v_BMNE.dtype)
     scores = (q_BMNE * q_BMNE.shape[-1] ** -0.5) @ k_BMNE.transpose(-1, -2)
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
@@ -154,10 +157,10 @@ def fused_attention(q_BMNE: Tensor, k_BMNE: Tensor, v_BMNE: Tensor, *, causal: b
     return scores.softmax(-1) @ v_BMNE
 
 
-def newest_at_zero(frames: int, like: Tensor) -> Tensor:
-    """Position encodings of T frames in time, the newest one being at zero, `(T, D)` for tokens `(..., D)`."""
-    times = torch.arange(frames, device=like.device) - (frames - 1)
-    return sinusoid(times, like.shape[-1])
+def newest_at_zero(frames: int, width: int, like: Tensor | None = None) -> Tensor:
+    """Position encodings of T frames in time, the newest one at zero, `(T, width)`; see `place_encoding` for `like`."""
+    times = torch.arange(frames, device=None if like is None else like.device) - (frames - 1)
+    return _as_type_of(sinusoid(times, width), like)
 
 
 def sinusoid(positions: Tensor, width: int) -> Tensor:
@@ -186,9 +189,9 @@ class Pool:
     def __init__(self, output: Literal["concat", "sum"]) -> None:
         self.times = 2 if output == "concat" else 1
 
-    def __call__(self, vision_BND: Tensor, words_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-        vision, words = vision_BND.mean(1), masked_mean(words_BLD, mask_BL)
-        return torch.cat([vision, words], dim=-1) if self.times == 2 else vision + words
+    def __call__(self, vision_BND: Tensor, text_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        vision, text = vision_BND.mean(1), masked_mean(text_BLD, mask_BL)
+        return torch.cat([vision, text], dim=-1) if self.times == 2 else vision + text
 
 
 def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
@@ -200,10 +203,39 @@ def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> T
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-def place_encoding(grid: tuple[int, int], width: int, device: torch.device | None = None) -> Tensor:
-    """Position encodings `(h·w, width)` of a grid's cells: half for the column, half for the row."""
-    centres = 100 * cell_centres(grid, device)
-    return torch.cat([sinusoid(centres[:, axis], width // 2) for axis in (0, 1)], dim=-1)
+def place_encoding(grid: tuple[int, int], width: int, like: Tensor | None = None) -> Tensor:
+    """Position encodings `(h·w, width)` of a grid's cells: half for the column, half for the row.
+
+    Args:
+        like: a parameter of the layer that uses them; they get its device and type. (The type of its input is another
+            one under autocast.)
+    """
+    centres = 100 * cell_centres(grid, None if like is None else like.device)
+    return _as_type_of(torch.cat([sinusoid(centres[:, axis], width // 2) for axis in (0, 1)], dim=-1), like)
+
+
+def _as_type_of(encoding: Tensor, like: Tensor | None) -> Tensor:
+    return encoding if like is None else encoding.to(like.dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, for losses and outputs; float32 and float64 stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class FullPrecisionBuffers(nn.Module):
+    """Keeps the type of its own buffers when a policy is converted, as by `policy.bfloat16()`: statistics of the data
+    would lose too much. Buffers still move between devices.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            now = self._buffers[name]
+            if buffer is not None and now is not None and now.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(now.device)
+        return self
 
 
 def multi_layer(widths: list[int]) -> nn.Sequential:

@@ -6,10 +6,12 @@ P proprioception.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from vla_policy.layers import FullPrecisionBuffers
 
 
-class Normaliser(nn.Module):
+class Normaliser(FullPrecisionBuffers):
     """`(x - mean) / std` per dimension; refuses to work before `set_statistics` or loading."""
 
     mean: Tensor

@@ -1,9 +1,9 @@
-"""The policy: encoder → fusion with language → grounding decoder → action head.
+"""The policy: vision and language encoder → fusion → grounding decoder → action head.
 
 Three methods: `loss(batch)`, `act(observation)`, and `forward`, which both share. Frame history, chunk execution and
-ensembling are the rollout controller's; nothing here knows a simulator.
+ensembling are in `vla_policy.runner`. Nothing here depends on a simulator.
 
-B batch, T frames, V cameras, L words, P proprioception, S chunk steps, A actions, D width.
+B batch, T frames, V cameras, L text tokens, P proprioception, S chunk steps, A actions, D width.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from configs.checks import own_settings
 from configs.policy import PolicyConfig
 from vla_policy.contract import ActionChunk, Aux, Batch, Described, Observation, Shapes
 from vla_policy.decision import ActionHead, HeadSetup, VotingHead
-from vla_policy.dialogue import FusionSetup, LanguageSetup
 from vla_policy.encoders import ENCODERS
+from vla_policy.exchange import FusionSetup, LanguageSetup
 from vla_policy.fusion import FUSIONS
-from vla_policy.grounding.decoder import STEP_SCALE, SpaceTimeDecoder, Tube
+from vla_policy.grounding.decoder import STEP_SCALE, GroundingOutput, SpaceTimeDecoder
 from vla_policy.grounding.losses import grounding_loss
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
+from vla_policy.layers import at_least_float32
 from vla_policy.normaliser import Normaliser
 from vla_policy.vision import EncoderSetup
 
@@ -37,23 +38,23 @@ PATH_SCALE = 8.0  # brings boxes to unit scale: the objects' paths span about a 
 
 
 def path_features(boxes: Tensor, visible: Tensor | None = None) -> Tensor:
-    """The target's path for the action head, `(B, T, 4)` → `(B, 4T)`: the newest box, centred, and the steps that led
-    there, enlarged. Given positions alone, the head needed three times the samples to find velocities.
+    """The target's path for the action head, `(B, T, 4)` → `(B, 4T)`: the newest box, centred, and the steps between
+    the boxes, scaled up. Given positions alone, the head needed three times the samples to find velocities.
 
     With the probability `(B, T)` that the target is visible → `(B, 9T - 4)`: these probabilities, and all boxes and
-    steps as far as they can be relied on, for the newest box may be nothing but a guess.
+    steps, each multiplied by the probability that it is of a visible target. The newest box may only be a guess.
     """
     places, steps = PATH_SCALE * (boxes - 0.5), STEP_SCALE * boxes.diff(dim=1)
     if visible is None:
         return torch.cat([places[:, -1], steps.flatten(1)], dim=-1)
-    seen = visible[..., None]
-    reliable = places * seen, steps * seen[:, 1:] * seen[:, :-1]
+    trust = visible[..., None]
+    reliable = places * trust, steps * trust[:, 1:] * trust[:, :-1]
     return torch.cat([visible, *(part.flatten(1) for part in reliable)], dim=-1)
 
 
-def path_width(looks: int, *, visible: bool) -> int:
+def path_width(frames: int, *, visible: bool) -> int:
     """Numbers that `path_features` makes of so many frames."""
-    return 9 * looks - 4 if visible else 4 * looks
+    return 9 * frames - 4 if visible else 4 * frames
 
 
 def _built(section: str, settings: Any, registry: Mapping[str, Callable[[Any, Setup], Part]], setup: Setup) -> Part:
@@ -71,21 +72,24 @@ def _built(section: str, settings: Any, registry: Mapping[str, Callable[[Any, Se
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What the head reads, `(B, F)` or for R voters `(B, R, F)`, and what the policy looked at on the way."""
+    """The action head's input, `(B, F)` or for R voters `(B, R, F)`, the grounding, and the attention maps by name."""
 
     action: Tensor
-    tube: Tube
+    grounding: GroundingOutput
     attention: dict[str, Tensor]
 
 
 class VLAPolicy(nn.Module):
     """The whole network.
 
+    It computes in the type of its parameters: `policy.bfloat16()`, `.half()` and `.double()` all work. What it predicts
+    is float32, or float64 if that is what its parameters are.
+
     Args:
         config: its structure.
         shapes: sizes that the data give.
-        saved: folder of the checkpoint whose weights will be loaded next; pretrained parts are then built from what
-            they described there, in place of reading the models they once came from.
+        saved: folder of the checkpoint whose weights will be loaded next. Pretrained parts are then built from their
+            descriptions there, and the models that they came from are not read.
     """
 
     def __init__(self, config: PolicyConfig, shapes: Shapes, saved: Path | None = None) -> None:
@@ -131,11 +135,11 @@ class VLAPolicy(nn.Module):
         )
         pooled = self.fusion.pooled_width
         self.grounding = SpaceTimeDecoder(
-            config.grounding, width, attention_heads, self.encoder.frame_width, pooled, self.encoder.looks
+            config.grounding, width, attention_heads, self.encoder.frame_width, pooled, self.encoder.grounded_frames
         )
-        path = path_width(self.encoder.looks, visible=config.grounding.visibility_weight > 0)
-        told = int(self.grounding.when is not None)
-        grounded = width + path + told if config.grounding.feeds == "queries" else 0
+        path = path_width(self.encoder.grounded_frames, visible=config.grounding.visibility_weight > 0)
+        event = int(self.grounding.when is not None)
+        grounded = width + path + event if config.grounding.feeds == "queries" else 0
         head_setup = HeadSetup(
             chunk=config.head.chunk,
             hidden=config.head.hidden,
@@ -154,35 +158,35 @@ class VLAPolicy(nn.Module):
         frames, agent_pos = observation.frames, self.normaliser(observation.agent_pos[:, -1])
         if self.training:
             frames, agent_pos = self._drop(frames, agent_pos)
-        dialogue = self.fusion.dialogue(self.language, self.language.embed(observation.tokens, observation.token_mask))
-        vision = self.encoder(frames, dialogue)
-        fused = self.fusion(vision, dialogue.words())
-        tube = self.grounding(vision, fused)
-        grounded = self._grounded(tube) if self.config.grounding.feeds == "queries" else []
+        exchange = self.fusion.exchange(self.language, self.language.embed(observation.tokens, observation.token_mask))
+        vision = self.encoder(frames, exchange)
+        fused = self.fusion(vision, exchange.encoded_text())
+        grounding = self.grounding(vision, fused)
+        grounded = self._grounded(grounding) if self.config.grounding.feeds == "queries" else []
         views = [*grounded, fused.pooled, agent_pos]
         if fused.voters is not None:
             voters = fused.voters.shape[1]
             views = [view[:, None].expand(-1, voters, -1) for view in views]
             views[-2] = fused.voters
-        seen = torch.cat([view.float() for view in views], dim=-1)
-        attention = {**dialogue.attention, **vision.attention, **fused.attention, **tube.attention}
-        return Features(action=seen, tube=tube, attention=attention)
+        features = torch.cat([view.to(self.encoder.camera.dtype) for view in views], dim=-1)
+        attention = {**exchange.attention, **vision.attention, **fused.attention, **grounding.attention}
+        return Features(action=features, grounding=grounding, attention=attention)
 
-    def _grounded(self, tube: Tube) -> list[Tensor]:
-        """What the action head reads of the tube. Whether the target is visible, and whether it is time to act, is
-        learned from their labels alone.
+    def _grounded(self, output: GroundingOutput) -> list[Tensor]:
+        """What the action head gets from the grounding. Whether the target is visible, and whether the event holds now,
+        are learned from their labels alone: no gradient of the actions reaches them.
         """
-        visible = None if tube.visible is None else tube.visible.sigmoid().detach()
-        now = [] if tube.when is None else [tube.when.during[:, -1:].sigmoid().detach()]
-        return [tube.queries[:, -1], path_features(tube.boxes, visible), *now]
+        visible = None if output.visible is None else output.visible.sigmoid().detach()
+        now = [] if output.event is None else [output.event.during[:, -1:].sigmoid().detach()]
+        return [output.queries[:, -1], path_features(output.boxes, visible), *now]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The training loss and, detached, its parts."""
         features = self(batch.observation)
         action = self.head.loss(features.action, batch.action, batch.action_mask)
-        looked_at = features.tube.boxes.shape[1]  # the newest ones
-        boxes, visible, event = (x[:, -looked_at:] for x in (batch.boxes, batch.visible, batch.event))
-        grounding, metrics = grounding_loss(self.config.grounding, features.tube, boxes, visible, event)
+        grounded = features.grounding.boxes.shape[1]  # the newest frames
+        boxes, visible, event = (x[:, -grounded:] for x in (batch.boxes, batch.visible, batch.event))
+        grounding, metrics = grounding_loss(self.config.grounding, features.grounding, boxes, visible, event)
         total = self.head.loss_scale * action + grounding
         return total, {"loss": total.detach(), "action": action.detach(), **metrics}
 
@@ -190,22 +194,20 @@ class VLAPolicy(nn.Module):
     def act(self, observation: Observation) -> ActionChunk:
         """The next S actions, with boxes and attention maps in `aux`."""
         features = self(observation)
-        h, w = features.tube.grid
-        location = features.tube.logits.softmax(-1).unflatten(-1, (h, w))
-        when = features.tube.when
+        output, event = features.grounding, features.grounding.event
         aux = Aux(
-            boxes=features.tube.boxes,
-            location=location,
-            attention=features.attention,
-            visible=None if features.tube.visible is None else features.tube.visible.sigmoid(),
-            start=None if when is None else when.start.softmax(-1),
-            end=None if when is None else when.end.softmax(-1),
-            during=None if when is None else when.during.sigmoid(),
+            boxes=output.boxes,
+            location=output.logits.softmax(-1).unflatten(-1, output.grid),
+            attention={name: at_least_float32(weights) for name, weights in features.attention.items()},
+            visible=None if output.visible is None else output.visible.sigmoid(),
+            start=None if event is None else event.start.softmax(-1),
+            end=None if event is None else event.end.softmax(-1),
+            during=None if event is None else event.during.sigmoid(),
         )
         return ActionChunk(action=self.head.act(features.action), aux=aux)
 
     def _drop(self, frames: Tensor, agent_pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Hide history or proprioception from some training samples, so that neither becomes a crutch."""
+        """Hide history or proprioception from some training samples, so that the policy depends on neither alone."""
         b = len(frames)
         if self.config.history_dropout:
             hide = torch.rand(b, device=frames.device) < self.config.history_dropout
@@ -216,12 +218,12 @@ class VLAPolicy(nn.Module):
         return frames, agent_pos
 
     def _check(self, observation: Observation) -> None:
-        s, batch, words = self.shapes, observation.frames.shape[0], observation.tokens.shape[-1]
+        s, batch, length = self.shapes, observation.frames.shape[0], observation.tokens.shape[-1]
         expected = {
             "frames": ((batch, s.frames, s.cameras, 3, s.size, s.size), torch.uint8),
             "agent_pos": ((batch, s.frames, s.proprioception), torch.float32),
-            "tokens": ((batch, words), torch.int64),
-            "token_mask": ((batch, words), torch.bool),
+            "tokens": ((batch, length), torch.int64),
+            "token_mask": ((batch, length), torch.bool),
         }
         for name, (shape, dtype) in expected.items():
             value: Tensor = getattr(observation, name)

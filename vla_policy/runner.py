@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +39,7 @@ class PolicyRunner:
         self.config, self._device = config, torch.device(device)
         self.policy = policy.to(self._device)
         self.tokenizer, self.action_names = checkpoint.tokenizer, checkpoint.purpose.action_names
-        self._cameras = policy.config.cameras
+        self._cameras, self._boxes = policy.config.cameras, checkpoint.purpose.boxes
         self._stride, self._frames = policy.config.frame_stride, policy.config.frames
         span = (self._frames - 1) * self._stride + 1
         self._pixels: list[deque[np.ndarray]] = [deque(maxlen=span) for _ in range(rows)]
@@ -115,6 +116,8 @@ class PolicyRunner:
             self.chunk = self.policy.act(observation.to(self._device))
         finally:
             self.policy.train(training)
+        if not self._boxes:  # what never was learned must not be shown, nor judged
+            self.chunk = replace(self.chunk, aux=replace(self.chunk.aux, boxes=None, location=None))
         self._chunks.append(self.chunk.action.float().cpu().numpy())
         self.decisions += 1
 
@@ -129,7 +132,8 @@ def ensemble(chunks: Sequence[np.ndarray], m: float) -> np.ndarray:
         m: above 0 the oldest counts most, below 0 the newest does, at 0 all count alike.
     """
     predictions = np.stack([chunks[-1 - age][:, age] for age in reversed(range(len(chunks)))])  # oldest first
-    weights = np.exp(-m * np.arange(len(predictions)))
+    exponents = -m * np.arange(len(predictions))
+    weights = np.exp(exponents - exponents.max())  # whatever m is, the largest is 1
     mean: np.ndarray = np.tensordot(weights / weights.sum(), predictions, axes=1)
     return mean
 

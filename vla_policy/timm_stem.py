@@ -42,7 +42,7 @@ class TimmStem(nn.Module):
         for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             value = pretrained.get(name, default) if config.timm.weights else {"mean": 0.5, "std": 0.25}[name]
             self.register_buffer(name, torch.as_tensor(value).expand(3).clone().view(1, 3, 1, 1))
-        self.model.eval()  # looking for the features' width must not move running statistics
+        self.model.eval()  # to find the features' width must not move running statistics
         features = self._features(torch.zeros(2, 3, size, size))
         _leave_out(self.model, features, everything=self.frozen)
         self.project = nn.Conv2d(features.shape[1], config.channels, 1)
@@ -135,7 +135,7 @@ def _plain(name: str) -> str:
 
 
 def _leave_out(model: nn.Module, features: Tensor, *, everything: bool) -> None:
-    """Take out of training what the features do not depend on, a last norm, say; or everything."""
+    """Take out of training what the features do not depend on, such as a last norm; or everything."""
     parameters = list(model.parameters())
     reached = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, reached, strict=True):

@@ -1,10 +1,14 @@
-"""Tokenizers: instructions → ids, by `LanguageConfig.name`: made from the instructions, or come with a model."""
+"""Tokenizers: instructions → ids, by `LanguageConfig.name`. They are made from instructions, or come with a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -13,13 +17,39 @@ from configs.policy import LanguageConfig
 from vla_policy.pretrained_source import read_source
 
 PAD, UNKNOWN = 0, 1
+WORD = re.compile(r"\w+|[^\w\s]+")  # as people see them, whatever a tokenizer makes of them
+NAMED = 3  # words that a message lists
+SHOWN = 30  # characters of a word that it shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a tokenizer reads a text, in words for people.
+
+    kept: the words that reach the policy; dropped: those cut off because the text is longer than `max_words` allows, in
+    their order; unknown: those of the kept ones that the vocabulary does not hold, each once.
+    """
+
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def notice(self) -> str:
+        """One sentence about what the policy cannot read; "" if it reads everything."""
+        parts = []
+        if self.unknown:
+            parts.append(f"does not know {_listed(self.unknown)}")
+        if self.dropped:
+            parts.append(f"reads only the first {_words(len(self.kept))} and drops {_listed(self.dropped)}")
+        return f"the policy {', and '.join(parts)}" if parts else ""
 
 
 class TextTokenizer:
     """What all tokenizers share.
 
     `FILES` are what a checkpoint folder with this tokenizer must hold, the tokenizer's own first; `unknown` is the id
-    of an unknown word, None where no word is.
+    by which training may replace a word with an unknown one, None where it must not.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ()
@@ -65,22 +95,69 @@ class TextTokenizer:
         mask = np.zeros(ids.shape, dtype=bool)
         for row, encoding in enumerate(self._tokenizer.encode_batch(texts)):
             if not texts[row].strip() or all(encoding.special_tokens_mask):
-                raise ValueError(f"instruction {texts[row]!r} has no words")
+                raise ValueError(_no_words(texts[row]))
             words = encoding.ids[: self.max_words]
             ids[row, : len(words)], mask[row, : len(words)] = words, True
         return ids, mask
 
     def pieces(self, text: str) -> list[str]:
-        """The words, or parts of words, that a text is read as; as many as its mask has True."""
+        """The text tokens, words or parts of words, that a text becomes; as many as its mask has True."""
         tokens: list[str] = self._tokenizer.encode(text).tokens[: self.max_words]
         return tokens
 
+    def reading(self, text: str) -> Reading:
+        """Which words of a text reach the policy, and which of those it knows.
+
+        The limit is `max_words` text tokens, special ones included. (Training may use fewer, where all its texts are
+        shorter; that drops padding alone.) A word of which only a part reaches the policy is dropped.
+
+        Raises:
+            ValueError: the text has no word.
+        """
+        encoding = self._tokenizer.encode(text)
+        tokens = list(zip(encoding.ids, encoding.offsets, encoding.special_tokens_mask, strict=True))[: self.max_words]
+        real = [(number, span) for number, span, special in tokens if not special]
+        if not text.strip() or not real:
+            raise ValueError(_no_words(text))
+        is_cut = len(encoding.ids) > self.max_words or bool(encoding.overflowing)
+        end = max(stop for _, (_, stop) in real)
+        spans = [match.span() for match in WORD.finditer(text)]
+        kept = [span for span in spans if span[1] <= end or not is_cut]
+        holes = [span for number, span in real if number == self._unknown_id]
+        unknown: dict[str, None] = {}  # a set that keeps the order
+        hole = 0
+        for start, stop in kept:
+            while hole < len(holes) and holes[hole][1] <= start:
+                hole += 1
+            if hole < len(holes) and holes[hole][0] < stop:
+                unknown[text[start:stop]] = None
+        return Reading(
+            kept=tuple(text[a:b] for a, b in kept),
+            dropped=tuple(text[a:b] for a, b in spans[len(kept) :]),
+            unknown=tuple(unknown),
+        )
+
+    @cached_property
+    def _unknown_id(self) -> int | None:
+        """What unknown words, or unknown parts of words, become; None if there are none."""
+        model: dict[str, Any] = json.loads(self._tokenizer.to_str())["model"]
+        token, number = model.get("unk_token"), model.get("unk_id")
+        return self._tokenizer.token_to_id(token) if token is not None else number
+
 
 class WordTokenizer(TextTokenizer):
-    """Words to numbers, lower-cased; 0 is padding, 1 any unknown word."""
+    """Words to numbers, in lower case; 0 is padding, 1 any unknown word."""
 
     FILES = ("tokenizer.json",)
     unknown = UNKNOWN
+
+    @classmethod
+    def load(cls, folder: Path, max_words: int) -> Self:
+        loaded = super().load(folder, max_words)
+        numbers = set(loaded._tokenizer.get_vocab().values())
+        if numbers != set(range(len(numbers))):
+            raise ValueError(f"{folder / cls.FILES[0]}: its words are not numbered from 0 on; restore the file")
+        return loaded
 
     @classmethod
     def make(cls, config: LanguageConfig, texts: Iterable[str]) -> Self:
@@ -129,6 +206,26 @@ TOKENIZERS: dict[str, type[TextTokenizer]] = {
     "bag_of_words": WordTokenizer,
     "pretrained": PretrainedTokenizer,
 }
+
+
+def _no_words(text: str) -> str:
+    return f"instruction {_shortened(text)!r} has no words"
+
+
+def _words(count: int, kind: str = "") -> str:
+    return f"{count} {kind}{'word' if count == 1 else 'words'}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """The first few in quotes, and how many more there are."""
+    named = [repr(_shortened(word)) for word in words[:NAMED]]
+    if len(words) > NAMED:
+        return f"{', '.join(named)} and {_words(len(words) - NAMED, 'more ')}"
+    return f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _read_tokenizer(source: str) -> Tokenizer:

@@ -1,6 +1,6 @@
-"""Tokens that travel between encoders, fusion, grounding and heads.
+"""Tokens that pass between encoders, fusion, grounding and action heads.
 
-B batch, T frames, V cameras, h w grid, N = V·h·w visual tokens a frame, L words, D width.
+B batch, T frames, V cameras, h w grid, N = V·h·w visual tokens per frame, L text tokens, D width, M attention heads.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class VisualTokens:
-    """An encoder's output.
+    """The output of a vision encoder.
 
-    fused `(B, K, N, D)`: tokens of K moments, newest last, K being 1 or T; they carry space and motion and go to the
-    fusion. frames `(B, T, N, D_frame)`: what each single frame looks like, for grounding. grid: (h, w). words: of an
-    encoder that reads, the words as each frame changed them, `(B, T, L, D_frame)`, with the mask of the words.
-    attention: its maps by name, `(B, M, queries, keys)`.
+    fused `(B, K, N, D)`: tokens of the K newest frames, newest last, K being 1 (the current tokens) or T. They carry
+    appearance and motion, and go to the fusion.
+    frames `(B, T, N, D_frame)`: the features of each frame on its own, for grounding.
+    grid: (h, w).
+    text: of an encoder that reads the text tokens, these tokens after each frame changed them, `(B, T, L, D_frame)`,
+    with their mask.
+    attention: attention maps by name, `(B, M, queries, keys)`.
     """
 
     fused: Tensor
     frames: Tensor
     grid: tuple[int, int]
-    words: LanguageTokens | None = None
+    text: LanguageTokens | None = None
     attention: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageTokens:
-    """Word tokens `(B, L, D)`, or `(B, T, L, D)` for each frame, and mask `(B, L)`, True where there is a word."""
+    """Text tokens `(B, L, D)`, or `(B, T, L, D)` for each frame, and mask `(B, L)`, False where there is padding."""
 
     tokens: Tensor
     mask: Tensor
@@ -37,8 +40,13 @@ class LanguageTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class FusedTokens:
-    """A fusion's output: text-aware vision `(B, K, N, D)`, vision-aware text `(B, L, D)`, pooled `(B, D_pooled)`, its
-    attention maps by name, `(B, M, queries, keys)`, and what each of R voters pools, `(B, R, D_pooled)`, if they vote.
+    """The output of a fusion.
+
+    vision `(B, K, N, D)`: visual tokens that depend on the text.
+    language `(B, L, D)`: text tokens that depend on vision.
+    pooled `(B, D_pooled)`: one vector for both.
+    attention: attention maps by name, `(B, M, queries, keys)`.
+    voters `(B, R, D_pooled)`: one vector for each of R voters, if decisions are taken by vote.
     """
 
     vision: Tensor

@@ -34,7 +34,6 @@ TOLERANCE = 0.02  # distance between fingertip and target that counts as touchin
 HOLD = 5  # control steps in a row
 HORIZON = 100  # control steps: 2 s
 LINKS = (0.1, 0.11)  # metres
-AGENT_POS_BOUND = np.array([1, 1, 1, 1, 50, 50, 0.3, 0.3])
 
 PHRASINGS = {
     "train": ("touch the {it} target", "reach the {it} one", "go to the {it} target", "move to the {it} dot",

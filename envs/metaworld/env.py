@@ -76,7 +76,7 @@ class MetaWorldTask(MujocoTask):
         return self._sawyer.state[:PROPRIOCEPTION]
 
     def knowledge(self) -> Mapping[str, Any]:
-        return {"state": self._sawyer.state}
+        return {"state": self._sawyer.state, "hand": self._sawyer.state[:3]}
 
     @property
     def target_name(self) -> str:

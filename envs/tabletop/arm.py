@@ -105,6 +105,9 @@ class Arm:
             if ticks is not None:
                 mocap[:] = ticks[part]
             mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS // RAMP)
+        # A step ends with the integration: poses are still those from before it, 2 mm behind at full speed.
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
 
     @property
     def position(self) -> np.ndarray:

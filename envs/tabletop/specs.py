@@ -22,6 +22,7 @@ def _spec(name: str, env_id: str, actions: tuple[str, ...], **fields: Any) -> Ta
         name=name,
         env_id=env_id,
         control_hz=20,
+        version=2,  # 1 showed the poses of 5 ms before
         cameras=("front", "wrist"),
         action_names=actions,
         agent_pos_names=("ee_x", "ee_y", "ee_z", "yaw_sin", "yaw_cos", "opening", *ARM_JOINTS),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.options import parse, plain_parser, run_config, run_parser
-from envs.task import use_task_modules
+from envs.task import find_tasks, use_task_modules
 from training.commands import check_demonstrable, collect_all
 from training.progress import Progress
 
@@ -69,6 +69,7 @@ def compare(arguments: list[str]) -> int:
     from eval.compare.rows import comparison_table, save_row, summarise
     from eval.controls import choose_controls
     from eval.results import write_whole
+    from training.provenance import fingerprint
 
     if parsed.jobs < 1:
         raise ValueError(f"--jobs {parsed.jobs} must be at least 1")
@@ -96,7 +97,7 @@ def compare(arguments: list[str]) -> int:
         out=out.resolve(),
         threads=max(1, usable_cores() // parsed.jobs),
         evaluation=evaluation,
-        data_prints=[fingerprint_of(d) for d in datasets],
+        data_prints=[fingerprint(d) for d in datasets],
         configs=configs,
     )
     outcomes = _run_all(shared, parsed.jobs)
@@ -105,19 +106,13 @@ def compare(arguments: list[str]) -> int:
         outcomes[i] = _with_cost(outcomes[i], _folder(shared, row), configs[row.name])
         save_row(outcomes[i], _folder(shared, row))
     folders = [_folder(shared, row) for row in grid.rows]
-    entries = summarise(list(zip(outcomes, folders, strict=True)), config.tasks)
+    entries = summarise(list(zip(outcomes, folders, strict=True)), find_tasks(config.tasks))
     table = comparison_table(entries)
     write_whole(out / "table.md", table)
     report = write_comparison(entries, out)
     print(table)
     print(report)
     return 1 if all(outcome.failure for outcome in outcomes) else 0
-
-
-def fingerprint_of(data: Dataset) -> str:
-    from training.provenance import fingerprint
-
-    return fingerprint(data)
 
 
 def configured(run: str, changes: dict[str, Any]) -> RunConfig:
@@ -170,9 +165,13 @@ def _run_all(shared: _Shared, jobs: int) -> list[RowOutcome]:
 
 
 def _same(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    from training.error import TrainingError
     from training.run_folder import leaves
 
-    return leaves(before) == leaves(now)
+    try:
+        return leaves(before) == leaves(now)
+    except TrainingError:  # of an earlier version: the row has to be made again
+        return False
 
 
 def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:

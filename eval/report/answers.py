@@ -14,6 +14,7 @@ _CONTROLS = {
     "shuffled_instruction": ("Does it listen?", "it listens to the words"),
     "frozen_frames": ("Does it need motion?", "it needs motion"),
     "blank_image": ("Does it need the picture?", "it needs the picture"),
+    "random_action": ("Does it beat chance?", "it does better than chance"),
     "previous_action": ("Does it beat repetition?", "it does better than repeating its first action"),
 }
 _VARIANTS = {

@@ -15,8 +15,8 @@ from PIL import Image
 
 from configs.evaluation import RunnerConfig
 from envs.rollout import World, run
-from envs.task import find_task, make_task, offers
-from eval.acting import GROUP, make_actor, one_thread
+from envs.task import find_task, offers
+from eval.acting import GROUP, make_actor, make_task_for, one_thread
 from eval.controls import CONTROLS
 from eval.outcome import OutcomeRecorder, truth_at
 from eval.report.attention import Heat, Places, attention_sheet, heat_maps
@@ -72,7 +72,10 @@ def record(
         scenario = replace(scenario, options={**scenario.options, **spec.read(instruction)}, instruction=instruction)
     runs = PolicyRunner(checkpoint, GROUP, runner or RunnerConfig(execute=min(2, policy.config.head.chunk)))
     outcome = OutcomeRecorder(runs if shown.actor == "policy" else None)
-    env = make_task(task, cameras=policy.config.cameras, size=policy.shapes.size)
+    env = make_task_for(checkpoint, spec)
+    if missing := shown.missing(env, spec):
+        env.close()
+        raise ValueError(f"task {task!r} cannot be run under {condition!r}: {missing}")
     video = VideoRecorder(checkpoint, runs if shown.actor == "policy" else None, spec.horizon)
     seeds: list[int | None] = [None] * GROUP
     seeds[row] = seed
@@ -190,7 +193,7 @@ def heats_of(checkpoint: Checkpoint, aux: Aux, read: str) -> dict[str, Heat]:
     """All that the policy attends to in the newest frame while it reads these words; see `eval.report.attention`."""
     assert aux.location is not None
     policy, grid = checkpoint.policy, aux.location.shape[-2:]
-    places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.looks)
+    places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.grounded_frames)
     maps = {name: weights[0] for name, weights in aux.attention.items()}
     return heat_maps(maps, places, checkpoint.tokenizer.pieces(read))
 
@@ -233,5 +236,5 @@ def _hand(
     if any(end is None for end in moved):
         return at, None
     axes = (np.array(moved) - at).T  # what a step along x, y and z is in the picture, (2, 3)
-    right, down = axes / np.linalg.norm(axes, 2) @ [commands.get(name, 0.0) for name in ("dx", "dy", "dz")]
+    right, down = axes / np.linalg.norm(axes, axis=0).max() @ [commands.get(name, 0.0) for name in ("dx", "dy", "dz")]
     return at, (float(right), float(down))

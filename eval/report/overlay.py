@@ -31,6 +31,7 @@ ACTION: Colour = (86, 196, 255)
 SUCCESS: Colour = (46, 204, 143)
 FAILURE: Colour = (255, 122, 92)
 
+LONGEST = 240  # characters of an instruction that are shown
 HEAT_ALPHA = 0.5
 FULL_ARROW = 0.25
 """Length of the arrow of a full command (1.0), as a share of the picture's width."""
@@ -263,7 +264,8 @@ def fit_text(text: str, width: float, size: int) -> tuple[str, Font]:
         size -= 1
     font = _font(size)
     if font.getlength(text) > width:
-        kept = next((n for n in range(len(text) - 1, 0, -1) if font.getlength(text[:n] + "...") <= width), 0)
+        longest = min(len(text) - 1, LONGEST)
+        kept = next((n for n in range(longest, 0, -1) if font.getlength(text[:n] + "...") <= width), 0)
         text = text[:kept].rstrip() + "..."
     return text, font
 
@@ -271,7 +273,8 @@ def fit_text(text: str, width: float, size: int) -> tuple[str, Font]:
 def _instruction_strip(instruction: str, width: int, font: Font) -> Frame:
     margin = max(4, round(width / 50))
     leading = round(_text_size(width) * 1.3)
-    lines = _wrap(instruction, font, width - 2 * margin)
+    shown = instruction if len(instruction) <= LONGEST else instruction[:LONGEST] + "..."
+    lines = _wrap(shown, font, width - 2 * margin)
     strip = Image.new("RGB", (width, leading * len(lines) + 2 * margin), STRIP)
     canvas = ImageDraw.Draw(strip)
     for row, text in enumerate(lines):

@@ -14,7 +14,7 @@ from configs.run import RunConfig
 
 
 def configure(*arguments: str) -> RunConfig:
-    return run_config(parse(run_parser("train", "", "track"), list(arguments)))
+    return run_config(parse(run_parser("train", "track"), list(arguments)))
 
 
 def refused(*arguments: str) -> str:
@@ -103,10 +103,10 @@ class TestFiles:
         assert words in refused("--config", str(file))
 
     def test_every_form_of_a_key_and_no_value_where_none_is_allowed(self, file: Path) -> None:
-        file.write_text("train: {steps: 3}\npolicy.width: 32\neval:\n  controller:\n    ensemble:\n")
+        file.write_text("train: {steps: 3}\npolicy.width: 32\neval:\n  runner:\n    ensemble:\n")
         config = configure("--config", str(file), "--train.batch", "2")
         assert (config.train.steps, config.train.batch, config.policy.width) == (3, 2, 32)
-        assert config.eval.controller.ensemble is None
+        assert config.eval.runner.ensemble is None
 
     @pytest.mark.parametrize("name", ["exp[1].yaml", "exp*.yaml", "~exp.yaml", "a b.yml"])
     def test_a_name_is_no_pattern(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -120,15 +120,15 @@ class TestFiles:
         assert configure("--config", "track", "--config=debug") == configure("--config", "debug")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--eval.controller.execute", "8"]])
+@pytest.mark.parametrize("arguments", [[], ["--eval.runner.execute", "8"]])
 def test_an_evaluation_does_not_depend_on_the_runs_policy(arguments: list[str]) -> None:
-    parsed: Any = parse(run_parser("eval", "", "debug"), arguments)
+    parsed: Any = parse(run_parser("eval", "debug"), arguments)
     config = eval_config(parsed)
     assert config.episodes == 4
-    assert config.controller.execute == (8 if arguments else 2)
+    assert config.runner.execute == (8 if arguments else 2)
 
 
 def test_the_help_names_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(run_parser("train", "", "track"), ["--help"])
+        parse(run_parser("train", "track"), ["--help"])
     assert re.search(r"named run \(.*debug.*\)", " ".join(capsys.readouterr().out.split()))

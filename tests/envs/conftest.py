@@ -1,41 +1,21 @@
-"""Environments that close themselves, and what several files need to compare."""
+"""What several files need to go through, and to compare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 
-from envs.tabletop.env import TabletopEnv
 from envs.tabletop.specs import SPECS
-from envs.task import find_task
-
-MakeEnv = Callable[..., TabletopEnv]
 
 
 @pytest.fixture(params=sorted(SPECS))
 def task(request: pytest.FixtureRequest) -> str:
-    """Every registered task in turn."""
+    """Every task of ours in turn."""
     name: str = request.param
     return name
-
-
-@pytest.fixture
-def make_env() -> Iterator[MakeEnv]:
-    """Makes bare environments by task name, and closes them after the test."""
-    made: list[TabletopEnv] = []
-
-    def make(task: str, **kwargs: Any) -> TabletopEnv:
-        env: Any = gymnasium.make(find_task(task).env_id, disable_env_checker=True, **kwargs).unwrapped
-        made.append(env)
-        return made[-1]
-
-    yield make
-    for env in made:
-        env.close()
 
 
 @pytest.fixture

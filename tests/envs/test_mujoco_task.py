@@ -18,9 +18,10 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_for_stable_baselines
 
 from envs import task as registry
+from envs.contract import check_contract
 from envs.mujoco_task import MujocoTask, control_hz
 from envs.segments import Thing
-from envs.task import check_contract, find_task
+from envs.task import find_task
 from envs.wrappers import FlatObservation
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -78,7 +79,7 @@ def run(env: Any, seed: int, act: Callable[[dict[str, Any]], np.ndarray], **opti
 def test_it_is_what_its_description_says() -> None:
     spec = find_task(NAME)
     env = gymnasium.make(spec.env_id, cameras=spec.cameras, size=48)
-    check_contract(env, spec, 48)
+    check_contract(env, spec, spec.cameras, 48)
     assert spec.read("go to the BLUE one") == {"colour": "blue"}
     for text in ("go to the pink one", "the red or the blue one", "do not touch the red one"):
         with pytest.raises(ValueError, match=r"must name one of red, green, blue|says what not to do"):

@@ -107,6 +107,16 @@ def test_boxes_are_around_the_object_they_are_of(make_env: MakeEnv, project: Pro
                 assert np.all((box[:2] - box[2:] / 2 >= 0) & (box[:2] + box[2:] / 2 <= 1))
 
 
+def test_pictures_show_the_moment_they_are_taken_in(make_env: MakeEnv) -> None:
+    env = make_env("reach")
+    env.reset(seed=0)
+    for _ in range(5):
+        seen, *_ = env.step(np.array([1.0, 1.0, -1.0]))
+    mujoco.mj_forward(env.model, env.data)
+    for camera in CAMERAS:
+        np.testing.assert_array_equal(env.picture(camera, env.size), seen["pixels"][camera])
+
+
 def test_a_hidden_object_has_no_box(make_env: MakeEnv) -> None:
     env = make_env("track", cameras=("front",))
     env.reset(seed=0)

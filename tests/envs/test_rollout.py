@@ -1,169 +1,205 @@
-"""Groups of episodes: what a watcher is told, how results come about, and how fast one robot would be."""
+"""The one loop: what actors and recorders are told, when, and how episodes begin and end."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from eval.rollout import GROUP, NEAR, TIMED, WARM_UP, _Run, control_rate, one_thread, run_group
 
-from configs.evaluation import RunnerConfig
+from envs.actors import ExpertActor, ModelActor, NoisyExpert, RandomActor, RepeatingActor
+from envs.rollout import Scenario, World, blank, run
 from envs.tabletop.env import TabletopEnv
-from envs.task import make_task
+from envs.task import TaskSpec, find_task, make_task, use_task_modules
 from envs.workers import NOTHING
-from eval.controls import CONTROLS
-from vla_policy.checkpoint import SHIPPED, Checkpoint, load_checkpoint
-from vla_policy.contract import Aux
-from vla_policy.runner import PolicyRunner
+
+MakeEnv = Callable[..., TabletopEnv]
+
+
+class Watcher:
+    """Notes what happens, in its order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int, int]] = []
+        self.actions: list[np.ndarray] = []
+        self.pictures: list[np.ndarray] = []
+        self.read: set[str] = set()
+
+    def begin(self, world: World) -> None:
+        self.told.append(("begin", world.row, world.step))
+
+    def step(self, world: World, action: np.ndarray) -> None:
+        self.told.append(("step", world.row, world.step))
+        self.actions.append(action)
+        self.pictures.append(next(iter(world.observation["pixels"].values())))
+        self.read.add(world.instruction)
+
+    def end(self, world: World) -> None:
+        self.told.append(("end", world.row, world.step))
 
 
 @pytest.fixture
-def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
-    return load_checkpoint(tiny_checkpoint)
+def spec(foreign: Path) -> TaskSpec:
+    use_task_modules([str(foreign)])
+    return find_task("dots/labelled")
 
 
 @pytest.fixture
-def env() -> Iterator[TabletopEnv]:
-    made = make_task("track", cameras=("front",))
-    yield made
-    made.close()
+def env(spec: TaskSpec) -> Any:
+    return make_task(spec.name, cameras=("top",), size=32)
 
 
-def _group(checkpoint: Checkpoint, env: TabletopEnv, condition: str = "policy", **options: Any) -> Any:
-    controller = PolicyRunner(checkpoint, GROUP, RunnerConfig())
-    rows: list[int | None] = [None] * GROUP
-    rows[3] = 5
-    [episode] = run_group(checkpoint, controller, [env] * GROUP, rows, CONTROLS[condition], **options)
-    return episode
+def play(env: Any, spec: TaskSpec, actor: Any, seed: int = 5, **options: Any) -> Watcher:
+    watcher = Watcher()
+    run([env], [seed], actor, [watcher], action_names=spec.action_names, **options)
+    return watcher
 
 
-def test_every_piece_of_work_is_a_beat_and_names_whose_it_is(checkpoint: Checkpoint, env: TabletopEnv) -> None:
+def test_every_piece_of_work_is_a_beat_and_names_whose_it_is(env: Any, spec: TaskSpec) -> None:
     beats: list[int] = []
-    episode = _group(checkpoint, env, beat=lambda seed=NOTHING: beats.append(seed))
-    assert episode.steps == env.horizon
-    assert set(beats) == {5, NOTHING}
-    # A start, every step and the metrics are the seed's own; what the network does is nobody's.
-    assert Counter(beats) == {5: env.horizon + 2, NOTHING: env.horizon + 1}
+    play(env, spec, RandomActor(), beat=lambda seed=NOTHING: beats.append(seed))
+    # The start and every step are the seed's own; what the actor does for all is nobody's.
+    assert Counter(beats) == {5: spec.horizon + 1, NOTHING: spec.horizon + 1}
+    assert beats[:3] == [5, NOTHING, NOTHING]
 
 
-def test_the_caller_sees_each_moment_before_the_step(checkpoint: Checkpoint, env: TabletopEnv) -> None:
-    moments: list[tuple[int, np.ndarray, np.ndarray, str]] = []
+def test_a_recorder_sees_each_moment_before_the_step(make_env: MakeEnv) -> None:
+    env, spec = make_env("reach", cameras=("front",), size=16), find_task("reach")
+    moments: list[tuple[int, np.ndarray, np.ndarray]] = []
 
-    def note(env: TabletopEnv, seen: dict[str, Any], read: str, action: np.ndarray) -> None:
-        np.testing.assert_array_equal(env._pictures().draw(env._data, "front"), seen["pixels"]["front"])
-        moments.append((env.step_count, env.privileged()["hand"], action, read))
+    class Moments(Watcher):
+        def step(self, world: World, action: np.ndarray) -> None:
+            assert world.step == env.step_count
+            np.testing.assert_array_equal(env.picture("front", 16), world.observation["pixels"]["front"])
+            moments.append((world.step, world.info["privileged"]["hand"], action))
 
-    episode = _group(checkpoint, env, on_step=note)
-    steps, hands, actions, read = zip(*moments, strict=True)
-    assert steps == tuple(range(env.horizon))
-    assert set(read) == {episode.instruction}
+    [world] = run([env], [5], RandomActor(), [Moments()], action_names=spec.action_names)
+    assert [step for step, _, _ in moments] == list(range(world.step))
     env.reset(seed=5)
-    for hand, action in zip(hands[:20], actions[:20], strict=True):
+    for _, hand, action in moments[:20]:
         np.testing.assert_array_equal(env.privileged()["hand"], hand)
         env.step(action)
 
 
-@pytest.mark.parametrize(
-    ("near", "diagnosis"), [(0, "never near the target"), (1, "lost the target"), (50, "too imprecise")]
-)
-def test_failures_are_diagnosed_by_distance(near: int, diagnosis: str, env: TabletopEnv) -> None:
-    env.reset(seed=0)
-    run = _Run(env, 0, 0, CONTROLS["policy"], None, None)
-    errors = np.array([NEAR - 0.001] * near + [NEAR + 0.001] * (60 - near))
-    assert run._diagnose(errors) == diagnosis
+def test_rows_run_side_by_side_and_idle_ones_stay_so(spec: TaskSpec) -> None:
+    envs = [make_task(spec.name, cameras=("top",), size=32) for _ in range(3)]
+    asked: list[list[bool]] = []
+
+    class Asked(RandomActor):
+        def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
+            asked.append([world is not None for world in worlds])
+            return super().act(worlds)
+
+    watcher = Watcher()
+    worlds = run(envs, [7, None, 8], Asked(), [watcher], action_names=spec.action_names)
+    assert [(world.row, world.seed, world.step, world.done) for world in worlds] == [
+        (0, 7, spec.horizon, True),
+        (2, 8, spec.horizon, True),
+    ]
+    assert asked == [[True, False, True]] * spec.horizon
+    assert watcher.told[:4] == [("begin", 0, 0), ("begin", 2, 0), ("step", 0, 0), ("step", 2, 0)]
+    assert watcher.told[-1] == ("end", 2, spec.horizon)
 
 
-def test_a_task_that_knows_what_went_wrong_is_asked_first(env: TabletopEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    env.reset(seed=0)
-    monkeypatch.setattr(env, "fault", lambda index: f"dropped {index}")
-    run = _Run(env, 0, 0, CONTROLS["policy"], None, None)
-    assert run._diagnose(np.zeros(60)) == f"dropped {env.layout.target}"
+def test_a_row_whose_episode_is_over_is_not_asked_again(make_env: MakeEnv) -> None:
+    spec = find_task("reach")
+    envs = [make_env("reach", cameras=("front",), size=16) for _ in range(2)]
+    watcher = Watcher()
+    worlds = run(envs, [1, 3], ExpertActor(spec.make_expert()), [watcher], action_names=spec.action_names)
+    steps = [world.step for world in worlds]
+    assert len(set(steps)) == 2  # or this test shows nothing
+    counted = Counter((what, row) for what, row, _ in watcher.told)
+    assert [counted["step", row] for row in (0, 1)] == steps
+    assert [counted["end", row] for row in (0, 1)] == [1, 1]
 
 
-def test_the_predicted_box_is_compared_with_the_true_one(
-    checkpoint: Checkpoint, env: TabletopEnv, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    act = checkpoint.policy.act
-
-    def told(observation: Any) -> Any:
-        chunk = act(observation)
-        secret = env.privileged()
-        x, y, w, h = secret["boxes"]["front"][secret["target"]]
-        # Half as wide as it should be, in the row that is in use.
-        chunk.aux.boxes[3, -1] = torch.tensor([x - w / 4, y, w / 2, h])
-        return chunk
-
-    monkeypatch.setattr(checkpoint.policy, "act", told)
-    episode = _group(checkpoint, env)
-    assert episode.box_iou == pytest.approx(0.5, abs=1e-5)
-    assert episode.tube.tube_iou == pytest.approx(0.5, abs=1e-5)  # the whole episode on both sides
-    assert episode.tube.temporal_iou is None
+def test_the_actor_reads_what_the_scenario_says(env: Any, spec: TaskSpec) -> None:
+    plain = play(env, spec, RandomActor())
+    told = play(env, spec, RandomActor(), scenario=Scenario(instruction="go home", view=blank))
+    [words] = plain.read
+    assert words.startswith("go to the")
+    assert told.read == {"go home"}
+    assert {int(value) for picture in told.pictures for value in np.unique(picture)} == {128}
+    assert len(plain.pictures) == len(told.pictures)
 
 
-@pytest.mark.parametrize("condition", ["policy", "shuffled_instruction"])
-def test_the_event_is_compared_with_that_of_what_was_read(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told of an event that is 15 steps late, with the right boxes, for the object that the words name."""
-    late, env = 15, make_task("track_event", cameras=("front",))
-    checkpoint = load_checkpoint(SHIPPED / "track_event")
-    act, decisions = checkpoint.policy.act, []
-    env.reset(seed=5)
-    rng = np.random.default_rng((5, 2))
-    wanted = env.layout.target if condition == "policy" else env.counterfactual("train", rng)[1]
-    begin, end = env.privileged()["events"][wanted]
-
-    def told(observation: Any) -> Any:
-        chunk, step = act(observation), env.step_count
-        decisions.append(step)
-        assert chunk.aux.boxes is not None
-        boxes, during = torch.zeros_like(chunk.aux.boxes), torch.zeros(chunk.aux.boxes.shape[:2])
-        boxes[3, -1] = torch.from_numpy(env.privileged()["boxes"]["front"][wanted])
-        during[3, -1] = 0.9 * (begin + late <= step < end)
-        return replace(chunk, aux=Aux(boxes=boxes, during=during))
-
-    monkeypatch.setattr(checkpoint.policy, "act", told)
-    tube = _group(checkpoint, env, condition).tube
-    env.close()
-    true = {step for step in decisions if begin <= step < end}
-    found = {step for step in decisions if begin + late <= step < end}
-    assert 0 < len(found) < len(true)
-    assert tube.temporal_iou == pytest.approx(len(found) / len(true))
-    assert 0 < tube.tube_iou <= 1
-    assert tube.box_iou == pytest.approx(1, abs=1e-5)
+def test_a_counterfactual_instruction_is_for_another_thing(make_env: MakeEnv) -> None:
+    env, spec = make_env("track", cameras=("front",), size=16), find_task("track")
+    [world] = run([env], [5], RandomActor(), action_names=spec.action_names, scenario=Scenario(counterfactual=True))
+    assert world.named is not None
+    assert world.named != env.layout.target
+    assert world.instruction != world.task_instruction == env.instruction
+    [plain] = run([env], [5], RandomActor(), action_names=spec.action_names)
+    assert plain.named is None
+    assert plain.instruction == world.task_instruction
 
 
-def test_the_control_rate_is_that_of_one_robot(
-    checkpoint: Checkpoint, env: TabletopEnv, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[int, int]] = []
-    act = checkpoint.policy.act
-
-    def slow(observation: Any) -> Any:
-        asked.append((len(observation.frames), torch.get_num_threads()))
-        time.sleep(0.02)
-        return act(observation)
-
-    monkeypatch.setattr(checkpoint.policy, "act", slow)
-    rate = control_rate(checkpoint, env, 0)
-    assert asked == [(1, 1)] * (WARM_UP + TIMED)
-    assert 1 < rate < 1 / 0.02
+def test_an_option_that_the_task_does_not_know_is_refused(make_env: MakeEnv) -> None:
+    env, spec = make_env("track", cameras=("front",), size=16), find_task("track")
+    with pytest.raises(ValueError, match="reset options"):
+        run([env], [5], RandomActor(), action_names=spec.action_names, scenario=Scenario(options={"colour": "red"}))
 
 
-def test_one_thread_is_for_a_while_only() -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-        with pytest.raises(KeyError), one_thread():
-            raise KeyError
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+class TestActors:
+    def test_the_expert_is_kept_within_the_tasks_bounds(self, env: Any, spec: TaskSpec) -> None:
+        watcher = play(env, spec, ExpertActor(spec.make_expert()))
+        actions = np.array(watcher.actions)
+        assert actions.dtype == np.float32
+        assert actions.max() <= 3
+        assert actions.min() >= -2
+        assert env.unwrapped.step_count == spec.horizon
+
+    def test_random_actions_are_those_of_the_seed_and_span_the_bounds(self, env: Any, spec: TaskSpec) -> None:
+        first, again, other = (play(env, spec, RandomActor(), seed).actions for seed in (5, 5, 6))
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
+        drawn = np.concatenate([play(env, spec, RandomActor(), seed).actions for seed in range(20)])
+        assert drawn.min() < -1.8
+        assert drawn.max() > 2.8
+        assert drawn.mean() == pytest.approx(0.5, abs=0.2)
+
+    def test_whoever_repeats_himself_asks_once(self, env: Any, spec: TaskSpec) -> None:
+        asked: list[int] = []
+
+        class Asked(RandomActor):
+            def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
+                asked.append(len(worlds))
+                return super().act(worlds)
+
+        actor = RepeatingActor(Asked())
+        actions = play(env, spec, actor).actions
+        assert asked == [1]
+        assert len(actions) == spec.horizon
+        assert all(np.array_equal(action, actions[0]) for action in actions)
+        assert not np.array_equal(play(env, spec, actor, seed=6).actions[0], actions[0])
+
+    def test_a_model_of_other_peoples_acts(self, env: Any, spec: TaskSpec) -> None:
+        class Model:
+            def predict(self, observation: np.ndarray, *, deterministic: bool) -> tuple[list[float], None]:
+                assert deterministic
+                assert observation.shape == (2,)
+                return [9.0, -9.0], None
+
+        actions = play(env, spec, ModelActor(Model(), lambda world: world.observation["agent_pos"])).actions
+        assert all(action.tolist() == [3, -2] for action in actions)
+
+    def test_noise_is_in_the_policys_units_and_leaves_the_label_clean(self, env: Any, spec: TaskSpec) -> None:
+        actor, clean = NoisyExpert(spec.make_expert(), noise=0.5, detours=1.0), []
+
+        class Labels(Watcher):
+            def step(self, world: World, action: np.ndarray) -> None:
+                clean.append((actor.clean, world.scale.to_unit(actor.expert(world.env, world.info))))
+                super().step(world, action)
+
+        watcher = Labels()
+        run([env], [3], actor, [watcher], action_names=spec.action_names)
+        for label, expected in clean:
+            np.testing.assert_array_equal(label, expected)
+            assert np.abs(label).max() <= 1
+        done = np.array(watcher.actions)
+        assert (done >= -2).all()
+        assert (done <= 3).all()
+        assert actor.detours == 0  # this expert does not plan for all things

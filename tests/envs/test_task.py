@@ -1,37 +1,124 @@
-"""How others get at the tasks: by their ids, one or many at a time, in a process that never heard of us."""
+"""Tasks: the registry, the contract, how others get at ours, and how others add theirs."""
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 
+from envs import task as registry
 from envs.tabletop.env import TabletopEnv
-from envs.tabletop.plans import EXPERTS
-from envs.tabletop.tasks import TASKS
-from envs.task import TASK_IDS, make_task
+from envs.tabletop.specs import SPECS
+from envs.task import (
+    ENTRY_POINTS,
+    MODULES,
+    ActionScale,
+    TaskSpec,
+    all_tasks,
+    check_contract,
+    expand_suites,
+    find_task,
+    find_tasks,
+    guess_task,
+    instruction_of,
+    make_task,
+    offers,
+    register_task,
+    use_task_modules,
+)
+from envs.workers import Pulse, run_jobs
 
 MakeEnv = Callable[..., TabletopEnv]
 
+FIELDS: dict[str, Any] = {
+    "name": "mine",
+    "env_id": "mine/Task-v0",
+    "success": "it is done",
+    "example": "do it",
+    "horizon": 10,
+    "control_hz": 5,
+    "cameras": ("top",),
+    "action_names": ("a",),
+    "agent_pos_names": ("p",),
+}
 
-def test_registries_agree() -> None:
-    assert set(TASK_IDS) == set(TASKS) == set(EXPERTS)
-    for task, (env_id, entry_point) in TASK_IDS.items():
-        assert TASKS[task].task == task
-        assert entry_point.endswith(f":{TASKS[task].__name__}")
-        assert gymnasium.spec(env_id).kwargs == {"task": task}
+
+def python(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own."""
+    paths = os.pathsep.join(filter(None, [environment.pop("PYTHONPATH", ""), *sys.path]))
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+    )
 
 
-@pytest.mark.parametrize("env_id", [env_id for env_id, _ in TASK_IDS.values()])
-def test_gymnasium_makes_it_with_no_import_of_ours(env_id: str, tmp_path: Path) -> None:
-    code = f"""
+class TestOurs:
+    @pytest.mark.parametrize("name", SPECS)
+    def test_the_description_is_what_the_environment_says(self, name: str) -> None:
+        from envs.tabletop.arm import AGENT_POS_NAMES
+        from envs.tabletop.scene import CAMERAS, CONTROL_HZ
+
+        spec, kind = SPECS[name]
+        module, _, class_name = kind.partition(":")
+        made: Any = getattr(importlib.import_module(module), class_name)
+        env = make_task(name, cameras=spec.cameras, size=16)
+        try:
+            check_contract(env, spec, spec.cameras, 16)
+            bare: Any = env.unwrapped
+            assert type(bare) is made
+            assert spec.name == bare.task
+            assert spec.horizon == bare.horizon
+            assert env.spec is not None
+            assert env.spec.max_episode_steps == spec.horizon
+            assert spec.control_hz == CONTROL_HZ == env.metadata["render_fps"]
+            assert spec.cameras == CAMERAS
+            assert spec.action_names == bare.action_names
+            assert env.action_space.shape == (len(spec.action_names),)
+            assert spec.agent_pos_names == AGENT_POS_NAMES
+            for part in (
+                "counterfactual",
+                "judge",
+                "instructions",
+                "reset_options",
+                "target_name",
+                "tracking_errors",
+                "judged_errors",
+                "diagnosis",
+                "picture",
+                "in_picture",
+                "task_description",
+            ):
+                assert offers(env, part) is not None, part
+        finally:
+            env.close()
+
+    @pytest.mark.parametrize("name", SPECS)
+    def test_the_example_can_be_read_and_the_expert_plans(self, name: str) -> None:
+        spec = find_task(name)
+        assert set(spec.read(spec.example)) == {"referent"}
+        expert = spec.make_expert()
+        assert callable(expert)
+        assert expert.action_names == spec.action_names
+        with pytest.raises(ValueError, match=r"\w"):
+            spec.read("make me a sandwich")
+
+    @pytest.mark.parametrize("env_id", [spec.env_id for spec, _ in SPECS.values()])
+    def test_gymnasium_makes_it_with_no_import_of_ours(self, env_id: str, tmp_path: Path) -> None:
+        code = f"""
 import gymnasium
 env = gymnasium.make("envs:{env_id}", render_mode="rgb_array")
 observation, info = env.reset(seed=0)
@@ -39,45 +126,397 @@ assert observation in env.observation_space
 env.step(env.action_space.sample())
 print(env.spec.to_json(), env.render().shape, env.get_wrapper_attr("task_description") == observation["instruction"])
 """  # left open: leaving the program must not complain
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert done.stdout.endswith("(256, 256, 3) True\n")
+        done = python(code, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert done.stdout.endswith("(256, 256, 3) True\n")
+
+    @pytest.mark.parametrize("mode", ["sync", "async"])
+    @pytest.mark.parametrize("env_id", [spec.env_id for spec, _ in SPECS.values()])
+    def test_many_at_once(self, env_id: str, mode: str) -> None:
+        settings = {"context": "spawn"} if mode == "async" else {}
+        envs = gymnasium.make_vec(
+            f"envs:{env_id}",
+            num_envs=4,
+            vectorization_mode=mode,
+            vector_kwargs=settings,
+            cameras=("front",),
+            size=16,
+        )
+        try:
+            observation, _ = envs.reset(seed=0)
+            envs.action_space.seed(0)
+            for _ in range(3):
+                assert observation["pixels"]["front"].shape == (4, 16, 16, 3)
+                assert len(set(observation["instruction"])) > 1
+                observation, _, _, _, info = envs.step(envs.action_space.sample())
+                assert info["is_success"].shape == (4,)
+                assert info["privileged"]["boxes"]["front"].shape[0] == 4
+        finally:
+            envs.close()
+
+    @pytest.mark.parametrize("settings", [{}, {"shared_memory": False}], ids=["shared memory", "pipes"])
+    def test_vector_environments_give_what_single_ones_give(self, settings: dict[str, Any], make_env: MakeEnv) -> None:
+        together = gymnasium.make_vec(
+            "envs:vla/Track-v0",
+            2,
+            vectorization_mode="async",
+            vector_kwargs={"context": "spawn", **settings},
+            cameras=("front",),
+            size=32,
+        )
+        chosen = np.random.default_rng(0).uniform(-1, 1, (3, 2, 2)).astype(np.float32)  # step, environment, action
+        observed = [together.reset(seed=[5, 6])[0]] + [together.step(both)[0] for both in chosen]
+        described = together.call("task_description")
+        together.close()
+        for index, seed in enumerate((5, 6)):
+            env = make_env("track", cameras=("front",), size=32)
+            alone = [env.reset(seed=seed)[0]] + [env.step(both[index])[0] for both in chosen]
+            assert described[index] == env.task_description
+            for joint, single in zip(observed, alone, strict=True):
+                assert joint["instruction"][index] == single["instruction"]
+                np.testing.assert_array_equal(joint["pixels"]["front"][index], single["pixels"]["front"])
+                np.testing.assert_array_equal(joint["agent_pos"][index], single["agent_pos"])
 
 
-def test_the_entry_point_registers_for_whoever_reads_it() -> None:
-    (found,) = entry_points(group="gymnasium.envs", name="__root__")
-    found.load()()
-    assert all(env_id in gymnasium.registry for env_id, _ in TASK_IDS.values())
+class TestRegistry:
+    def test_a_task_is_known_once_it_is_registered(self, forget_tasks: None) -> None:
+        spec = TaskSpec(**FIELDS)
+        register_task(spec)
+        register_task(TaskSpec(**FIELDS))  # the same again is no harm
+        assert find_task("mine") is spec
+        assert list(all_tasks())[: len(SPECS)] == list(SPECS)
+        assert "mine" in all_tasks()
 
+    def test_a_name_is_given_once(self, forget_tasks: None) -> None:
+        with pytest.raises(ValueError, match=r"task 'track' is registered already, for vla/Track-v0; choose another"):
+            register_task(TaskSpec(**{**FIELDS, "name": "track"}))
+        assert find_task("track").env_id == "vla/Track-v0"
 
-def test_importing_the_package_loads_no_simulator() -> None:
-    code = "import sys, envs; sys.exit(bool({'mujoco', 'torch', 'OpenGL'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    @pytest.mark.parametrize("name", ["", "a b", "/a", "a/", "a//b", "../a", "a/../b", "..", "a\nb", "-a"])
+    def test_a_name_is_a_path_that_leads_nowhere_else(self, name: str) -> None:
+        with pytest.raises(ValueError, match="must be words of letters, digits"):
+            TaskSpec(**{**FIELDS, "name": name})
 
+    @pytest.mark.parametrize("name", ["a", "a/b", "metaworld/reach-v3", "x.y/z_1"])
+    def test_good_names(self, name: str) -> None:
+        assert TaskSpec(**{**FIELDS, "name": name}).name == name
 
-@pytest.mark.parametrize(
-    ("mode", "settings"),
-    [("sync", {}), ("async", {"context": "spawn"}), ("async", {"context": "spawn", "shared_memory": False})],
-)
-def test_vector_environments_give_what_single_ones_give(mode: str, settings: dict[str, Any], make_env: MakeEnv) -> None:
-    together = gymnasium.make_vec(
-        "envs:vla/Track-v0", 2, vectorization_mode=mode, vector_kwargs=settings, cameras=("front",)
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"horizon": 0}, "task 'mine': horizon 0 must be at least 1"),
+            ({"expert": "module"}, "task 'mine': expert 'module' must be 'module:name'"),
+            ({"reader": "a b:c"}, "task 'mine': reader 'a b:c' must be 'module:name'"),
+            ({"action_names": ()}, r"action_names \[\] must be one or more names"),
+            ({"agent_pos_names": ("p", "p")}, r"agent_pos_names \['p', 'p'\] must name each once"),
+            ({"cameras": ()}, r"cameras \[\] must be one or more names"),
+            ({"control_hz": 0}, "control_hz 0 must be a number above 0"),
+        ],
     )
-    chosen = np.random.default_rng(0).uniform(-1, 1, (3, 2, 2)).astype(np.float32)  # step, environment, action
-    observed = [together.reset(seed=[5, 6])[0]] + [together.step(both)[0] for both in chosen]
-    described = together.call("task_description")
-    together.close()
-    for index, seed in enumerate((5, 6)):
-        env = make_env("track", cameras=("front",))
-        alone = [env.reset(seed=seed)[0]] + [env.step(both[index])[0] for both in chosen]
-        assert described[index] == env.task_description
-        for joint, single in zip(observed, alone, strict=True):
-            assert joint["instruction"][index] == single["instruction"]
-            np.testing.assert_array_equal(joint["pixels"]["front"][index], single["pixels"]["front"])
-            np.testing.assert_array_equal(joint["agent_pos"][index], single["agent_pos"])
+    def test_a_description_that_cannot_be_is_refused(self, change: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            TaskSpec(**{**FIELDS, **change})
+
+    def test_an_unknown_name_gets_a_hint_and_the_choices(self, foreign: Path) -> None:
+        use_task_modules([str(foreign)])
+        with pytest.raises(ValueError, match=r"task 'trakc' is unknown \(did you mean track\?\); choose one of") as err:
+            make_task("trakc", cameras=("front",), size=16)
+        assert "track_event, dots" in str(err.value)  # a suite in place of its tasks
+        assert "dots/plain" not in str(err.value)
+        with pytest.raises(ValueError, match=r"did you mean dots/plain\?"):
+            find_task("dots/plian")
+
+    def test_suites_stand_for_their_tasks(self, foreign: Path) -> None:
+        use_task_modules([str(foreign)])
+        suite = ("dots/plain", "dots/labelled", "dots/alone")
+        assert expand_suites(["dots"]) == suite
+        assert find_tasks(["dots/labelled", "dots", "track"]) == ("dots/labelled", "dots/plain", "dots/alone", "track")
+        assert expand_suites(["nobody's"]) == ("nobody's",)
+        with pytest.raises(ValueError, match=r"did you mean dots\?"):
+            find_tasks(["dost"])
+
+    def test_a_task_without_expert_or_reader_says_so(self) -> None:
+        spec = TaskSpec(**FIELDS)
+        with pytest.raises(ValueError, match="task 'mine' has no expert; record demonstrations otherwise"):
+            spec.make_expert()
+        with pytest.raises(ValueError, match="task 'mine' reads no words of a user's; leave --instruction out"):
+            spec.read("go")
 
 
-def test_an_unknown_task_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"'trakc' is unknown \(did you mean track\?\); choose one of"):
-        make_task("trakc")
+class TestTheirs:
+    """Tasks of other people's: named on the command line, or from packages that are installed."""
+
+    def test_by_path_from_any_folder(self, foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(foreign.parent)
+        use_task_modules(["foreign_tasks.py"])
+        assert os.environ[MODULES] == str(foreign)  # workers may run elsewhere
+        assert find_task("dots/plain").expert == "foreign_tasks:expert"
+        assert callable(find_task("dots/plain").make_expert())
+        use_task_modules([str(foreign)])
+        assert os.environ[MODULES] == str(foreign)
+
+    def test_by_name(self, foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(foreign.parent)
+        use_task_modules(["foreign_tasks"])
+        assert os.environ[MODULES] == "foreign_tasks"
+        assert "dots/plain" in all_tasks()
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (None, "ValueError: no such file"),
+            ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+            ("1 +", "SyntaxError: "),
+            ("raise KeyError('x')", "KeyError: 'x'"),
+        ],
+    )
+    def test_one_that_cannot_be_imported_is_one_line(
+        self, text: str | None, words: str, tmp_path: Path, forget_tasks: None
+    ) -> None:
+        path = tmp_path / "broken_tasks.py"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(ValueError, match=r"^--task-module .*broken_tasks\.py: ") as caught:
+            use_task_modules([str(path)])
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert os.environ[MODULES] == ""
+
+    def test_one_named_as_a_module_that_is_loaded_is_refused(self, tmp_path: Path, forget_tasks: None) -> None:
+        (tmp_path / "json.py").write_text("")
+        with pytest.raises(ValueError, match="a module named 'json' is loaded already; choose another file name"):
+            use_task_modules([str(tmp_path / "json.py")])
+
+    def test_worker_processes_know_them(self, foreign: Path) -> None:
+        use_task_modules([str(foreign)])
+        answers = list(run_jobs(deque(["dots/plain"]), _find, None, workers=1, timeout=60))
+        assert answers == [("dots/plain", "foreign/Dots-v0")]
+
+    @pytest.fixture
+    def installed(self, tmp_path: Path) -> Callable[..., Path]:
+        """Makes a folder of installed packages, each a module with tasks and an entry point."""
+
+        def install(**modules: str) -> Path:
+            for name, text in modules.items():
+                (tmp_path / f"{name}.py").write_text(text)
+                described = tmp_path / f"{name}-1.0.dist-info"
+                described.mkdir()
+                (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+                (described / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{name} = {name}:register\n")
+            return tmp_path
+
+        return install
+
+    def test_from_packages_that_are_installed(self, installed: Callable[..., Path], tmp_path: Path) -> None:
+        good = f"""
+from envs.task import TaskSpec, register_task
+
+def register():
+    register_task(TaskSpec(**{FIELDS!r}))
+"""
+        folder = installed(good_tasks=good, broken_tasks="def register():\n    raise OSError('no\\nlicence')\n")
+        code = "from vla_policy.cli import main; raise SystemExit(main(['tasks']))"
+        done = python(code, tmp_path, PYTHONPATH=str(folder))
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "vla: tasks of 'broken_tasks:register' are left out: OSError: no licence\n"
+        listed = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
+        assert {*SPECS, "mine"} <= set(listed)
+
+    def test_the_list_of_tasks_shows_theirs(self, foreign: Path, tmp_path: Path) -> None:
+        code = "import sys; from vla_policy.cli import main; raise SystemExit(main(['tasks', *sys.argv[1:]]))"
+        done = python(code.replace("sys.argv[1:]", f"['--task-module', {str(foreign)!r}]"), tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "dots/plain" in done.stdout
+        assert "foreign/Dots-v0" in done.stdout
+        assert "dots, easy" in done.stdout
+
+
+def _find(_pulse: Pulse, _setup: None) -> Callable[[str], str]:
+    return lambda name: find_task(name).env_id
+
+
+class TestMaking:
+    def test_what_cannot_be_made_is_one_line(self, forget_tasks: None) -> None:
+        register_task(TaskSpec(**FIELDS))
+        with pytest.raises(ValueError, match=r"task 'mine': mine/Task-v0 could not be made \(\w+: ") as caught:
+            make_task("mine", cameras=("top",), size=16)
+        assert "\n" not in str(caught.value)
+
+    def test_a_camera_that_is_not_there_is_named(self) -> None:
+        with pytest.raises(ValueError, match="task 'track' has no camera 'top'; choose from front, wrist"):
+            make_task("track", cameras=("front", "top"), size=16)
+
+    def test_a_look_that_cannot_vary(self, foreign: Path) -> None:
+        use_task_modules([str(foreign)])
+        with pytest.raises(ValueError, match=r"task 'dots/plain' cannot vary its look; leave collect\.randomise at"):
+            make_task("dots/plain", cameras=("top",), size=16, randomise=True)
+
+    def test_keywords_are_given_to_tasks_that_take_them(self, foreign: Path) -> None:
+        use_task_modules([str(foreign)])
+        theirs: Any = make_task("dots/labelled", cameras=("side",), size=24, labels=False).unwrapped
+        assert (theirs.cameras, theirs.size, theirs.labelled) == (("side",), 24, True)
+        for labels, expected in ((True, "boxes"), (False, "none")):
+            env = make_task("track", cameras=("wrist",), size=16, labels=labels, randomise=labels)
+            ours: Any = env.unwrapped
+            assert (ours.cameras, ours.size, ours.labels, ours.randomise) == (("wrist",), 16, expected, labels)
+            env.close()
+
+
+class TestContract:
+    @pytest.fixture
+    def env(self, foreign: Path) -> Any:
+        use_task_modules([str(foreign)])
+        return make_task("dots/plain", cameras=("top", "side"), size=32)
+
+    def check(self, env: Any, spec: TaskSpec | None = None) -> None:
+        check_contract(env, spec or find_task("dots/plain"), ("top", "side"), 32)
+
+    def test_it_is_kept(self, env: Any) -> None:
+        self.check(env)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"action_names": ("a", "b", "c")}, "2 actions, the task's description names 3"),
+            ({"agent_pos_names": ("x", "y", "z")}, r"agent_pos is \(2,\) float32, expected \(3,\) float32"),
+            ({"control_hz": 20}, r"metadata\['render_fps'\] is 5, the task's description says control_hz 20"),
+            ({"horizon": 99}, "registered with max_episode_steps 12, the task's description says horizon 99"),
+        ],
+    )
+    def test_the_description_differs(self, env: Any, change: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=f"^task 'dots/plain': {words}$"):
+            self.check(env, replace(find_task("dots/plain"), **change))
+
+    @pytest.mark.parametrize(
+        ("space", "words"),
+        [
+            (spaces.Discrete(4), "must be a Box with one axis"),
+            (spaces.Box(-1, 1, (2, 2)), "must be a Box with one axis"),
+            (spaces.Box(-np.inf, np.inf, (2,)), r"must have finite bounds; wrap it in gymnasium\.wrappers\.Rescale"),
+            (spaces.Box(0, 0, (2,)), "must have finite bounds"),
+        ],
+    )
+    def test_actions_that_no_policy_can_give(self, env: Any, space: Any, words: str) -> None:
+        env.unwrapped.action_space = space
+        with pytest.raises(ValueError, match=words):
+            self.check(env)
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            (lambda seen: np.zeros(3), "an observation must be a dict with 'pixels' and 'agent_pos'"),
+            (lambda seen: {"pixels": seen["pixels"]}, "an observation must be a dict with 'pixels' and 'agent_pos'"),
+            (
+                lambda seen: {**seen, "agent_pos": seen["agent_pos"].astype(float)},
+                r"agent_pos is \(2,\) float64, expected \(2,\) float32",
+            ),
+            (lambda seen: {**seen, "agent_pos": [0.0, 0.0]}, r"agent_pos is None list, expected"),
+            (
+                lambda seen: {**seen, "pixels": {"top": seen["pixels"]["top"]}},
+                r"pixels\['side'\] is None NoneType, expected \(32, 32, 3\) uint8",
+            ),
+            (
+                lambda seen: {**seen, "pixels": {**seen["pixels"], "side": np.zeros((32, 48, 3), np.uint8)}},
+                r"pixels\['side'\] is \(32, 48, 3\) uint8, expected \(32, 32, 3\) uint8",
+            ),
+            (
+                lambda seen: {**seen, "pixels": {**seen["pixels"], "top": np.zeros((32, 32, 3))}},
+                r"pixels\['top'\] is \(32, 32, 3\) float64, expected \(32, 32, 3\) uint8",
+            ),
+        ],
+        ids=["no dict", "no agent_pos", "float64", "list", "no camera", "not square", "not bytes"],
+    )
+    def test_an_observation_that_differs(self, env: Any, spoil: Callable[[Any], Any], words: str) -> None:
+        reset = env.unwrapped.reset
+        env.unwrapped.reset = lambda **options: (spoil(reset(**options)[0]), {"is_success": False})
+        with pytest.raises(ValueError, match=f"^task 'dots/plain': {words}"):
+            self.check(env)
+
+    def test_no_word_of_success(self, env: Any) -> None:
+        reset = env.unwrapped.reset
+        env.unwrapped.reset = lambda **options: (reset(**options)[0], {})
+        with pytest.raises(ValueError, match=r"^task 'dots/plain': info lacks 'is_success'"):
+            self.check(env)
+
+    def test_the_instruction_is_in_the_observation_or_beside_it(self, env: Any) -> None:
+        seen, _ = env.reset(seed=0)
+        assert instruction_of(env, seen) == env.unwrapped.task_description
+        assert instruction_of(env, {**seen, "instruction": "go home"}) == "go home"
+        for nothing in ("", "  ", None):
+            env.unwrapped.task_description = nothing
+            with pytest.raises(ValueError, match="foreign/Dots-v0 gives no instruction: neither observation"):
+                instruction_of(env, seen)
+
+
+class TestActionScale:
+    def test_it_changes_nothing_where_actions_lie_in_minus_1_to_1(self) -> None:
+        scale = ActionScale(spaces.Box(-1, 1, (3,), np.float32))
+        action = np.random.default_rng(0).uniform(-1, 1, (1000, 3)).astype(np.float32)
+        np.testing.assert_array_equal(scale.to_task(action), action)
+        np.testing.assert_array_equal(scale.to_unit(action), action)
+        assert scale.to_task(action).dtype == scale.to_unit(action).dtype == np.float32
+
+    def test_other_bounds_are_reached_and_kept(self) -> None:
+        space = spaces.Box(np.array([-2, 0, 10], np.float32), np.array([3, 0.1, 30], np.float32))
+        scale = ActionScale(space)
+        np.testing.assert_array_equal(scale.to_task(np.full(3, -1.0)), space.low)
+        np.testing.assert_allclose(scale.to_task(np.full(3, 1.0)), space.high, rtol=1e-6)
+        np.testing.assert_allclose(scale.to_task(np.zeros(3)), [0.5, 0.05, 20], rtol=1e-6)
+        units = np.random.default_rng(0).uniform(-1, 1, (1000, 3)).astype(np.float32)
+        there = scale.to_task(units)
+        assert all(space.contains(action) for action in there)
+        np.testing.assert_allclose(scale.to_unit(there), units, atol=1e-5)
+
+    def test_what_lies_outside_is_cut(self) -> None:
+        scale = ActionScale(spaces.Box(-2, 3, (2,), np.float32))
+        np.testing.assert_array_equal(scale.to_task(np.array([-7.0, 7.0])), [-2, 3])
+        np.testing.assert_array_equal(scale.to_unit(np.array([-7.0, 7.0])), [-1, 1])
+
+
+class TestGuessing:
+    """Which task a user's words ask for, of those that a policy knows."""
+
+    @pytest.mark.parametrize(("text", "tasks", "task"), [
+        ("touch the red ball", ("reach", "track", "track_motion"), "reach"),
+        ("touch the red ball", ("track", "reach"), "reach"),
+        ("stay over the red ball", ("reach", "track", "track_motion"), "track"),
+        ("stay over the red ball", ("reach",), "reach"),
+        ("follow the ball moving clockwise", ("reach", "track", "track_motion"), "track_motion"),
+        ("follow the red ball while it moves", ("track", "track_event"), "track_event"),
+        ("when the lamp turns green, go to the blue cube", ("track", "track_event"), "track_event"),
+        ("wait until the yellow cube stops, then touch it", ("track_motion", "track_event"), "track_event"),
+        ("follow the one that keeps stopping", ("track", "track_motion", "track_event"), "track_motion"),
+        ("follow the red ball", ("track_event", "track_occlusion"), "track_occlusion"),
+    ])  # fmt: skip
+    def test_the_words_choose(self, text: str, tasks: tuple[str, ...], task: str) -> None:
+        assert guess_task(text, tasks) == task
+
+    def test_words_of_a_task_that_the_policy_does_not_know_are_named(self) -> None:
+        tasks = ("reach", "track")
+        words = "is one for track_event, and the policy was trained on reach, track; take a"
+        with pytest.raises(ValueError, match=words):
+            guess_task("when the lamp turns green, follow the red ball", tasks)
+        with pytest.raises(ValueError, match="is one for track_motion"):
+            guess_task("follow the fastest cube", tasks)
+
+    def test_what_the_words_lack_is_said(self) -> None:
+        with pytest.raises(ValueError, match="must name one colour"):
+            guess_task("follow the ball", ("reach", "track"))
+
+    def test_tasks_that_read_nothing_are_no_obstacle(self, foreign: Path) -> None:
+        use_task_modules([str(foreign)])
+        assert guess_task("follow the red ball", ("dots/plain", "track")) == "track"
+        with pytest.raises(ValueError, match="is one for track, and the policy was trained on dots/plain"):
+            guess_task("follow the red ball", ("dots/plain",))
+
+
+def test_importing_the_package_loads_no_simulator(tmp_path: Path) -> None:
+    code = "import sys, envs; sys.exit(bool({'mujoco', 'torch', 'OpenGL'} & set(sys.modules)))"
+    assert python(code, tmp_path).returncode == 0
+
+
+def test_a_module_that_went_missing_is_told(forget_tasks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MODULES, "/nowhere/tasks.py")
+    with pytest.raises(ValueError, match=r"--task-module /nowhere/tasks\.py: ValueError: no such file"):
+        registry.all_tasks()

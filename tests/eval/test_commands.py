@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from configs.commands import COMMANDS
+from eval import commands
 from eval.results import CheckpointInfo, Results
 from training.data.episodes import Dataset
 from training.run_folder import describe
 from training.state import FILE
-from vla_policy.cli import commands, main
+from vla_policy.cli import main
 
 WriteSmall = Callable[..., Dataset]
 RESULTS = Results(checkpoint=CheckpointInfo(path="default", provenance={}), seed=0, complete=False)
@@ -28,6 +31,12 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) ->
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def _replace(monkeypatch: pytest.MonkeyPatch, command: str, function: Callable[[list[str]], int]) -> None:
+    """Another function in place of a command's own."""
+    module, _, name = COMMANDS[command].run.partition(":")
+    monkeypatch.setattr(importlib.import_module(module), name, function)
 
 
 class TestDemo:
@@ -47,7 +56,7 @@ class TestDemo:
         self.trained: list[bool] = []
         self.datasets = [data]
         monkeypatch.setattr(commands, "collect_all", lambda *_: self.datasets)
-        monkeypatch.setattr(commands, "_train", train)
+        monkeypatch.setattr(commands, "train_all", train)
         monkeypatch.setattr(commands, "_evaluate", lambda *_: None)
         monkeypatch.setattr(commands, "_report", lambda *_, **__: None)
         return ["demo", "--config", "debug", "--out", str(tmp_path / "run")]
@@ -81,6 +90,21 @@ class TestDemo:
         assert words in message
         assert "choose another --out" in message
         assert self.trained == [False]
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--eval.controls", "frozen_frame"], "did you mean frozen_frames?"),
+            (["--eval.controls", "all,expert"], "control 'all' is unknown"),
+            (["--eval.tasks", "trak"], "did you mean track?"),
+            (["--policy.cameras", "wrist"], "policy.cameras has 'wrist', which collect.cameras does not record"),
+        ],
+    )
+    def test_a_mistake_in_what_comes_last_comes_to_light_first(
+        self, demo: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+    ) -> None:
+        assert words in error(capsys, *demo, *arguments)
+        assert self.trained == []
 
     def test_nor_one_with_other_data(
         self, demo: list[str], capsys: pytest.CaptureFixture[str], write_small: WriteSmall
@@ -180,7 +204,7 @@ class TestErrors:
         def fail(_: list[str]) -> int:
             raise problem
 
-        monkeypatch.setitem(commands.RUN, "tasks", fail)
+        _replace(monkeypatch, "tasks", fail)
         assert error(capsys, "tasks").startswith(f"vla: {words}")
 
     def test_a_file_where_a_folder_should_be(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +222,7 @@ class TestErrors:
             time.sleep(10)
             return 0
 
-        monkeypatch.setitem(commands.RUN, "compare", terminated)
+        _replace(monkeypatch, "compare", terminated)
         assert "finished rows and saved states are kept" in error(capsys, "compare", code=130)
         assert signal.getsignal(signal.SIGTERM) == before
 
@@ -217,7 +241,7 @@ class TestErrors:
         def interrupt(_: list[str]) -> int:
             raise KeyboardInterrupt
 
-        monkeypatch.setitem(commands.RUN, command, interrupt)
+        _replace(monkeypatch, command, interrupt)
         message = error(capsys, command, code=130)
         assert message.startswith(f"vla: {words}")
         assert (message == "vla: interrupted") == (command == "tasks")

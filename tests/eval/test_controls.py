@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from envs.tabletop.specs import SPECS
+from envs.task import find_task, make_task, use_task_modules
 from eval.controls import CONTROLS, choose_controls, describe, in_order
 from eval.results import summarise_condition
 
@@ -36,3 +40,28 @@ def test_the_plain_policy_always_comes_first() -> None:
 def test_an_unknown_control_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean frozen_frames"):
         choose_controls("frozen_frame")
+
+
+def _missing(task: str) -> dict[str, str]:
+    spec = find_task(task)
+    env = make_task(task, cameras=spec.cameras[:1], size=32)
+    try:
+        return {name: why for name, condition in CONTROLS.items() if (why := condition.missing(env, spec))}
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("task", sorted(SPECS))
+def test_our_tasks_have_what_every_control_needs(task: str) -> None:
+    assert _missing(task) == {}
+
+
+def test_what_a_task_lacks_is_said_control_by_control(foreign: Path) -> None:
+    use_task_modules([str(foreign)])
+    lacking = {
+        "held_out_phrasing": "reset takes no phrasing 'held_out'",
+        "unseen_combination": "reset takes no combinations 'held_out'",
+        "shuffled_instruction": "it has no counterfactual instructions",
+    }
+    assert _missing("dots/plain") == lacking
+    assert _missing("dots/alone") == {**lacking, "expert": "it has no expert"}

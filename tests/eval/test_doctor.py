@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from eval import doctor
 from eval.doctor import Check
-from vla_policy.cli import doctor
 
 GOOD = Check(name="one", status="ok", found="fine")
 POOR = Check(name="two", status="warn", found="slow", advice="hurry")
@@ -44,7 +44,7 @@ def test_exit_code_and_verdict(
     words: str,
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: iter(checks))
-    assert doctor.run_doctor() == code
+    assert doctor.main([]) == code
     printed = capsys.readouterr().out
     assert words in printed
     for check in checks:

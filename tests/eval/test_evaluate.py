@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from configs.evaluation import EvalConfig, RunnerConfig
 from configs.seeds import SEED_STARTS
-from envs.tabletop.env import TabletopEnv
+from envs.task import Env, make_task, use_task_modules
 from envs.workers import Pulse
 from eval import evaluate as module
+from eval.acting import GROUP, one_thread
 from eval.controls import CONTROLS
-from eval.evaluate import evaluate
+from eval.evaluate import TIMED, control_rate, evaluate
 from eval.results import EpisodeResult, Results
-from eval.rollout import GROUP, one_thread
-from vla_policy.checkpoint import given_name, resolve_checkpoint
+from vla_policy.checkpoint import given_name, load_checkpoint, resolve_checkpoint
 
 
 def _rows(results: Results, condition: str = "policy") -> list[dict[str, Any]]:
@@ -143,27 +146,49 @@ def test_what_cannot_work_at_all_soon_stops_with_one_line(
     assert len(outcomes) == (0 if trouble == "mistake" else module.GIVE_UP - 1)
 
 
-def test_after_a_failure_the_environments_are_made_anew(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[list[TabletopEnv]] = []
+def test_after_a_failure_the_environments_are_made_anew(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, foreign: Path
+) -> None:
+    use_task_modules([str(foreign)])
+    used: list[list[Env]] = []
 
-    def fail_once(_checkpoint: Any, _controller: Any, envs: list[TabletopEnv], *_: Any, **__: Any) -> list[Any]:
+    def fail_once(envs: list[Env], *_: Any, **__: Any) -> list[Any]:
         used.append(list(envs))
         if len(used) == 2:
             raise RuntimeError
         return []
 
-    monkeypatch.setattr(module, "run_group", fail_once)
+    monkeypatch.setattr(module, "run", fail_once)
+    monkeypatch.setattr(module, "make_task", lambda *_, **__: SimpleNamespace(close=lambda: closed.append(1)))
+    closed: list[int] = []
     with one_thread():  # a worker sets its own number
         handle = module._prepare(Pulse(multiprocessing), (tiny_checkpoint, RunnerConfig()))
-    job = module._Job(task="track", condition="policy", seeds=(None,) * GROUP)
+    job = module._Job(task="dots/plain", condition="policy", seeds=(None,) * GROUP)
     handle(job)
     with pytest.raises(RuntimeError):
         handle(job)
+    assert len(closed) == GROUP
     handle(job)
     assert used[0] == used[1]
     assert not set(map(id, used[1])) & set(map(id, used[2]))
-    for env in used[2]:
-        env.close()
+
+
+def test_the_control_rate_is_that_of_one_robot(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    env = make_task("track", cameras=("front",), size=checkpoint.policy.shapes.size)
+    asked: list[tuple[int, int]] = []
+    act = checkpoint.policy.act
+
+    def slow(observation: Any) -> Any:
+        asked.append((len(observation.frames), torch.get_num_threads()))
+        time.sleep(0.02)
+        return act(observation)
+
+    monkeypatch.setattr(checkpoint.policy, "act", slow)
+    rate = control_rate(checkpoint, env, 0)
+    env.close()
+    assert asked == [(1, 1)] * (5 + TIMED)
+    assert 1 < rate < 1 / 0.02
 
 
 def test_results_name_the_checkpoint_as_the_user_did() -> None:
@@ -195,15 +220,25 @@ def test_a_task_that_the_policy_cannot_do_is_refused(tiny_checkpoint: Path) -> N
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"tasks": ("trak",)}, "did you mean track"),
         ({"episodes": 0}, "episodes 0"),
         ({"workers": -1}, "workers -1"),
         ({"seed": -1}, "seed -1"),
         ({"timeout": 0.0}, "timeout"),
-        ({"controls": ("expert", "frozen_frame")}, "did you mean frozen_frames"),
-        ({"controls": ("all", "expert")}, "control 'all' is unknown"),
     ],
 )
 def test_bad_settings_are_refused(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EvalConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"tasks": ("trak",)}, "did you mean track"),
+        ({"controls": ("expert", "frozen_frame")}, "did you mean frozen_frames"),
+        ({"controls": ("all", "expert")}, "control 'all' is unknown"),
+    ],
+)
+def test_names_that_nobody_knows_are_refused(bad: dict[str, Any], message: str, tiny_checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(tiny_checkpoint, EvalConfig(**bad))

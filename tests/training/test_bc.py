@@ -12,16 +12,12 @@ from torch import Tensor
 
 from configs.policy import LanguageConfig, PolicyConfig, PretrainedTextConfig
 from configs.training import AugmentConfig, TrainConfig
-from training import loop
-from training.bc import (
-    draw_batch,
-    make_optimizer,
-    read_log,
-    train,
-)
+from training import bc
+from training.bc import draw_batch, make_optimizer, train
 from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.error import TrainingError
+from training.log import read_log
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
@@ -105,8 +101,8 @@ class TestNonFinite:
                     policies[0].head.layers[0].weight.register_hook(lambda gradient: gradient * math.inf)
             return batch
 
-        monkeypatch.setattr(loop, "make_optimizer", keep)
-        monkeypatch.setattr(loop, "draw_batch", poisoned)
+        monkeypatch.setattr(bc, "make_optimizer", keep)
+        monkeypatch.setattr(bc, "draw_batch", poisoned)
         with pytest.raises(TrainingError, match=f"^step 7: {words}.*nothing was updated") as caught:
             train(policy_config, config, [data], tmp_path / "run")
         assert "\n" not in str(caught.value)
@@ -130,14 +126,14 @@ class TestAverage:
         weights: Weights,
     ) -> None:
         history: list[dict[str, Tensor]] = []
-        original = loop.train_step
+        original = bc.train_step
 
         def watched(module: Any, policy: VLAPolicy, *args: Any) -> Any:
             metrics = original(module, policy, *args)
             history.append({name: p.detach().clone() for name, p in policy.named_parameters()})
             return metrics
 
-        monkeypatch.setattr(loop, "train_step", watched)
+        monkeypatch.setattr(bc, "train_step", watched)
         train(policy_config, replace(config, ema=0.6), [write_small()], tmp_path / "run")
         average = history[0]
         for count, current in enumerate(history[1:], start=1):

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import training.collect
 from configs.collect import SHARD_EPISODES, SHARD_SEEDS, CollectConfig
-from configs.seeds import SEED_RANGE, split_seed
+from configs.seeds import SEED_RANGE, collection_seed, split_seed
 from envs.tabletop.env import TabletopEnv
-from envs.tabletop.events import read_event
-from envs.tabletop.instructions import read_object
 from envs.tabletop.objects import SLOTS
-from envs.tabletop.plans import EXPERTS, plan
-from envs.tabletop.situation import Situation
-from envs.tabletop.tasks.track_motion import read_motion
-from envs.task import TASK_IDS
-from training.collect import collect, run_expert
-from training.data.episodes import Dataset, DatasetError, open_dataset
+from envs.tabletop.specs import SPECS
+from envs.task import TaskSpec, find_task, use_task_modules
+from envs.workers import NO_GUARD, Pulse
+from training.collect import Demonstrator, collect
+from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
 
 MakeEnv = Callable[..., TabletopEnv]
 
@@ -40,6 +42,14 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return collect(TASK, CollectConfig(**SMALL), tmp_path_factory.mktemp("collected") / "data")
 
 
+def demonstrate(env: Any, task: str, seed: int, noise: float, detours: float = 0.0) -> Episode:
+    """One episode of a task's expert."""
+    config = CollectConfig(cameras=env.cameras, size=env.size, noise=noise, detours=detours)
+    episode = Demonstrator(env, find_task(task), config).demonstrate(seed)
+    assert episode is not None
+    return episode
+
+
 def assert_same_bytes(left: Path, right: Path) -> None:
     assert sorted(file.name for file in left.iterdir()) == sorted(file.name for file in right.iterdir())
     for file in left.iterdir():
@@ -50,12 +60,13 @@ def run_again(env: TabletopEnv, dataset: Dataset, index: int) -> dict[str, list[
     """Replay an episode's executed actions, noting what is seen and what the expert says."""
     first, last = dataset.arrays["offsets"][index : index + 2]
     observation, info = env.reset(seed=int(dataset.arrays["seeds"][index]))
+    expert = find_task(TASK).make_expert()
     seen: dict[str, list[Any]] = {name: [] for name in ("pixels", "agent_pos", "action", "boxes", "visible")}
     for step in range(first, last):
         secret = info["privileged"]
         seen["pixels"].append(observation["pixels"]["front"])
         seen["agent_pos"].append(observation["agent_pos"])
-        seen["action"].append(EXPERTS[TASK](Situation.of(secret)))
+        seen["action"].append(expert.towards(env, info))
         seen["boxes"].append(secret["boxes"]["front"])
         seen["visible"].append(secret["visible"]["front"])
         observation, _, terminated, truncated, info = env.step(dataset.arrays["executed"][step])
@@ -79,18 +90,17 @@ def test_what_is_stored_is_what_happened(collected: Dataset, make_env: MakeEnv) 
         assert seen["success"] == [True]
 
 
-@pytest.mark.parametrize("task", sorted(TASK_IDS))
+@pytest.mark.parametrize("task", sorted(SPECS))
 def test_every_object_that_words_single_out_gets_an_instruction_that_means_it(task: str, make_env: MakeEnv) -> None:
     env = make_env(task, cameras=("front",), size=16)
-    read = {"track_motion": read_motion, "track_event": read_event}.get(task, read_object)
+    spec = find_task(task)
     for seed in range(6):
-        episode = run_expert(env, seed, 0.3)
-        assert episode is not None
+        episode = demonstrate(env, task, seed, 0.3)
         referents = env.layout.referents + [None] * (SLOTS - len(env.layout.referents))
         for text, words in zip(episode.instructions, referents, strict=True):
             assert (text is None) == (words is None)
             if text is not None and words is not None:
-                found = read(text)
+                found = spec.read(text)["referent"]
                 assert (found.motion or found.pair) == (words.motion or words.pair)
                 assert found.event == words.event
         assert episode.instructions[episode.target] == env.instruction
@@ -101,21 +111,11 @@ def test_every_object_that_words_single_out_gets_an_instruction_that_means_it(ta
 
 def test_the_labels_of_another_object_are_those_of_an_expert_that_goes_there(make_env: MakeEnv) -> None:
     """Acting on any object's labels, a chunk at a time, succeeds for that object."""
-    env = make_env("track", cameras=("front",), size=16)
+    env, expert = make_env("track", cameras=("front",), size=16), find_task("track").make_expert()
     for other in range(SLOTS):
         _, info = env.reset(seed=5)
         while env.step_count < env.horizon:
-            secret = info["privileged"]
-            now = Situation.of(secret)
-            chunk = plan(
-                EXPERTS["track"],
-                env.action_names,
-                positions=now.positions[None],
-                velocities=now.velocities[None],
-                half_heights=now.half_heights,
-                hands=secret["hand"][None],
-                steps=3,
-            )
+            chunk = expert.plan(env, [info], 3)
             assert chunk.shape == (1, SLOTS, 3, 2)
             for action in chunk[0, other, : env.horizon - env.step_count]:
                 *_, info = env.step(action)
@@ -123,11 +123,10 @@ def test_the_labels_of_another_object_are_those_of_an_expert_that_goes_there(mak
 
 
 def test_a_plan_foretells_what_the_expert_does(make_env: MakeEnv) -> None:
-    for task in TASK_IDS:
+    for task in SPECS:
         env = make_env(task, cameras=("front",), size=16)
         for seed in range(3):
-            episode = run_expert(env, seed, 0.0, 0.0)
-            assert episode is not None
+            episode = demonstrate(env, task, seed, 0.0)
             planned = episode.action[:, episode.target]
             for ahead in (1, 4):
                 off = np.abs(planned[:-8, ahead] - planned[ahead : len(planned) - 8 + ahead, 0])
@@ -154,8 +153,7 @@ def test_noise_has_the_level_and_the_correlation_it_should(make_env: MakeEnv) ->
     env = make_env("track", cameras=("front",), size=16)
     levels, correlations = [], []
     for seed in range(24):
-        episode = run_expert(env, seed, 0.3)
-        assert episode is not None
+        episode = demonstrate(env, "track", seed, 0.3)
         inside = np.abs(episode.executed).max(axis=1) < 1  # where nothing was clipped
         noise = (episode.executed - episode.action[:, episode.target, 0])[20:]
         levels.append(noise[inside[20:]].std())
@@ -168,8 +166,7 @@ def test_noise_has_the_level_and_the_correlation_it_should(make_env: MakeEnv) ->
 
 def test_without_noise_and_detours_the_executed_action_is_the_label(make_env: MakeEnv) -> None:
     env = make_env("track", cameras=("front",), size=16)
-    episode = run_expert(env, 0, 0.0, 0.0)
-    assert episode is not None
+    episode = demonstrate(env, "track", 0, 0.0)
     np.testing.assert_array_equal(episode.action[:, episode.target, 0], episode.executed)
     assert episode.success
     assert len(episode) == env.horizon
@@ -177,9 +174,7 @@ def test_without_noise_and_detours_the_executed_action_is_the_label(make_env: Ma
 
 def test_a_detour_leads_elsewhere_while_the_label_says_where_to_go(make_env: MakeEnv) -> None:
     env = make_env("track", cameras=("front",), size=16)
-    straight, strayed = run_expert(env, 0, 0.0, 0.0), run_expert(env, 0, 0.0, 1.0)
-    assert straight is not None
-    assert strayed is not None
+    straight, strayed = demonstrate(env, "track", 0, 0.0), demonstrate(env, "track", 0, 0.0, 1.0)
     assert strayed.target == straight.target
     assert strayed.instructions[strayed.target] == straight.instructions[straight.target]
     apart = np.flatnonzero(np.any(strayed.action[:, strayed.target, 0] != strayed.executed, axis=1))
@@ -200,8 +195,7 @@ def test_only_successes_are_kept_and_failures_are_counted(collected: Dataset, ma
         failures += len(dropped)
         config = CollectConfig(**SMALL)
         for seed in dropped[:2]:
-            episode = run_expert(env, seed, config.noise, config.detours)
-            assert episode is not None
+            episode = demonstrate(env, TASK, seed, config.noise, config.detours)
             assert not episode.success
     assert failures > 0  # or this test shows nothing
     assert collected.header["failures"] == failures
@@ -212,8 +206,10 @@ def test_the_header_says_where_the_data_came_from(collected: Dataset) -> None:
     header = collected.header
     assert header["task"] == TASK
     assert header["cameras"] == ["front"]
-    assert header["action_names"] == ["dx", "dy", "dz"]
-    assert header["control_hz"] == 20
+    spec = find_task(TASK)
+    assert header["action_names"] == list(spec.action_names) == ["dx", "dy", "dz"]
+    assert header["agent_pos_names"] == list(spec.agent_pos_names)
+    assert header["control_hz"] == spec.control_hz == 20
     assert set(header["versions"]) == {"mujoco", "gymnasium", "numpy"}
     assert header["gl_renderer"]
     assert header["collection"] == CollectConfig(**SMALL).content(TASK)
@@ -285,12 +281,12 @@ def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
 def test_as_many_workers_as_there_are_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def start(workers: int) -> None:
+    def start(*_: Any, workers: int, timeout: float) -> Any:
         asked.append(workers)
         raise InterruptedError
 
     monkeypatch.setattr(training.collect, "usable_cores", lambda: 3)
-    monkeypatch.setattr(training.collect, "_pool", start)
+    monkeypatch.setattr(training.collect, "run_jobs", start)
     for shards, workers in ((9, 0), (2, 0), (9, 5)):
         with pytest.raises(InterruptedError):
             collect(TASK, CollectConfig(episodes=shards * SHARD_EPISODES, workers=workers), tmp_path / "data")
@@ -315,7 +311,9 @@ def test_other_settings_are_refused(change: dict[str, Any], collected: Dataset, 
         collect("track", CollectConfig(**SMALL), collected.path)
     (tmp_path / "data.shards").mkdir()
     shutil.copytree(collected.path, tmp_path / "data.shards" / "00000")
-    with pytest.raises(DatasetError, match=r"data\.shards: left by a collection with other settings; remove it"):
+    with pytest.raises(
+        DatasetError, match=r"data\.shards: left by a collection with other settings, or of another.*; remove it"
+    ):
         collect(TASK, config, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -329,6 +327,15 @@ def test_a_damaged_shard_is_refused_by_name(collected: Dataset, tmp_path: Path) 
         collect(TASK, CollectConfig(**SMALL), tmp_path / "data")
 
 
+def handler(
+    env: TabletopEnv, config: CollectConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], None]:
+    """What collects a shard in a worker, here and with this environment."""
+    monkeypatch.setattr(training.collect, "make_task", lambda task, **_: env)
+    monkeypatch.setattr(training.collect, "check_contract", lambda *_: None)
+    return training.collect._prepare(Pulse(multiprocessing), (TASK, config, folder))
+
+
 def test_an_unstable_simulation_never_enters_a_dataset(
     make_env: MakeEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,9 +343,8 @@ def test_an_unstable_simulation_never_enters_a_dataset(
     env = make_env(TASK, cameras=("front",), size=16)
     reset = env.reset
     monkeypatch.setattr(env, "reset", lambda **kwargs: spoiled(env, reset, kwargs["seed"]))
-    monkeypatch.setattr(training.collect, "_worker_env", lambda task, config: env)
     config = CollectConfig(episodes=3, size=16, noise=0.0, detours=0.0)
-    training.collect._collect_shard(TASK, config, tmp_path, 0)
+    handler(env, config, tmp_path, monkeypatch)(0)
     dataset = open_dataset(tmp_path / "00000")
     assert dataset.arrays["seeds"].tolist() == [1, 3, 5]  # every even seed went wrong
     assert dataset.header["failures"] == 3
@@ -355,24 +361,30 @@ def test_a_task_nobody_can_do_stops_with_a_reason(
     make_env: MakeEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training.collect, "SHARD_SEEDS", 4)
-    monkeypatch.setattr(training.collect, "run_expert", lambda *_: None)
-    monkeypatch.setattr(training.collect, "_worker_env", lambda task, config: make_env(TASK))
+    monkeypatch.setattr(Demonstrator, "demonstrate", lambda *_: None)
+    handle = handler(make_env(TASK, size=16), CollectConfig(episodes=3, size=16), tmp_path, monkeypatch)
     with pytest.raises(DatasetError, match="task reach: only 0 of 4 episodes succeed"):
-        training.collect._collect_shard(TASK, CollectConfig(episodes=3), tmp_path, 0)
-    assert not list(tmp_path.iterdir())
+        handle(0)
+    assert not (tmp_path / "00000").exists()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"episodes": 0}, "episodes 0 must be at least 1"),
-        ({"size": 8}, "size 8 must lie between 16 and 640 pixels"),
+        ({"size": 8}, "size 8 must lie between 16 and 512 pixels"),
         ({"noise": -0.1}, "noise -0.1 must lie between 0 and 2"),
         ({"noise": 3.0}, "noise 3.0 must lie between 0 and 2"),
         ({"split": "test"}, "split 'test' must be 'train' or 'validation'"),
         ({"workers": -1}, "workers -1 must be 0"),
         ({"seed": -1}, "seed -1"),
-        ({"seed": SEED_RANGE - SHARD_SEEDS}, "leaves the range below 100000000"),
+        ({"seed": SEED_RANGE}, f"seed {SEED_RANGE} must lie between 0 and {SEED_RANGE - 1}"),
+        ({"episodes": 2_500_001}, "episodes 2500001 need more seeds than there are"),
+        ({"detours": 1.1}, "detours 1.1 must lie between 0 and 1"),
+        ({"plan_steps": 0}, "plan_steps 0 must be at least 1"),
+        ({"cameras": ()}, r"collect\.cameras \[\] must name one or more cameras"),
+        ({"cameras": ("front", "front")}, "each once"),
+        ({"timeout": 0.0}, "timeout 0.0 must be above 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict[str, Any], message: str) -> None:
@@ -386,7 +398,172 @@ def test_an_unknown_task_is_refused_before_anything_starts(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
-def test_seeds_of_the_splits_never_meet_whatever_is_collected() -> None:
-    largest = CollectConfig(episodes=SHARD_EPISODES * SEED_RANGE // SHARD_SEEDS, seed=0)
-    last = split_seed("train", (largest.shards - 1) * SHARD_SEEDS + SHARD_SEEDS - 1)
-    assert last < split_seed("validation", 0)
+class TestSeeds:
+    def test_the_splits_never_meet_whatever_is_collected(self) -> None:
+        largest = CollectConfig(episodes=SHARD_EPISODES * SEED_RANGE // SHARD_SEEDS)
+        for seed in (0, 1, SEED_RANGE - 1):
+            for split, other in (("train", "validation"), ("validation", "test")):
+                tried = [collection_seed(split, seed, i) for i in (0, 1, largest.shards * SHARD_SEEDS - 1)]
+                assert max(tried) < split_seed(other, 0)
+                assert min(tried) >= split_seed(split, 0)
+
+    def test_seed_0_gives_the_seeds_it_always_gave(self) -> None:
+        assert [collection_seed("train", 0, i) for i in (0, 1, 999, 1000)] == [0, 1, 999, 1000]
+        assert collection_seed("validation", 0, 7) == split_seed("validation", 7)
+
+    @pytest.mark.parametrize(("seeds", "apart"), [(100, 500_000), (400, 110_000), (1000, 45_000)])
+    def test_neighbouring_seeds_share_no_scene(self, seeds: int, apart: int) -> None:
+        """Each collection tries seeds from its start on: so many lie between any two starts, round the range."""
+        starts = sorted(collection_seed("train", seed, 0) for seed in range(seeds))
+        gaps = [b - a for a, b in pairwise([*starts, starts[0] + SEED_RANGE])]
+        assert min(gaps) > apart
+        assert apart * SHARD_EPISODES // SHARD_SEEDS > 1000  # episodes: as many as a collection has
+
+    def test_what_two_collections_hold_differs(self, foreign: Path, tmp_path: Path) -> None:
+        use_task_modules([str(foreign)])
+        tried: list[list[int]] = []
+        for seed in (0, 1):
+            config = CollectConfig(episodes=3, size=32, cameras=("top",), seed=seed, noise=0.0)
+            handle = training.collect._prepare(Pulse(multiprocessing), ("dots/plain", config, tmp_path / str(seed)))
+            (tmp_path / str(seed)).mkdir()
+            handle(0)
+            tried.append(open_dataset(tmp_path / str(seed) / "00000").arrays["seeds"].tolist())
+        assert tried[0][0] < SHARD_SEEDS
+        assert not set(tried[0]) & set(tried[1])
+
+
+class TestForeignTasks:
+    """One label a step, boxes of the one thing that was meant, where there are any."""
+
+    @pytest.fixture
+    def recorded(self, foreign: Path, tmp_path: Path) -> Callable[[str], Dataset]:
+        use_task_modules([str(foreign)])
+
+        def record(task: str) -> Dataset:
+            config = CollectConfig(episodes=4, size=32, cameras=("side", "top"), noise=0.3, detours=1.0)
+            training.collect._prepare(Pulse(multiprocessing), (task, config, tmp_path))(0)
+            return open_dataset(tmp_path / "00000")
+
+        return record
+
+    def test_without_labels(self, recorded: Callable[[str], Dataset]) -> None:
+        data, spec = recorded("dots/plain"), find_task("dots/plain")
+        assert not data.labelled
+        assert data.steps == 4 * spec.horizon
+        assert data.arrays["action"].shape == (data.steps, 1, 1, 2)
+        assert np.abs(data.arrays["action"]).max() <= 1
+        assert data.arrays["targets"].tolist() == [0] * 4
+        assert data.arrays["events"].tolist() == [[[0, spec.horizon]]] * 4
+        assert all(text is not None and text.startswith("go to the") for [text] in data.instructions)
+        self.check_interface(data, spec)
+
+    def test_with_labels(self, recorded: Callable[[str], Dataset]) -> None:
+        data, spec = recorded("dots/labelled"), find_task("dots/labelled")
+        assert data.arrays["boxes"].shape == (data.steps, 2, 1, 4)
+        assert data.arrays["visible"].all()
+        self.check_interface(data, spec)
+        # The box is that of the thing that is named: its middle has the colour.
+        for step in (0, 20, data.steps - 1):
+            [text] = data.instructions[step // spec.horizon]
+            x, y = (data.arrays["boxes"][step, 0, 0, :2] * 32).astype(int)
+            colour = data.arrays["pixels"][step, 0, y, x]
+            if colour.min() < 200:  # the white hand may be on it
+                assert text == f"go to the {'red' if colour[0] > colour[1] else 'green'} dot"
+
+    def check_interface(self, data: Dataset, spec: TaskSpec) -> None:
+        assert data.interface.cameras == ("side", "top")
+        assert data.interface.action_names == spec.action_names
+        assert data.interface.agent_pos_names == spec.agent_pos_names
+        assert data.interface.control_hz == 5
+
+    def test_what_is_done_is_the_label_and_noise(self, recorded: Callable[[str], Dataset]) -> None:
+        data = recorded("dots/plain")
+        off = data.arrays["executed"] - data.arrays["action"][:, 0, 0]
+        assert 0 < np.abs(off).mean() < 0.5
+
+
+class TestWorkers:
+    """One that hangs or is killed costs time and nothing else."""
+
+    CONFIG: ClassVar[dict[str, Any]] = {
+        "episodes": 2 * SHARD_EPISODES,
+        "size": 32,
+        "cameras": ("top",),
+        "noise": 0.1,
+        "workers": 1,
+        "timeout": 2.0,
+    }
+
+    @pytest.fixture
+    def slow(self, foreign: Path) -> Path:
+        """Somebody else's tasks, with an expert that takes its time, so that a worker can be caught at work."""
+        text = foreign.read_text().replace("    bare: Any", "    import time\n\n    time.sleep(0.002)\n    bare: Any")
+        foreign.write_text(text)
+        use_task_modules([str(foreign)])
+        return foreign
+
+    @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=lambda number: number.name)
+    def test_its_shard_is_collected_again(self, number: signal.Signals, slow: Path, tmp_path: Path) -> None:
+        collect("dots/plain", CollectConfig(**self.CONFIG), tmp_path / "whole")
+        struck: list[int] = []
+
+        def strike() -> None:
+            while not (tmp_path / "data.shards" / "00000.partial").exists():
+                time.sleep(0.005)
+            struck.extend(worker for worker in children(os.getpid()) if worker not in before)
+            for worker in struck:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, number)
+
+        before = children(os.getpid())
+        thread = threading.Thread(target=strike, daemon=True)
+        thread.start()
+        collect("dots/plain", CollectConfig(**self.CONFIG), tmp_path / "data")
+        thread.join(5)
+        assert struck
+        assert_same_bytes(tmp_path / "whole", tmp_path / "data")
+        assert not any(Path(f"/proc/{worker}").exists() for worker in struck)
+
+    def test_one_that_always_dies_stops_the_collection_with_its_seed(self, foreign: Path, tmp_path: Path) -> None:
+        dies = "    import os\n\n    os._exit(9)\n    bare: Any"
+        foreign.write_text(foreign.read_text().replace("    bare: Any", dies))
+        use_task_modules([str(foreign)])
+        with pytest.raises(DatasetError, match=r"worker died \(exit code 9\) \(seed 0\); finished shards are kept"):
+            collect("dots/plain", CollectConfig(**self.CONFIG), tmp_path / "data")
+
+    def test_terminating_the_command_ends_all_its_processes(self, slow: Path, tmp_path: Path) -> None:
+        command = ["collect", "--task-module", str(slow), "--tasks", "dots/plain", "--collect.cameras", "top"]
+        more = ["--collect.episodes", "5000", "--collect.workers", "2", "--collect.size", "32", "--out", "data"]
+        arguments = [sys.executable, "-m", "vla_policy.cli", *command, *more]
+        process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment())
+        assert process.stderr is not None
+        shards = tmp_path / "data" / "dots" / "plain.shards"
+        wait_until(lambda: len(list(shards.glob("*.partial"))) == 2, seconds=60)
+        workers = children(process.pid)
+        process.terminate()
+        said = process.stderr.read()
+        process.stderr.close()
+        assert process.wait(20) == 130
+        assert "interrupted; finished shards are kept" in said
+        assert len(workers) >= 2
+        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+    def test_a_script_without_a_guard_is_told_about_it(self, tmp_path: Path) -> None:
+        program = tmp_path / "program.py"
+        program.write_text(f"""
+from pathlib import Path
+from configs.collect import CollectConfig
+from training.collect import collect
+collect({TASK!r}, CollectConfig(**{SMALL!r}), Path({str(tmp_path / "data")!r}))
+""")
+        done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment())
+        assert done.returncode == 1
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("training.data.episodes.DatasetError")
+        assert NO_GUARD in last
+        assert "memory" not in done.stderr
+
+
+def environment() -> dict[str, str]:
+    """For a process in another folder."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

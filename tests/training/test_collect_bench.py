@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import envs.tabletop.plans
 from configs.collect import CollectConfig
 from envs.rendering import Renderer
-from envs.task import TASK_IDS, make_task
+from envs.tabletop.specs import SPECS
+from envs.task import TaskSpec, make_task
 from training.collect_bench import collection_ratio, expert_success, raw_frames_per_second
 
 
@@ -26,20 +26,26 @@ def test_collection_ratio() -> None:
 
 
 def test_every_task_has_an_expert_that_succeeds() -> None:
-    found = expert_success(3)
-    assert found == {task: {"episodes": 3, "successes": 3, "failed_seeds": []} for task in TASK_IDS}
+    found = expert_success(3, tuple(SPECS))
+    assert found == {task: {"episodes": 3, "successes": 3, "failed_seeds": []} for task in SPECS}
 
 
 def test_an_expert_that_fails_is_told_by_its_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    expert, asked = envs.tabletop.plans.expert_action, []
+    make_expert, asked = TaskSpec.make_expert, []
 
-    def lazy(task: str, privileged: dict[str, Any]) -> np.ndarray:
-        if len(asked) < 110:  # as long as the first episode lasts
-            asked.append(task)
-            return np.zeros(2, np.float32)
-        return expert(task, privileged)
+    def make_lazy(spec: TaskSpec) -> Any:
+        expert = make_expert(spec)
 
-    monkeypatch.setattr(envs.tabletop.plans, "expert_action", lazy)
+        def lazy(env: Any, info: dict[str, Any]) -> np.ndarray:
+            if len(asked) < spec.horizon:  # as long as the first episode lasts
+                asked.append(spec.name)
+                return np.zeros(2, np.float32)
+            action: np.ndarray = expert(env, info)
+            return action
+
+        return lazy
+
+    monkeypatch.setattr(TaskSpec, "make_expert", make_lazy)
     assert expert_success(2, ("track",)) == {"track": {"episodes": 2, "successes": 1, "failed_seeds": [0]}}
 
 
@@ -49,7 +55,7 @@ def test_no_episodes_are_refused() -> None:
 
 
 def test_raw_frames_are_drawn_by_one_camera_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = make_task("track", cameras=("wrist", "front"), size=16)
+    env: Any = make_task("track", cameras=("wrist", "front"), size=16).unwrapped
     env.reset(seed=0)
     draw, drawn = Renderer.draw, []
 

@@ -26,7 +26,7 @@ import hashlib, json, math, os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 from training.data.episodes import open_dataset
-from training import loop
+from training import bc
 from configs.training import TrainConfig
 from configs.decode import decode
 from configs.policy import PolicyConfig
@@ -36,7 +36,7 @@ policy_config = decode(PolicyConfig, json.loads((folder / "policy.json").read_te
 config = decode(TrainConfig, json.loads((folder / "train.json").read_text()))
 data = [open_dataset(folder / "small")]
 found, policies, drawn, at = {}, [], [], {}
-make_optimizer, draw_batch = loop.make_optimizer, loop.draw_batch
+make_optimizer, draw_batch = bc.make_optimizer, bc.draw_batch
 
 def keep(policy, config):
     policies.append(policy)
@@ -59,11 +59,11 @@ def digest():
 
 def run(name, **options):
     told = []
-    result = loop.train(policy_config, config, data, folder / name, on_progress=lambda *a: told.append(a[0]), **options)
+    result = bc.train(policy_config, config, data, folder / name, on_progress=lambda *a: told.append(a[0]), **options)
     found[name + ("-resumed" if options else "")] = {
         "step": result.step, "interrupted": result.interrupted, "weights": digest(), "told": told}
 
-loop.make_optimizer, loop.draw_batch = keep, watch
+bc.make_optimizer, bc.draw_batch = keep, watch
 run("whole")
 at["stop"] = 4
 run("parts")
@@ -72,7 +72,7 @@ run("parts", resume=True)
 at["poison"] = 2
 try:
     run("poisoned")
-except loop.TrainingError as error:
+except bc.TrainingError as error:
     found["error"] = str(error)
 found["drawn"] = drawn[:3]
 (folder / f"rank{rank}.json").write_text(json.dumps(found))

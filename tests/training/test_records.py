@@ -12,13 +12,9 @@ import torch
 
 from configs.policy import PolicyConfig
 from configs.training import TrainConfig
-from training.bc import (
-    LOG,
-    TrainResult,
-    read_log,
-    train,
-)
+from training.bc import TrainResult, train
 from training.data.episodes import Dataset
+from training.log import LOG, read_log
 from vla_policy.checkpoint import load_checkpoint
 
 WriteSmall = Callable[..., Dataset]
@@ -80,6 +76,7 @@ class TestRecords:
         assert loaded.purpose.tasks == ("track",)
         assert loaded.purpose.action_names == ("dx", "dy")
         assert loaded.purpose.agent_pos_names == ("joint_0", "joint_1", "joint_2")
+        assert loaded.purpose.control_hz == 20
         record = loaded.provenance
         assert record["steps"] == 12
         assert record["settings"]["train"] == json.loads(json.dumps(asdict(config)))
@@ -88,11 +85,11 @@ class TestRecords:
         mean = torch.from_numpy(data.arrays["agent_pos"].mean(0))
         torch.testing.assert_close(loaded.policy.normaliser.mean, mean, rtol=1e-4, atol=1e-4)
 
-    def test_actions_keep_their_order_whatever_the_datasets_say(
+    def test_actions_are_all_those_of_the_datasets_in_the_order_they_come(
         self, write_small: WriteSmall, policy_config: PolicyConfig, config: TrainConfig, tmp_path: Path
     ) -> None:
         data = [write_small("a", actions=("dx", "gripper", "dz")), write_small("b", actions=("dy", "dx"), task="reach")]
         result = train(policy_config, replace(config, steps=1), data, tmp_path / "run")
         purpose = load_checkpoint(result.checkpoint).purpose
-        assert purpose.action_names == ("dx", "dy", "dz", "gripper")
+        assert purpose.action_names == ("dx", "gripper", "dz", "dy")
         assert purpose.tasks == ("track", "reach")

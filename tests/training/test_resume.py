@@ -17,9 +17,10 @@ from torch import Tensor
 
 from configs.policy import PolicyConfig
 from configs.training import AugmentConfig, TrainConfig
+from training.bc import train
 from training.data.episodes import Dataset
 from training.error import TrainingError
-from training.log import read_log, train
+from training.log import read_log
 from training.run_folder import check_same, describe, is_finished
 
 WriteSmall = Callable[..., Dataset]
@@ -29,6 +30,14 @@ StopAt = Callable[[int], Callable[[int, int, dict[str, float]], None]]
 
 
 class TestResume:
+    def drawn(self, run: Path) -> list[int]:
+        """The steps of the loss' curve in TensorBoard."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        board = EventAccumulator(str(run / "tensorboard"))
+        board.Reload()
+        return [event.step for event in board.Scalars("loss")]
+
     def test_stopped_and_resumed_gives_the_same_weights(
         self,
         write_small: WriteSmall,
@@ -53,6 +62,7 @@ class TestResume:
         assert_same_weights(tmp_path / "whole", tmp_path / "parts")
         steps = [[row["step"] for row in read_log(tmp_path / name)] for name in ("whole", "parts")]
         assert steps[0] == steps[1] == [3, 6, 9, 12]
+        assert self.drawn(tmp_path / "parts") == self.drawn(tmp_path / "whole") == [3, 6, 9, 12]
         rows = [read_log(tmp_path / name)[-1] for name in ("whole", "parts")]
         for name in set(rows[0]) - {"seconds", "samples_per_second"}:
             assert rows[0][name] == rows[1][name], name
@@ -141,6 +151,7 @@ sys.exit(7 if result.interrupted else 0)
         )
         assert seen[0] == 6  # the state is that of step 5
         assert_same_weights(tmp_path / "whole", tmp_path / "crashed")
+        assert self.drawn(tmp_path / "crashed") == [3, 6, 9, 12]  # what the crash undid is not drawn twice
         assert [row["step"] for row in read_log(tmp_path / "crashed")] == [3, 6, 9, 12]
 
     @pytest.mark.parametrize(

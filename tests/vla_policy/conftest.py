@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -18,8 +17,10 @@ from configs.policy import (
     PolicyConfig,
     TwoStreamConfig,
 )
+from vla_policy.checkpoint import Checkpoint, Purpose
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
+from vla_policy.tokenizer import TOKENIZERS
 
 torch.set_num_threads(1)
 
@@ -61,7 +62,25 @@ def small() -> PolicyConfig:
 
 
 @pytest.fixture
-def make_policy(small: PolicyConfig, shapes: Shapes, text_models: dict[str, Path]) -> MakePolicy:
+def as_checkpoint() -> Callable[[VLAPolicy], Checkpoint]:
+    """A policy with a tokenizer that fits it."""
+
+    def made(policy: VLAPolicy) -> Checkpoint:
+        language = policy.config.language
+        if language.name == "pretrained":
+            tokenizer = TOKENIZERS["pretrained"].make(language, [])
+            policy.shapes = replace(policy.shapes, vocabulary=tokenizer.size)
+        else:
+            words = [f"word{i}" for i in range(policy.shapes.vocabulary - 2)]
+            tokenizer = TOKENIZERS[language.name].make(language, words)
+        purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
+        return Checkpoint(policy, tokenizer, purpose, {})
+
+    return made
+
+
+@pytest.fixture
+def make_policy(small: PolicyConfig, shapes: Shapes, request: pytest.FixtureRequest) -> MakePolicy:
     """Builds a small policy with statistics. All weights are moved: nothing hides behind those that start at zero."""
 
     def make(
@@ -76,7 +95,9 @@ def make_policy(small: PolicyConfig, shapes: Shapes, text_models: dict[str, Path
         shapes: Shapes = shapes,
         **changes: Any,
     ) -> VLAPolicy:
-        text = {"source": str(text_models["bert"]), "frozen": frozen} if language == "pretrained" else {}
+        text: dict[str, Any] = {}
+        if language == "pretrained":  # only then: these models take seconds to make
+            text = {"source": str(request.getfixturevalue("text_models")["bert"]), "frozen": frozen}
         options = options or {}
         config = replace(
             small,

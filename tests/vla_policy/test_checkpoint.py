@@ -58,9 +58,15 @@ FILES = ["COMPLETE", "config.json", "model.safetensors", "provenance.json", "tok
 PURPOSE = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=("a", "b", "c", "d"))
 
 
+def tokenizer_of(size: int) -> WordTokenizer:
+    """One that knows `TEXTS` and has this many entries."""
+    words = sorted({word for text in TEXTS for word in text.split()})
+    return WordTokenizer.train([*TEXTS, *(f"word{i}" for i in range(size - 2 - len(words)))], 12)
+
+
 @pytest.fixture
 def made(make_policy: Callable[..., VLAPolicy]) -> Checkpoint:
-    return Checkpoint(make_policy(), WordTokenizer.train(TEXTS, 12), PURPOSE, {"seed": 3, "commit": "abc"})
+    return Checkpoint(make_policy(), tokenizer_of(40), PURPOSE, {"seed": 3, "commit": "abc"})
 
 
 @pytest.fixture
@@ -93,7 +99,7 @@ class TestRoundTrip:
         self, make_policy: Callable[..., VLAPolicy], tmp_path: Path
     ) -> None:
         older = make_policy(grounding=GroundingConfig(norm="pre"))
-        made = Checkpoint(older, WordTokenizer.train(TEXTS, 12), PURPOSE, {})
+        made = Checkpoint(older, tokenizer_of(40), PURPOSE, {})
         save_checkpoint(made, tmp_path / "checkpoint")
         edit(tmp_path / "checkpoint", lambda config: config["policy"]["grounding"].pop("norm"))
         assert_same(made, load_checkpoint(tmp_path / "checkpoint"))
@@ -119,6 +125,26 @@ class TestRoundTrip:
         assert described["policy"] == json.loads(json.dumps(asdict(made.policy.config)))
         assert described["shapes"] == asdict(made.policy.shapes)
         assert described["purpose"]["action_names"] == ["dx", "dy", "dz"]
+
+    @pytest.mark.parametrize("how", ["wrapped", "in place", "a part of it"])
+    def test_a_compiled_policy_is_saved_as_if_it_were_not(self, made: Checkpoint, tmp_path: Path, how: str) -> None:
+        policy, names = made.policy.eval(), list(made.policy.state_dict())
+        observation = fake_batch(policy.shapes, 2).observation
+        expected = policy.act(observation).action
+        compiled: Any = policy
+        if how == "wrapped":
+            compiled = torch.compile(policy, backend="eager")
+        elif how == "in place":
+            policy.compile(backend="eager")
+        else:
+            policy.head = torch.compile(policy.head, backend="eager")  # type: ignore[assignment]
+        assert any("_orig_mod" in name for name in compiled.state_dict()) is (how != "in place")
+        compiled(observation)  # compiles
+        save_checkpoint(Checkpoint(compiled, made.tokenizer, made.purpose, {}), tmp_path / "compiled")
+        assert set(load_file(tmp_path / "compiled" / "model.safetensors")) == set(names)
+        loaded = load_checkpoint(tmp_path / "compiled").policy
+        assert loaded.config == policy.config
+        assert torch.equal(loaded.act(observation).action, expected)
 
     def test_saving_again_replaces_the_whole_folder(self, made: Checkpoint, folder: Path) -> None:
         (folder / "stray.txt").write_text("from an older run")
@@ -249,6 +275,24 @@ class TestDamage:
             "model.safetensors",
             f"not this policy's weights, or those of another version; train again .*{named}",
         )
+
+    @pytest.mark.parametrize("size", [39, 41])
+    def test_a_tokenizer_of_another_policy(self, folder: Path, size: int) -> None:
+        tokenizer_of(size).save(folder)
+        self.refused(folder, "tokenizer.json", f"has {size} entries, expected the 40 of the policy's embedding")
+
+    def test_a_tokenizer_with_numbers_beyond_the_embedding(self, folder: Path) -> None:
+        read = json.loads((folder / "tokenizer.json").read_text())
+        read["model"]["vocab"]["word0"] = 1000
+        (folder / "tokenizer.json").write_text(json.dumps(read))
+        self.refused(folder, "tokenizer.json", "its words are not numbered from 0 on; restore the file")
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_weights_that_are_not_finite(self, folder: Path, value: float) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights["encoder.camera"].flatten()[3] = value
+        save_file(weights, folder / "model.safetensors")
+        self.refused(folder, "model.safetensors", "'encoder.camera' has values that are not finite; train again")
 
     def test_no_folder(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none", tmp_path / "file"):
@@ -475,7 +519,7 @@ class TestUpgrade:
             "head": {"bins": 21},
         }
         policy = make_policy(head="binned", options=options, grounding=GroundingConfig(layers=2, norm="post"))
-        made = Checkpoint(policy, WordTokenizer.train(TEXTS, 12), PURPOSE, {})
+        made = Checkpoint(policy, tokenizer_of(40), PURPOSE, {})
         save_checkpoint(made, tmp_path / "checkpoint")
         assert json.loads((tmp_path / "checkpoint" / "config.json").read_text())["schema_version"] == 2
         old = flat(language={"layers": 1})

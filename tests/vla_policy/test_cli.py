@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from vla_policy.cli import COMMANDS, main
+from configs.commands import COMMANDS
+from vla_policy.cli import main
 
 
 def _error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -53,37 +57,48 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["eval", "nowhere", "--tasks", "trak"], "did you mean track?"),
         (["eval", "nowhere", "--tasks"], "expected one argument"),
         (["rollout", "nowhere"], "no checkpoint folder here"),
-        (["tasks", "extra"], "takes no arguments"),
+        (["tasks", "extra"], "extra"),
+        (["tasks", "--task-module", "nowhere.py"], "nowhere.py: ValueError: no such file"),
     ],
 )
 def test_a_mistake_gets_one_line(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert expected in _error(capsys, *arguments)
 
 
-def test_the_debug_run_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "run"
-    assert main(["demo", "--config", "debug", "--out", str(out), "--videos", "1", "--train.threads", "1"]) == 0
+@pytest.fixture(scope="module")
+def debug_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of the debug run, and what it printed."""
+    out, printed = tmp_path_factory.mktemp("debug") / "run", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = main(["demo", "--config", "debug", "--out", str(out), "--videos", "1", "--train.threads", "1"])
+    assert code == 0
+    return out, printed.getvalue()
+
+
+def test_the_debug_run_goes_the_whole_way(debug_run: tuple[Path, str]) -> None:
+    out, text = debug_run
     results = json.loads((out / "eval" / "results.json").read_text())
     conditions = results["tasks"]["track"]["conditions"]
     assert conditions["policy"]["episodes"] == 4
     assert {"success_rate", "low", "high", "episodes", "invalid"} <= set(conditions["shuffled_instruction"])
     assert "<html" in (out / "eval" / "report.html").read_text()
     assert list((out / "eval" / "videos").glob("*.mp4"))
-    text = capsys.readouterr().out
     assert "too few to quote" in text
-    # A second call finds everything done but the evaluation.
-    assert main(["demo", "--config", "debug", "--out", str(out), "--videos", "1", "--train.threads", "1"]) == 0
-
-    checkpoint = str(out / "train" / "checkpoint")
-    video = tmp_path / "film.webp"
-    assert main(["rollout", checkpoint, "--instruction", "follow the red ball", "--video", str(video)]) == 0
-    assert video.stat().st_size > 1000
-    again = ["eval", checkpoint, "--tasks", "track", "--episodes", "2", "--controls", "none"]
-    assert main([*again, "--seed", "3", "--workers", "1", "--out", str(tmp_path / "eval")]) == 0
     assert "step 30 of 30" in text
+
+
+def test_what_the_debug_run_made_can_be_used(
+    debug_run: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(debug_run[0])
+    video = tmp_path / "video.webp"
+    assert main(["rollout", run, "--instruction", "follow the red ball", "--video", str(video)]) == 0
+    assert video.stat().st_size > 1000
+    again = ["eval", run, "--tasks", "track", "--episodes", "1", "--controls", "none", "--videos", "0"]
+    assert main([*again, "--seed", "3", "--workers", "1", "--out", str(tmp_path / "eval")]) == 0
     capsys.readouterr()
     assert "holds a finished run" in _error(
-        capsys, "train", "--config", "debug", "--data", str(out / "data"), "--out", str(out / "train")
+        capsys, "train", "--config", "debug", "--data", f"{run}/data", "--out", f"{run}/train"
     )
 
 
@@ -112,6 +127,16 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("vla_policy.cli._command", lambda _name: broken)
     with pytest.raises(RuntimeError, match="mat1"):
         main(["train"])
+
+
+def test_the_help_of_an_evaluation_shows_no_setting_that_it_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    text = capsys.readouterr().out
+    assert "--eval.episodes" in text
+    assert re.findall(r"--(?:policy|train|collect)\S*", text) == []
+    for section in ("policy", "train", "collect"):
+        assert f"--{section}: has no part in judging" in _error(capsys, "eval", "default", f"--{section}", "x")
 
 
 def test_judging_takes_no_settings_of_the_policy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from configs.policy import BackboneConfig, EncoderConfig
 from vla_policy.backbone import to_maps, to_tokens
 from vla_policy.contract import Shapes
-from vla_policy.dialogue import Dialogue, LanguageEncoder
 from vla_policy.encoders import ENCODERS
 from vla_policy.encoders.conv3d import Conv3dEncoder
 from vla_policy.encoders.slow_fast import FastBranch, SlowFastEncoder
 from vla_policy.encoders.two_stream import ConcatStreams, GatedStreams, TwoStreamEncoder
+from vla_policy.exchange import CrossModalExchange, LanguageEncoder
 from vla_policy.layers import FusedSelfAttentionBlock, cell_centres, newest_at_zero, place_encoding
 from vla_policy.tokens import LanguageTokens
 from vla_policy.vision import EncoderSetup, VisionEncoder
@@ -74,11 +74,11 @@ def test_shapes(name: str, cameras: int, size: int) -> None:
     assert tokens.fused.shape[0] == B
     assert tokens.fused.shape[1] in (1, T)
     assert tokens.fused.shape[2:] == (n, WIDTH)
-    assert tokens.frames.shape == (B, encoder.looks, n, encoder.frame_width)
+    assert tokens.frames.shape == (B, encoder.grounded_frames, n, encoder.frame_width)
 
 
 @pytest.mark.parametrize("frame", range(T))
-def test_every_frame_reaches_the_fused_tokens_of_the_newest_moment(temporal: str, frame: int) -> None:
+def test_every_frame_reaches_the_fused_tokens_of_the_newest_frame(temporal: str, frame: int) -> None:
     encoder, frames = built(temporal), pictures()
     before, after = encoder(frames).fused, encoder(repainted(frames, frame=frame)).fused
     assert ((after[:, -1] - before[:, -1]).abs().amax((1, 2)) > 1e-4).all()
@@ -161,7 +161,7 @@ class TestSlowFast:
         words = LanguageTokens(
             tokens=torch.randn(B, 5, WIDTH), mask=torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
         )
-        tokens = encoder(frames, said(words))
+        tokens = encoder(frames, exchange_of(words))
         h, w = tokens.grid
         places = encoder.place(place_encoding((h // stride, w // stride), WIDTH))
         for t in range(T):
@@ -179,8 +179,8 @@ class TestSlowFast:
             fast = plain @ encoder.fast.linear.weight.T + encoder.fast.linear.bias
             expected = slow + (slow + fast) @ encoder.fast.join.weight.T + encoder.fast.join.bias
             torch.testing.assert_close(tokens.frames[:, t], expected, atol=1e-5, rtol=1e-4)
-            assert tokens.words is not None
-            torch.testing.assert_close(tokens.words.tokens[:, t], x[:, -5:], atol=1e-5, rtol=1e-4)
+            assert tokens.text is not None
+            torch.testing.assert_close(tokens.text.tokens[:, t], x[:, -5:], atol=1e-5, rtol=1e-4)
 
     def test_what_a_frame_carries_comes_from_itself_and_its_clips_frame(self) -> None:
         encoder, frames = built("slow_fast", clip=3), pictures()
@@ -194,13 +194,15 @@ class TestSlowFast:
         mask = torch.tensor([[True, True, False]] * B)
         tokens = torch.randn(B, 3, WIDTH)
         other = torch.where(mask[..., None], tokens, torch.randn(B, 3, WIDTH))
-        first, second = (encoder(frames, said(LanguageTokens(tokens=x, mask=mask))).frames for x in (tokens, other))
+        first, second = (
+            encoder(frames, exchange_of(LanguageTokens(tokens=x, mask=mask))).frames for x in (tokens, other)
+        )
         torch.testing.assert_close(first, second)
 
     def test_what_words_read_is_spread_over_the_places_they_read(self) -> None:
         encoder = built("slow_fast", clip=3)
         words = LanguageTokens(tokens=torch.randn(B, 5, WIDTH), mask=torch.ones(B, 5, dtype=torch.bool))
-        tokens = encoder(pictures(), said(words))
+        tokens = encoder(pictures(), exchange_of(words))
         weights = tokens.attention["slow_language_reads_vision_0"]
         h, w = tokens.grid
         assert weights.shape == (B, 2, 5, h * w)
@@ -224,7 +226,7 @@ class TestSlowFast:
             fast = fast.mean(2, keepdim=True)
         if kind == "transformer":
             for place in range(6):
-                timed = fast[:, :, place] + newest_at_zero(T, fast)
+                timed = fast[:, :, place] + newest_at_zero(T, WIDTH)
                 torch.testing.assert_close(
                     joined[:, :, place] - slow[:, :, place],
                     branch.join(slow[:, :, place] + branch.over_time(timed)),
@@ -233,16 +235,16 @@ class TestSlowFast:
         torch.testing.assert_close(joined, slow + branch.join(slow + fast))
 
 
-def said(words: LanguageTokens) -> Dialogue:
-    """A dialogue whose language encoder has nothing left to read."""
+def exchange_of(words: LanguageTokens) -> CrossModalExchange:
+    """An exchange whose language encoder has no layers left."""
 
-    class Silent(LanguageEncoder):
+    class Encoded(LanguageEncoder):
         layers = nn.ModuleList()
 
-        def finish(self, words: LanguageTokens) -> LanguageTokens:
-            return words
+        def finish(self, text: LanguageTokens) -> LanguageTokens:
+            return text
 
-    return Dialogue(Silent(), words)
+    return CrossModalExchange(Encoded(), words)
 
 
 class TestTwoStream:
@@ -269,7 +271,7 @@ class TestTwoStream:
         encoder = built("two_stream", size=4)
         with pytest.raises(
             ValueError,
-            match=r"got 1 x 1 places a picture, expected 2 x 2 or more; lower encoder\.backbone\.timm\.stride",
+            match=r"got 1 x 1 places per picture, expected 2 x 2 or more; lower encoder\.backbone\.timm\.stride",
         ):
             encoder(pictures(size=4))
 
@@ -338,7 +340,7 @@ def test_attention_without_weights_is_the_equation() -> None:
         torch.testing.assert_close(block(x), x + block.out(torch.cat(heads, -1)))
 
 
-def test_divided_attention_looks_along_time_and_within_frames() -> None:
+def test_divided_attention_is_along_time_and_within_frames() -> None:
     """One layer: what changes at one place of one frame reaches that frame, and that place in every frame."""
     from vla_policy.encoders.space_time_attention import DividedBlock, JointBlock
 

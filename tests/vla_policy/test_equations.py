@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from configs.policy import BackboneConfig, FlowMatchingConfig, FrameLSTMConfig, FusionConfig
 from vla_policy.contract import Shapes
 from vla_policy.decision import HeadSetup
-from vla_policy.dialogue import Fusion, FusionSetup
 from vla_policy.encoders.frame_lstm import FrameLSTMEncoder
 from vla_policy.encoders.two_stream import CrossAttentionStreams, SumStreams
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.fusion import FUSIONS
 from vla_policy.grounding.decoder import DecoderBlock
 from vla_policy.heads.flow_matching import FlowMatchingHead
@@ -75,22 +75,22 @@ def test_cross_attention_fusion(direction: str) -> None:
     reads_words = direction == "vision_reads_language"
     x, read, away = (v, words, ~language.mask) if reads_words else (words, v, None)
     for layer in fusion.layers:  # type: ignore[union-attr]
-        asked, keys = normed(layer.norm_reader, x), normed(layer.norm_read, read)
-        x = x + torchs(layer.attention)(asked, keys, keys, key_padding_mask=away)[0]
+        query, keys = normed(layer.norm_reader, x), normed(layer.norm_read, read)
+        x = x + torchs(layer.attention)(query, keys, keys, key_padding_mask=away)[0]
         x = x + fed(layer.feed, normed(layer.norm_feed, x))
     fused = fusion(vision, language)
     torch.testing.assert_close(fused.vision[:, 0] if reads_words else fused.language, x, atol=1e-5, rtol=1e-4)
 
 
 def test_self_attention_fusion() -> None:
-    """One sequence `[f_v; f_l]`, each side told by its own vector, without the padding."""
+    """One sequence `[f_v; f_l]`, each side marked by its own vector, without the padding."""
     fusion, vision, language = fusion_and_inputs("self_attention")
     side: Tensor = fusion.side  # type: ignore[assignment]
     x = torch.cat([vision.fused[:, 0] + side[0], language.tokens + side[1]], dim=1)
     away = torch.cat([torch.zeros(B, N, dtype=torch.bool), ~language.mask], dim=1)
     for layer in fusion.layers:  # type: ignore[union-attr]
-        asked = normed(layer.norm_attention, x)
-        x = x + torchs(layer.attention)(asked, asked, asked, key_padding_mask=away)[0]
+        query = normed(layer.norm_attention, x)
+        x = x + torchs(layer.attention)(query, query, query, key_padding_mask=away)[0]
         x = x + fed(layer.feed, normed(layer.norm_feed, x))
     fused = fusion(vision, language)
     torch.testing.assert_close(fused.vision[:, 0], x[:, :N], atol=1e-5, rtol=1e-4)
@@ -106,8 +106,8 @@ def test_streams_are_added_or_read() -> None:
     torch.testing.assert_close(SumStreams(D, HEADS)(spatial, temporal), spatial + temporal)
     streams = CrossAttentionStreams(D, HEADS)
     jittered(streams)
-    asked, keys = normed(streams.norm_spatial, spatial), normed(streams.norm_temporal, temporal)
-    expected = spatial + temporal + torchs(streams.attention)(asked, keys, keys)[0]
+    query, keys = normed(streams.norm_spatial, spatial), normed(streams.norm_temporal, temporal)
+    expected = spatial + temporal + torchs(streams.attention)(query, keys, keys)[0]
     torch.testing.assert_close(streams(spatial, temporal), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -148,11 +148,11 @@ def test_pre_norm_decoder_block() -> None:
     queries, memory = torch.randn(B, frames, D), torch.randn(B, frames, N, memory_width)
     assert block.time is not None
     assert block.norm_time is not None
-    asked = normed(block.norm_time, queries)
-    x = queries + torchs(block.time)(asked, asked, asked)[0]
-    asked, space = normed(block.norm_space, x), torchs(block.space, memory_width)
-    looked = [space(asked[:, t : t + 1], memory[:, t], memory[:, t])[0] for t in range(frames)]
-    x = x + torch.cat(looked, dim=1)
+    query = normed(block.norm_time, queries)
+    x = queries + torchs(block.time)(query, query, query)[0]
+    query, space = normed(block.norm_space, x), torchs(block.space, memory_width)
+    attended = [space(query[:, t : t + 1], memory[:, t], memory[:, t])[0] for t in range(frames)]
+    x = x + torch.cat(attended, dim=1)
     x = x + fed(block.feed, normed(block.norm_feed, x))
     torch.testing.assert_close(block(queries, memory)[0], x, atol=1e-5, rtol=1e-4)
 

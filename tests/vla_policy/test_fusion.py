@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from configs.policy import BidirectionalConfig, FusionConfig, TextTransformerConfig
-from vla_policy.dialogue import Dialogue, Fusion, FusionSetup, LanguageSetup
+from vla_policy.exchange import CrossModalExchange, Fusion, FusionSetup, LanguageSetup
 from vla_policy.fusion import FUSIONS
 from vla_policy.fusion.bidirectional import BidirectionalFusion
-from vla_policy.fusion.exchanges import INTERACTIONS, StageExchange, positions
+from vla_policy.fusion.interactions import INTERACTIONS, StageExchange, positions
 from vla_policy.fusion.weighted import WeightedFusion
 from vla_policy.language.transformer import TextTransformer
 from vla_policy.layers import Attention, masked_mean
@@ -21,10 +21,10 @@ SETUP = FusionSetup(width=D, attention_heads=HEADS, frame_width=C, channels=C, s
 TEXT = LanguageSetup(vocabulary=30, max_words=L, width=D, attention_heads=HEADS)
 
 
-def inputs(moments: int = 1, seed: int = 0) -> tuple[VisualTokens, LanguageTokens]:
+def inputs(newest: int = 1, seed: int = 0) -> tuple[VisualTokens, LanguageTokens]:
     torch.manual_seed(seed)
     mask = torch.arange(L) < torch.tensor([5, 3, 1])[:, None]
-    vision = VisualTokens(fused=torch.randn(B, moments, N, D), frames=torch.randn(B, 3, N, 8), grid=(3, 4))
+    vision = VisualTokens(fused=torch.randn(B, newest, N, D), frames=torch.randn(B, 3, N, 8), grid=(3, 4))
     return vision, LanguageTokens(tokens=torch.randn(B, L, D), mask=mask)
 
 
@@ -43,10 +43,10 @@ def fusion(request: pytest.FixtureRequest) -> Fusion:
     return built(request.param)
 
 
-@pytest.mark.parametrize("moments", [1, 3])
-def test_shapes(fusion: Fusion, moments: int) -> None:
-    fused = fusion(*inputs(moments))
-    assert fused.vision.shape == (B, moments, N, D)
+@pytest.mark.parametrize("newest", [1, 3])
+def test_shapes(fusion: Fusion, newest: int) -> None:
+    fused = fusion(*inputs(newest))
+    assert fused.vision.shape == (B, newest, N, D)
     assert fused.language.shape == (B, L, D)
     assert fused.pooled.shape == (B, fusion.pooled_width)
     for weights in fused.attention.values():
@@ -185,32 +185,32 @@ class TestIntermediate:
         mask = torch.arange(L) < torch.tensor([5, 3, 1])[:, None]
         mean_l, mean_v = masked_mean(l, mask)[:, None], v.mean(1, keepdim=True)
 
-        said = INTERACTIONS["hadamard"](D, HEADS, D)(v, l, mask)
-        torch.testing.assert_close(said[0], v * mean_l)
-        torch.testing.assert_close(said[1], l * mean_v)
+        exchanged = INTERACTIONS["hadamard"](D, HEADS, D)(v, l, mask)
+        torch.testing.assert_close(exchanged[0], v * mean_l)
+        torch.testing.assert_close(exchanged[1], l * mean_v)
 
-        said = INTERACTIONS["matrix"](D, HEADS, D)(v, l, mask)
+        exchanged = INTERACTIONS["matrix"](D, HEADS, D)(v, l, mask)
         for b, words in enumerate((5, 3, 1)):
             affinity = v[b] @ l[b, :words].T / D**0.5
-            torch.testing.assert_close(said[0][b], affinity @ l[b, :words] / words)
-            torch.testing.assert_close(said[1][b, :words], affinity.T @ v[b] / N)
+            torch.testing.assert_close(exchanged[0][b], affinity @ l[b, :words] / words)
+            torch.testing.assert_close(exchanged[1][b, :words], affinity.T @ v[b] / N)
 
         mlp = INTERACTIONS["concat_mlp"](D, HEADS, D)
-        said = mlp(v, l, mask)
+        exchanged = mlp(v, l, mask)
         for side, (x, mean) in enumerate(((v, mean_l), (l, mean_v))):
             weight = torch.cat([mlp.own[side].weight, mlp.other[side].weight], dim=1)
             hidden = torch.relu(torch.cat([x, mean.expand_as(x)], -1) @ weight.T + mlp.own[side].bias)
-            torch.testing.assert_close(said[side], mlp.last[side](hidden))
+            torch.testing.assert_close(exchanged[side], mlp.last[side](hidden))
 
         both = INTERACTIONS["bidirectional"](D, HEADS, D)
-        said = both(v, l, mask)
+        exchanged = both(v, l, mask)
         assert isinstance(both.vision_reads, Attention)
-        torch.testing.assert_close(said[0], both.vision_reads(v, l, mask)[0])
-        torch.testing.assert_close(said[1], both.language_reads(l, v)[0])
+        torch.testing.assert_close(exchanged[0], both.vision_reads(v, l, mask)[0])
+        torch.testing.assert_close(exchanged[1], both.language_reads(l, v)[0])
         assert INTERACTIONS["attention"](D, HEADS, D)(v, l, mask)[1] is None
 
     @pytest.mark.parametrize("interaction", sorted(INTERACTIONS))
-    def test_both_sides_go_on_from_what_they_were_told(self, interaction: str) -> None:
+    def test_both_sides_continue_with_what_was_exchanged(self, interaction: str) -> None:
         """The words' last layer and the picture's next stage see the exchange, not what was before it."""
         torch.manual_seed(0)
         language = TextTransformer(TextTransformerConfig(layers=2), TEXT).eval()
@@ -219,12 +219,12 @@ class TestIntermediate:
         seen, other = torch.randn(2, B, N, C)
         results = []
         for vision in (seen, other):
-            dialogue = fusion.dialogue(language, language.embed(ids, mask))
-            assert dialogue.after(0, vision) is vision  # nothing is exchanged there
-            told = dialogue.after(1, vision)
-            assert told.shape == vision.shape
-            assert not torch.equal(told, vision)
-            results.append(dialogue.words().tokens)
+            exchange = fusion.exchange(language, language.embed(ids, mask))
+            assert exchange.after(0, vision) is vision  # nothing is exchanged there
+            changed = exchange.after(1, vision)
+            assert changed.shape == vision.shape
+            assert not torch.equal(changed, vision)
+            results.append(exchange.encoded_text().tokens)
         alone = language(ids, mask).tokens
         one_way = interaction == "attention"
         assert torch.equal(results[0], results[1]) is one_way
@@ -237,12 +237,12 @@ class TestIntermediate:
         words = language.embed(torch.randint(2, 30, (B, L)), torch.ones(B, L, dtype=torch.bool))
         both, between = built("bidirectional", during=position), built("intermediate", position=position)
         both.exchanges.load_state_dict(between.exchanges.state_dict())
-        dialogues = [fusion.dialogue(language, words) for fusion in (both, between)]
+        exchanges = [fusion.exchange(language, words) for fusion in (both, between)]
         for stage in range(SETUP.stages):
             vision = torch.randn(B, N, C)
-            told = [dialogue.after(stage, vision) for dialogue in dialogues]
-            assert torch.equal(*told)
-        assert torch.equal(*(dialogue.words().tokens for dialogue in dialogues))
+            changed = [exchange.after(stage, vision) for exchange in exchanges]
+            assert torch.equal(*changed)
+        assert torch.equal(*(exchange.encoded_text().tokens for exchange in exchanges))
 
     def test_the_language_layers_are_spread_over_the_stages(self) -> None:
         torch.manual_seed(0)
@@ -250,13 +250,13 @@ class TestIntermediate:
         read: list[int] = []
         for i, layer in enumerate(language.layers):
             layer.register_forward_hook(lambda *_, i=i: read.append(i))
-        exchange = StageExchange("hadamard", D, HEADS, C)
+        interaction = StageExchange("hadamard", D, HEADS, C)
         words = language.embed(torch.randint(2, 30, (B, L)), torch.ones(B, L, dtype=torch.bool))
-        dialogue = Dialogue(language, words, dict.fromkeys(range(3), exchange), stages=3)
+        exchange = CrossModalExchange(language, words, dict.fromkeys(range(3), interaction), stages=3)
         before = []
         for stage in range(3):
-            dialogue.after(stage, torch.randn(B, N, C))
+            exchange.after(stage, torch.randn(B, N, C))
             before.append(len(read))
-        dialogue.words()
+        exchange.encoded_text()
         assert before == [0, 1, 2]
         assert read == [0, 1, 2]

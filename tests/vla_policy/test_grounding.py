@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from configs.policy import GroundingConfig
 from vla_policy.grounding.boxes import iou_and_giou, location_target
-from vla_policy.grounding.decoder import PRIOR_EXTENT, STEP_SCALE, DecoderBlock, SpaceTimeDecoder, Tube, When, WhenHeads
+from vla_policy.grounding.decoder import (
+    PRIOR_EXTENT,
+    STEP_SCALE,
+    DecoderBlock,
+    EventLogits,
+    EventPredictor,
+    GroundingOutput,
+    SpaceTimeDecoder,
+)
 from vla_policy.grounding.interval import best_interval
 from vla_policy.grounding.losses import bounds, event_loss, grounding_loss, guided_attention_loss, interval_loss
 from vla_policy.layers import cell_centres
@@ -19,13 +27,13 @@ N = GRID[0] * GRID[1]
 EVERYWHERE = torch.ones(B, T, dtype=torch.bool)
 
 
-def inputs(seed: int = 0, moments: int = 1, cameras: int = 1) -> tuple[VisualTokens, FusedTokens]:
+def inputs(seed: int = 0, newest: int = 1, cameras: int = 1) -> tuple[VisualTokens, FusedTokens]:
     torch.manual_seed(seed)
     vision = VisualTokens(
-        fused=torch.randn(B, moments, cameras * N, D), frames=torch.randn(B, T, cameras * N, C), grid=GRID
+        fused=torch.randn(B, newest, cameras * N, D), frames=torch.randn(B, T, cameras * N, C), grid=GRID
     )
     fused = FusedTokens(
-        vision=torch.randn(B, moments, cameras * N, D),
+        vision=torch.randn(B, newest, cameras * N, D),
         language=torch.randn(B, 5, D),
         pooled=torch.randn(B, POOLED),
         attention={},
@@ -47,29 +55,29 @@ def decoder(layers: int = 2, *, through_time: bool = True) -> SpaceTimeDecoder:
 
 
 class TestDecoder:
-    @pytest.mark.parametrize(("moments", "cameras"), [(1, 1), (T, 1), (1, 2)])
-    def test_shapes_and_ranges(self, moments: int, cameras: int) -> None:
-        tube = decoder()(*inputs(moments=moments, cameras=cameras))
-        assert tube.queries.shape == (B, T, D)
-        assert tube.boxes.shape == (B, T, 4)
-        assert tube.logits.shape == (B, T, N)  # the first camera's cells, however many cameras there are
-        assert tube.centre.shape == (B, T, 2)
-        assert ((tube.boxes > 0) & (tube.boxes < 1)).all()
+    @pytest.mark.parametrize(("newest", "cameras"), [(1, 1), (T, 1), (1, 2)])
+    def test_shapes_and_ranges(self, newest: int, cameras: int) -> None:
+        output = decoder()(*inputs(newest=newest, cameras=cameras))
+        assert output.queries.shape == (B, T, D)
+        assert output.boxes.shape == (B, T, 4)
+        assert output.logits.shape == (B, T, N)  # the first camera's cells, however many cameras there are
+        assert output.centre.shape == (B, T, 2)
+        assert ((output.boxes > 0) & (output.boxes < 1)).all()
         for i in range(2):
-            assert tube.attention[f"decoder_time_{i}"].shape == (B, 2, T, T)
-            assert tube.attention[f"decoder_space_{i}"].shape == (B, 2, 1, cameras * N)
-        for weights in tube.attention.values():
+            assert output.attention[f"decoder_time_{i}"].shape == (B, 2, T, T)
+            assert output.attention[f"decoder_space_{i}"].shape == (B, 2, 1, cameras * N)
+        for weights in output.attention.values():
             torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
     def test_the_centre_is_the_location_maps_mean(self) -> None:
-        tube = decoder()(*inputs())
-        torch.testing.assert_close(tube.centre, tube.logits.softmax(-1) @ cell_centres(GRID))
+        output = decoder()(*inputs())
+        torch.testing.assert_close(output.centre, output.logits.softmax(-1) @ cell_centres(GRID))
 
     def test_before_training_a_box_lies_on_the_centre_with_the_usual_extent(self) -> None:
         torch.manual_seed(0)
-        tube = SpaceTimeDecoder(GroundingConfig(), D, 2, C, POOLED, T)(*inputs())
-        torch.testing.assert_close(tube.boxes[..., :2], tube.centre)
-        torch.testing.assert_close(tube.boxes[..., 2:], torch.full((B, T, 2), PRIOR_EXTENT))
+        output = SpaceTimeDecoder(GroundingConfig(), D, 2, C, POOLED, T)(*inputs())
+        torch.testing.assert_close(output.boxes[..., :2], output.centre)
+        torch.testing.assert_close(output.boxes[..., 2:], torch.full((B, T, 2), PRIOR_EXTENT))
 
     @pytest.mark.parametrize("frame", range(T))
     @pytest.mark.parametrize("seen", ["queries", "boxes", "logits"])
@@ -82,20 +90,20 @@ class TestDecoder:
         assert reached.tolist() == [t == frame for t in range(T)]
 
     @pytest.mark.parametrize("frame", range(T))
-    def test_queries_talk_to_each_other_over_time(self, frame: int) -> None:
+    def test_queries_attend_to_each_other_over_time(self, frame: int) -> None:
         vision, fused = inputs()
         vision.frames.requires_grad_()
         decoder()(vision, fused).queries[:, frame].sin().sum().backward()
         assert vision.frames.grad is not None
         assert (vision.frames.grad.abs().sum((0, 2, 3)) > 0).all()
 
-    @pytest.mark.parametrize("moments", [1, 2, T])
-    def test_fused_tokens_reach_the_newest_moments(self, moments: int) -> None:
-        vision, fused = inputs(moments=moments)
+    @pytest.mark.parametrize("newest", [1, 2, T])
+    def test_fused_tokens_reach_the_newest_frames(self, newest: int) -> None:
+        vision, fused = inputs(newest=newest)
         other = FusedTokens(vision=fused.vision + 1, language=fused.language, pooled=fused.pooled, attention={})
         model = decoder(through_time=False)
         changed = (model(vision, fused).logits - model(vision, other).logits).abs().amax((0, 2)) > 1e-6
-        assert changed.tolist() == [False] * (T - moments) + [True] * moments
+        assert changed.tolist() == [False] * (T - newest) + [True] * newest
 
     def test_queries_of_equal_frames_differ_by_their_time(self) -> None:
         vision, fused = inputs()
@@ -103,7 +111,7 @@ class TestDecoder:
         queries = decoder()(same, fused).queries
         assert (queries[:, 0] - queries[:, 1]).abs().max() > 1e-3
 
-    def test_what_is_sought_comes_from_the_pooled_tokens(self) -> None:
+    def test_the_target_depends_on_the_pooled_tokens(self) -> None:
         vision, fused = inputs()
         other = FusedTokens(vision=fused.vision, language=fused.language, pooled=-fused.pooled, attention={})
         model = decoder()
@@ -116,8 +124,8 @@ class TestDecoder:
         assert torch.equal(vision.frames, before)
 
 
-def tube_of(boxes: Tensor, logits: Tensor) -> Tube:
-    return Tube(
+def output_of(boxes: Tensor, logits: Tensor) -> GroundingOutput:
+    return GroundingOutput(
         queries=torch.zeros(B, T, D), boxes=boxes, logits=logits, centre=boxes[..., :2], grid=GRID, attention={}
     )
 
@@ -133,7 +141,7 @@ class TestLoss:
     def loss(self, boxes: Tensor | None = None, visible: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         return grounding_loss(
             GroundingConfig(),
-            tube_of(self.predicted, self.logits),
+            output_of(self.predicted, self.logits),
             self.boxes if boxes is None else boxes,
             self.visible if visible is None else visible,
             EVERYWHERE,
@@ -154,9 +162,9 @@ class TestLoss:
         torch.testing.assert_close(metrics["iou"], iou.mean().detach())
 
     def test_weights_scale_the_parts(self) -> None:
-        tube = tube_of(self.predicted, self.logits)
+        output = output_of(self.predicted, self.logits)
         config = GroundingConfig(location_weight=2.0, box_weight=0.5)
-        total, metrics = grounding_loss(config, tube, self.boxes, self.visible, EVERYWHERE)
+        total, metrics = grounding_loss(config, output, self.boxes, self.visible, EVERYWHERE)
         torch.testing.assert_close(total, 2 * metrics["location"] + 0.5 * metrics["box"])
 
     def test_invisible_frames_do_not_count(self) -> None:
@@ -178,20 +186,20 @@ class TestLoss:
 
     def test_boxes_count_within_the_event_unless_all_visible_ones_are_wanted(self) -> None:
         event = torch.tensor([[True, True, False], [False, True, False]])
-        tube = tube_of(self.predicted, self.logits)
+        output = output_of(self.predicted, self.logits)
         both = self.visible & event
         for scope, counted in (("event", both), ("visible", self.visible)):
             config = GroundingConfig(scope=scope)  # type: ignore[arg-type]
-            got, _ = grounding_loss(config, tube, self.boxes, self.visible, event)
-            expected, _ = grounding_loss(GroundingConfig(), tube, self.boxes, counted, EVERYWHERE)
+            got, _ = grounding_loss(config, output, self.boxes, self.visible, event)
+            expected, _ = grounding_loss(GroundingConfig(), output, self.boxes, counted, EVERYWHERE)
             torch.testing.assert_close(got, expected)
 
     def test_visibility_is_learned_in_all_frames_of_the_event_and_outside_it(self) -> None:
         logits = torch.randn(B, T)
-        tube = replace(tube_of(self.predicted, self.logits), visible=logits)
+        output = replace(output_of(self.predicted, self.logits), visible=logits)
         event = torch.zeros(B, T, dtype=torch.bool)
         config = GroundingConfig(visibility_weight=2.0)
-        total, metrics = grounding_loss(config, tube, self.boxes, self.visible, event)
+        total, metrics = grounding_loss(config, output, self.boxes, self.visible, event)
         p = logits.sigmoid()
         expected = -torch.where(self.visible, p.log(), (1 - p).log()).mean()
         torch.testing.assert_close(metrics["visible"], expected)
@@ -199,21 +207,21 @@ class TestLoss:
 
     def test_the_parts_of_time_are_added_with_their_weights(self) -> None:
         event = torch.tensor([[True, True, False], [False, True, True]])
-        when = When(**{name: torch.randn(B, T) for name in ("start", "end", "during")})
+        predicted = EventLogits(**{name: torch.randn(B, T) for name in ("start", "end", "during")})
         maps = torch.randn(B, 2, T, T).softmax(-1)
-        tube = replace(tube_of(self.predicted, self.logits), when=when, attention={"decoder_time_0": maps})
+        output = replace(output_of(self.predicted, self.logits), event=predicted, attention={"decoder_time_0": maps})
         plain, _ = grounding_loss(
-            GroundingConfig(), tube_of(self.predicted, self.logits), self.boxes, self.visible, event
+            GroundingConfig(), output_of(self.predicted, self.logits), self.boxes, self.visible, event
         )
         config = GroundingConfig(interval_weight=2.0, attention_weight=3.0)
-        total, metrics = grounding_loss(config, tube, self.boxes, self.visible, event)
+        total, metrics = grounding_loss(config, output, self.boxes, self.visible, event)
         assert set(metrics) == {"location", "box", "iou", "interval", "event", "guided"}
         torch.testing.assert_close(total, plain + 2 * (metrics["interval"] + metrics["event"]) + 3 * metrics["guided"])
 
     def test_perfect_boxes_leave_only_the_locations_entropy(self) -> None:
         target = location_target(self.boxes, GRID)
-        tube = tube_of(self.boxes, target.clamp(min=1e-12).log())
-        total, metrics = grounding_loss(GroundingConfig(), tube, self.boxes, EVERYWHERE, EVERYWHERE)
+        output = output_of(self.boxes, target.clamp(min=1e-12).log())
+        total, metrics = grounding_loss(GroundingConfig(), output, self.boxes, EVERYWHERE, EVERYWHERE)
         entropy = torch.special.entr(target).sum(-1).mean()
         torch.testing.assert_close(total, entropy, atol=1e-4, rtol=1e-4)
         assert metrics["iou"].item() == pytest.approx(1, abs=1e-5)
@@ -225,40 +233,45 @@ class TestTime:
         frames, sigma = 5, 0.8
         event = torch.tensor([[0, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
         torch.manual_seed(0)
-        when = When(**{name: torch.randn(3, frames) for name in ("start", "end", "during")})
+        predicted = EventLogits(**{name: torch.randn(3, frames) for name in ("start", "end", "during")})
         expected = []
         for row, (first, last) in enumerate([(1, 2), (0, 4)]):
             kl = 0.0
-            for true, logits in ((first, when.start[row].tolist()), (last, when.end[row].tolist())):
+            for true, logits in ((first, predicted.start[row].tolist()), (last, predicted.end[row].tolist())):
                 density = [math.exp(-((t - true) ** 2) / (2 * sigma**2)) for t in range(frames)]
                 partition = sum(math.exp(x) for x in logits)
                 for t in range(frames):
                     p, q = density[t] / sum(density), math.exp(logits[t]) / partition
                     kl += p * math.log(p / q)
             expected.append(kl)
-        got = interval_loss(when, event, sigma)
+        got = interval_loss(predicted, event, sigma)
         assert got.item() == pytest.approx(sum(expected) / 2, rel=1e-5)  # the third sample has no event
 
     def test_without_any_event_there_is_nothing_to_learn_about_its_bounds(self) -> None:
-        when = When(**{name: torch.randn(B, T, requires_grad=True) for name in ("start", "end", "during")})
-        loss = interval_loss(when, torch.zeros(B, T, dtype=torch.bool), 1.0)
+        predicted = EventLogits(**{name: torch.randn(B, T, requires_grad=True) for name in ("start", "end", "during")})
+        loss = interval_loss(predicted, torch.zeros(B, T, dtype=torch.bool), 1.0)
         loss.backward()
         assert loss == 0
-        assert when.start.grad is not None
-        assert (when.start.grad == 0).all()
+        assert predicted.start.grad is not None
+        assert (predicted.start.grad == 0).all()
 
-    def test_the_heads_read_queries_and_the_boxs_steps_into_and_out_of_each_frame(self) -> None:
+    def test_the_event_is_predicted_from_queries_and_the_boxs_steps_into_and_out_of_each_frame(self) -> None:
         torch.manual_seed(0)
-        heads = WhenHeads(8)
+        predictor = EventPredictor(8)
         queries, boxes = torch.randn(B, T, 8), torch.rand(B, T, 4, requires_grad=True)
-        told = heads(queries, boxes)
+        logits_of = predictor(queries, boxes)
         for t in range(T):
             into = boxes[:, t] - boxes[:, t - 1] if t > 0 else torch.zeros(B, 4)
             out_of = boxes[:, t + 1] - boxes[:, t] if t < T - 1 else torch.zeros(B, 4)
             seen = torch.cat([queries[:, t], STEP_SCALE * into, STEP_SCALE * out_of], dim=1)
-            for head, logits in ((heads.start, told.start), (heads.end, told.end), (heads.during, told.during)):
-                torch.testing.assert_close(logits[:, t], head(seen)[:, 0])
-        assert not torch.autograd.grad(told.during.sum(), boxes, allow_unused=True)[0]  # boxes have labels of their own
+            for layers, logits in (
+                (predictor.start, logits_of.start),
+                (predictor.end, logits_of.end),
+                (predictor.during, logits_of.during),
+            ):
+                torch.testing.assert_close(logits[:, t], layers(seen)[:, 0])
+        # Boxes have labels of their own.
+        assert not torch.autograd.grad(logits_of.during.sum(), boxes, allow_unused=True)[0]
 
     def test_bounds(self) -> None:
         event = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]).bool()
@@ -273,7 +286,7 @@ class TestTime:
             -math.log(p if e else 1 - p)
             for p, e in zip(during.sigmoid().flatten().tolist(), event.flatten().tolist(), strict=True)
         ]
-        got = event_loss(When(start=during, end=during, during=during), event)
+        got = event_loss(EventLogits(start=during, end=during, during=during), event)
         assert got.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
     def test_guided_attention_counts_what_leaves_the_event(self) -> None:
@@ -347,15 +360,15 @@ class TestBlock:
         got, _ = block(1000 * queries, memory)
         assert (got - 1000 * queries).abs().max() < 100
 
-    def test_words_join_every_frame_and_padding_does_not(self) -> None:
+    def test_text_tokens_join_every_frame_and_padding_does_not(self) -> None:
         vision, fused = inputs()
         mask = torch.tensor([[True, True, False]] * B)
         tokens = torch.randn(B, T, 3, C)
         model = decoder(through_time=False)
 
         def queries(tokens: Tensor) -> Tensor:
-            heard = replace(vision, words=LanguageTokens(tokens=tokens, mask=mask))
-            found: Tensor = model(heard, fused).queries
+            changed = replace(vision, text=LanguageTokens(tokens=tokens, mask=mask))
+            found: Tensor = model(changed, fused).queries
             return found
 
         before = queries(tokens)

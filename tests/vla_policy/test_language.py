@@ -17,7 +17,7 @@ from configs.checks import own_settings
 from configs.policy import LanguageConfig, PretrainedTextConfig
 from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
 from vla_policy.contract import Shapes, fake_batch
-from vla_policy.dialogue import LanguageEncoder, LanguageSetup
+from vla_policy.exchange import LanguageEncoder, LanguageSetup
 from vla_policy.language import LANGUAGES
 from vla_policy.language.pretrained import PretrainedText
 from vla_policy.policy import VLAPolicy
@@ -246,7 +246,7 @@ class TestRefused:
 
     def test_a_hub_name_that_is_not_in_the_cache_when_offline(self) -> None:
         code = (
-            "from configs.policy import PretrainedTextConfig\nfrom vla_policy.dialogue import LanguageSetup\n"
+            "from configs.policy import PretrainedTextConfig\nfrom vla_policy.exchange import LanguageSetup\n"
             "from vla_policy.language.pretrained import PretrainedText\n"
             "setup = LanguageSetup(vocabulary=9, max_words=9, width=8, attention_heads=2)\n"
             "try: PretrainedText(PretrainedTextConfig(source='nobody/nothing'), setup)\n"

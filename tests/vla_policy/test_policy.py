@@ -10,88 +10,106 @@ import torch
 from torch import Tensor
 
 from configs.policy import TEXT_ENCODERS, GroundingConfig, LanguageConfig, PolicyConfig
-from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
+from vla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vla_policy.contract import Aux, Batch, Observation, Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
+from vla_policy.fusion.interactions import INTERACTIONS
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
 from vla_policy.policy import PATH_SCALE, VLAPolicy, path_features, path_width
-from vla_policy.tokenizer import TOKENIZERS
 
 MakePolicy = Callable[..., VLAPolicy]
+AsCheckpoint = Callable[[VLAPolicy], Checkpoint]
 CHUNK = 2
 Parts = dict[str, Any]  # arguments of make_policy
 
-# Options that change what is computed, each with everything else at its default.
-VARIANTS: dict[str, Parts] = {
+
+def own(part: str, **settings: Any) -> Parts:
+    """Settings of the variant of a part."""
+    return {"options": {part: settings}}
+
+
+# One change of the default at a time: another variant of a part, or another value of a setting.
+CHANGES: dict[str, Parts] = {
+    "default": {},
+    **{f"encoder={name}": {"encoder": name} for name in ENCODERS if name != "two_stream"},
+    **{f"fusion={name}": {"fusion": name} for name in FUSIONS if name not in ("bidirectional", "none")},
+    "fusion=none": {"encoder": "slow_fast", "fusion": "none"},
+    **{f"head={name}": {"head": name} for name in HEADS if name != "chunk_l1"},
+    **{f"language={name}": {"language": name} for name in LANGUAGES if name != "transformer"},
+    **{f"streams={value}": own("encoder", streams=value) for value in ("sum", "gated", "cross_attention")},
+    "attention=joint": {"encoder": "space_time_attention", **own("encoder", attention="joint")},
     **{
-        f"streams={value}": {"options": {"encoder": {"streams": value}}}
-        for value in ("sum", "gated", "cross_attention")
-    },
-    **{f"during={position}": {"options": {"fusion": {"during": position}}} for position in ("none", "early", "multi")},
-    "attention=joint": {"encoder": "space_time_attention", "options": {"encoder": {"attention": "joint"}}},
-    "output=sum": {"options": {"fusion": {"output": "sum"}}},
-    "direction=vision_reads_language": {
-        "fusion": "cross_attention",
-        "options": {"fusion": {"direction": "vision_reads_language"}},
-    },
-    **{
-        f"{interaction}-{position}": {
-            "fusion": "intermediate",
-            "options": {"fusion": {"interaction": interaction, "position": position}},
-        }
-        for interaction in ("hadamard", "matrix", "attention", "concat_mlp", "bidirectional")
-        for position in ("early", "middle", "multi")
-    },
-    **{
-        f"weights={value}": {"fusion": "weighted", "options": {"fusion": {"weights": value}}}
-        for value in ("fixed", "scalar", "vector", "attention")
-    },
-    **{
-        f"rule={rule}": {"fusion": "vote", "head": "binned", "options": {"fusion": {"rule": rule}}}
-        for rule in ("majority", "weighted", "soft")
-    },
-    **{
-        f"language={name}-{fusion}": {
-            "language": name,
-            "fusion": fusion,
-            "encoder": "slow_fast" if fusion == "none" else "two_stream",
-        }
-        for name in LANGUAGES
-        for fusion in FUSIONS
-    },
-    **{
-        f"fast={fast}": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"fast": fast, "clip": 2}}}
+        f"fast={fast}": {"encoder": "slow_fast", "fusion": "none", **own("encoder", fast=fast, clip=2)}
         for fast in ("none", "gated", "transformer", "pooled")
     },
-    "pick=first": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"pick": "first"}}},
-    "stride=1": {"encoder": "slow_fast", "fusion": "none", "options": {"encoder": {"stride": 1}}},
+    "pick=first": {"encoder": "slow_fast", "fusion": "none", **own("encoder", pick="first")},
+    "stride=1": {"encoder": "slow_fast", "fusion": "none", **own("encoder", stride=1)},
+    **{f"during={position}": own("fusion", during=position) for position in ("none", "early", "multi")},
+    "output=sum": own("fusion", output="sum"),
+    "direction=vision_reads_language": {
+        "fusion": "cross_attention",
+        **own("fusion", direction="vision_reads_language"),
+    },
+    **{
+        f"interaction={value}": {"fusion": "intermediate", **own("fusion", interaction=value)}
+        for value in ("hadamard", "matrix", "attention", "concat_mlp")
+    },
+    **{
+        f"position={value}": {"fusion": "intermediate", **own("fusion", position=value)}
+        for value in ("early", "middle")
+    },
+    **{
+        f"weights={value}": {"fusion": "weighted", **own("fusion", weights=value)}
+        for value in ("fixed", "vector", "attention")
+    },
+    **{
+        f"rule={rule}": {"fusion": "vote", "head": "binned", **own("fusion", rule=rule)}
+        for rule in ("majority", "weighted")
+    },
     "norm=post": {"grounding": GroundingConfig(norm="post")},
     "interval": {"grounding": GroundingConfig(interval_weight=1.0, attention_weight=1.0)},
-    "interval-slow_fast": {
-        "encoder": "slow_fast",
-        "fusion": "none",
-        "grounding": GroundingConfig(interval_weight=1.0, attention_weight=1.0, layers=2),
-    },
     "visibility": {"grounding": GroundingConfig(visibility_weight=1.0)},
-    "visibility-single_frame": {"encoder": "single_frame", "grounding": GroundingConfig(visibility_weight=1.0)},
     "feeds=pooled": {"grounding": GroundingConfig(feeds="pooled")},
 }
-GRID: dict[str, Parts] = {
+# All combinations of parts that work together, and some pairs of changes that meet in one place.
+COMBINATIONS: dict[str, Parts] = {
+    **{name: parts for name, parts in CHANGES.items() if not set(parts) <= {"encoder", "fusion", "head"}},
     **{
         f"{encoder}-{fusion}-{head}": {"encoder": encoder, "fusion": fusion, "head": head}
         for encoder, fusion, head in product(ENCODERS, FUSIONS, HEADS)
         if fusion != "none" or encoder in TEXT_ENCODERS
     },
-    **VARIANTS,
+    **{
+        f"{language}-{fusion}": {
+            "language": language,
+            "fusion": fusion,
+            "encoder": "slow_fast" if fusion == "none" else "two_stream",
+        }
+        for language, fusion in product(LANGUAGES, FUSIONS)
+        if language != "transformer"
+    },
+    **{
+        f"{interaction}-{position}": {
+            "fusion": "intermediate",
+            **own("fusion", interaction=interaction, position=position),
+        }
+        for interaction, position in product(INTERACTIONS, ("early", "middle", "multi"))
+    },
+    "interval-slow_fast": {
+        "encoder": "slow_fast",
+        "fusion": "none",
+        "grounding": GroundingConfig(interval_weight=1.0, attention_weight=1.0, layers=2),
+    },
+    "visibility-single_frame": {"encoder": "single_frame", "grounding": GroundingConfig(visibility_weight=1.0)},
 }
 
 
-@pytest.fixture(params=GRID)
+@pytest.fixture(params=CHANGES)
 def parts(request: pytest.FixtureRequest) -> Parts:
-    """Every registered encoder with every fusion and head, and every variant."""
-    return GRID[request.param]
+    """The default, and one change of it at a time."""
+    return CHANGES[request.param]
 
 
 @pytest.fixture
@@ -120,49 +138,50 @@ def everything(policy: VLAPolicy, observation: Observation) -> dict[str, Tensor]
     return {"action": chunk.action, "boxes": chunk.aux.boxes, "location": chunk.aux.location, **chunk.aux.attention}
 
 
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_every_combination_has_its_shapes_and_trains(
+    combination: str, make_policy: MakePolicy, batch: Batch, shapes: Shapes
+) -> None:
+    policy = make_policy(**COMBINATIONS[combination])
+    loss, metrics = policy.loss(batch)
+    loss.backward()
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    assert {"loss", "action"} <= set(metrics)
+    assert all(torch.isfinite(v) and not v.requires_grad for v in metrics.values())
+    assert metrics["loss"] == loss
+    trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    if policy.config.language.name == "bag_of_words":  # where there is one text token only, none can be preferred
+        trained = {name: p for name, p in trained.items() if "vision_reads" not in name}
+    assert [name for name, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert all(torch.isfinite(p.grad).all() for p in trained.values() if p.grad is not None)
+
+    # Whatever proprioception there is, actions stay in their range.
+    far = replace(batch.observation, agent_pos=1e4 * torch.randn_like(batch.observation.agent_pos))
+    policy.eval()
+    assert policy.act(far).action.abs().max() <= 1
+    chunk = policy.act(batch.observation)
+    b, t = len(batch), policy.encoder.grounded_frames
+    assert t == (1 if policy.config.encoder.name == "single_frame" else shapes.frames)
+    assert chunk.action.shape == (b, CHUNK, shapes.actions)
+    assert chunk.action.dtype == torch.float32
+    assert chunk.action.abs().max() <= 1
+    assert not chunk.action.requires_grad
+    boxes, location = chunk.aux.boxes, chunk.aux.location
+    assert boxes is not None
+    assert boxes.shape == (b, t, 4)
+    assert ((boxes >= 0) & (boxes <= 1)).all()
+    assert location is not None
+    assert location.shape[:2] == (b, t)
+    assert location.ndim == 4
+    torch.testing.assert_close(location.sum((2, 3)), torch.ones(b, t))
+    assert chunk.aux.attention
+    for weights in chunk.aux.attention.values():
+        assert weights.shape[:2] == (b, policy.config.attention_heads)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+
+
 class TestContract:
-    def test_what_comes_out(self, policy: VLAPolicy, batch: Batch, shapes: Shapes) -> None:
-        chunk = policy.act(batch.observation)
-        b, t = len(batch), policy.encoder.looks
-        assert t == (1 if policy.config.encoder.name == "single_frame" else shapes.frames)
-        assert chunk.action.shape == (b, CHUNK, shapes.actions)
-        assert chunk.action.dtype == torch.float32
-        assert chunk.action.abs().max() <= 1
-        assert not chunk.action.requires_grad
-        boxes, location = chunk.aux.boxes, chunk.aux.location
-        assert boxes is not None
-        assert boxes.shape == (b, t, 4)
-        assert ((boxes >= 0) & (boxes <= 1)).all()
-        assert location is not None
-        assert location.shape[:2] == (b, t)
-        assert location.ndim == 4
-        torch.testing.assert_close(location.sum((2, 3)), torch.ones(b, t))
-        assert chunk.aux.attention
-        for weights in chunk.aux.attention.values():
-            assert weights.shape[:2] == (b, policy.config.attention_heads)
-            torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
-
-    def test_actions_stay_in_range_whatever_is_seen(self, policy: VLAPolicy, batch: Batch) -> None:
-        far = replace(batch.observation, agent_pos=1e4 * torch.randn_like(batch.observation.agent_pos))
-        assert policy.act(far).action.abs().max() <= 1
-
-    def test_loss_is_finite_and_has_parts(self, policy: VLAPolicy, batch: Batch) -> None:
-        loss, metrics = policy.loss(batch)
-        assert loss.shape == ()
-        assert torch.isfinite(loss)
-        assert {"loss", "action"} <= set(metrics)
-        assert all(torch.isfinite(v) and not v.requires_grad for v in metrics.values())
-        assert metrics["loss"] == loss
-
-    def test_gradients_reach_every_parameter(self, policy: VLAPolicy, batch: Batch) -> None:
-        policy.train().loss(batch)[0].backward()
-        trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
-        if policy.config.language.name == "bag_of_words":  # where there is one word only, none can be preferred
-            trained = {name: p for name, p in trained.items() if "vision_reads" not in name}
-        untouched = [name for name, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
-        assert untouched == []
-        assert all(torch.isfinite(p.grad).all() for p in trained.values() if p.grad is not None)
-
     def test_shuffling_the_batch_shuffles_the_output(self, policy: VLAPolicy, batch: Batch) -> None:
         order = [2, 0, 3, 1]
         straight = everything(policy, batch.observation)
@@ -212,10 +231,10 @@ class TestContract:
             after = policy(replace(seen, **{name: value})).action
             assert ((after - before).abs().flatten(1).amax(1) > 1e-4).all(), name
 
-    def test_saved_and_loaded_it_gives_the_same(self, policy: VLAPolicy, batch: Batch, tmp_path: Path) -> None:
-        tokenizer = TOKENIZERS[policy.config.language.name].make(policy.config.language, ["follow the red ball"])
-        purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
-        save_checkpoint(Checkpoint(policy, tokenizer, purpose, {}), tmp_path / "checkpoint")
+    def test_saved_and_loaded_it_gives_the_same(
+        self, policy: VLAPolicy, batch: Batch, as_checkpoint: AsCheckpoint, tmp_path: Path
+    ) -> None:
+        save_checkpoint(as_checkpoint(policy), tmp_path / "checkpoint")
         loaded = load_checkpoint(tmp_path / "checkpoint").policy
         assert not loaded.training
         expected = everything(policy, batch.observation)
@@ -319,12 +338,12 @@ def test_path_features_of_boxes_that_may_be_guesses_count_as_far_as_the_target_i
     torch.testing.assert_close(features[1, 19:], PATH_SCALE * 4 * 0.125 * (boxes[1, 2] - boxes[1, 1]))
 
 
-def test_the_action_head_is_told_whether_it_is_time_to_act(make_policy: MakePolicy, batch: Batch) -> None:
+def test_the_action_head_gets_whether_the_event_holds_now(make_policy: MakePolicy, batch: Batch) -> None:
     policy = make_policy(grounding=GroundingConfig(interval_weight=1.0)).eval()
     features = policy(batch.observation)
-    assert features.tube.when is not None
-    width, path = policy.config.width, path_width(features.tube.boxes.shape[1], visible=False)
-    torch.testing.assert_close(features.action[:, width + path], features.tube.when.during[:, -1].sigmoid())
+    assert features.grounding.event is not None
+    width, path = policy.config.width, path_width(features.grounding.boxes.shape[1], visible=False)
+    torch.testing.assert_close(features.action[:, width + path], features.grounding.event.during[:, -1].sigmoid())
 
 
 class TestDropout:
@@ -355,6 +374,34 @@ class TestDropout:
         assert policy.loss(batch)[0] != policy.loss(batch)[0]
         policy.eval()
         assert policy.loss(batch)[0] == policy.loss(batch)[0]
+
+
+@pytest.mark.parametrize("grounding", [
+    GroundingConfig(),
+    GroundingConfig(scope="visible"),
+    GroundingConfig(interval_weight=1.0, visibility_weight=1.0, attention_weight=1.0, layers=2),
+    GroundingConfig(feeds="pooled"),
+], ids=["boxes", "visible", "event", "pooled"])  # fmt: skip
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("event", [True, False])
+def test_a_batch_without_any_box_trains(
+    make_policy: MakePolicy, batch: Batch, head: str, grounding: GroundingConfig, event: bool
+) -> None:
+    policy = make_policy(head=head, grounding=grounding)
+    unlabelled = replace(
+        batch,
+        boxes=torch.full_like(batch.boxes, torch.nan),
+        visible=torch.zeros_like(batch.visible),
+        event=torch.full_like(batch.event, event),
+    )
+    loss, metrics = policy.loss(unlabelled)
+    loss.backward()
+    assert all(torch.isfinite(value) for value in metrics.values()), metrics
+    assert metrics["location"] == metrics["box"] == metrics["iou"] == 0
+    assert metrics["action"] > 0
+    gradients = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert gradients["encoder.backbone.stem.0.weight"].abs().sum() > 0  # from the actions
 
 
 def test_invisible_targets_and_missing_actions_do_not_train(make_policy: MakePolicy, batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from configs.policy import BackboneConfig, EncoderConfig, PolicyConfig, TimmConfig
-from vla_policy.checkpoint import Checkpoint, Purpose, load_checkpoint, save_checkpoint
+from vla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.policy import VLAPolicy
 from vla_policy.timm_stem import IMAGENET_MEAN, IMAGENET_STD, TimmStem
-from vla_policy.tokenizer import TOKENIZERS
 
 importlib.import_module("vla_policy.torchvision_shim")  # before timm
 timm = importlib.import_module("timm")
@@ -79,7 +79,7 @@ def test_a_frozen_model_keeps_its_weights_and_statistics(frozen: bool, weights: 
 
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_every_encoder_runs_on_one_and_its_checkpoint_needs_no_file(
-    encoder: str, weights: Path, tmp_path: Path, small: PolicyConfig
+    encoder: str, weights: Path, tmp_path: Path, small: PolicyConfig, as_checkpoint: Callable[[VLAPolicy], Checkpoint]
 ) -> None:
     copied = tmp_path / "weights.safetensors"
     copied.write_bytes(weights.read_bytes())
@@ -94,9 +94,7 @@ def test_every_encoder_runs_on_one_and_its_checkpoint_needs_no_file(
     loss.backward()
     trained = [p for p in policy.parameters() if p.requires_grad]
     assert all(p.grad is not None for p in trained)
-    tokenizer = TOKENIZERS["transformer"].make(config.language, ["follow the red ball"])
-    purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
-    save_checkpoint(Checkpoint(policy, tokenizer, purpose, {}), tmp_path / "checkpoint")
+    save_checkpoint(as_checkpoint(policy), tmp_path / "checkpoint")
     copied.unlink()
     loaded = load_checkpoint(tmp_path / "checkpoint").policy
     assert torch.equal(loaded.act(batch.observation).action, policy.eval().act(batch.observation).action)

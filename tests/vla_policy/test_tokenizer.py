@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from configs.policy import LanguageConfig, PretrainedTextConfig
 from vla_policy.language import LANGUAGES
-from vla_policy.tokenizer import PAD, TOKENIZERS, UNKNOWN, PretrainedTokenizer, TextTokenizer, WordTokenizer
+from vla_policy.tokenizer import PAD, TOKENIZERS, UNKNOWN, PretrainedTokenizer, Reading, TextTokenizer, WordTokenizer
 
 TEXTS = ["follow the red ball", "Track the small blue cube", "follow the red cube, please"]
 WORDS = 24
@@ -76,6 +77,71 @@ class TestAll:
         file.write_bytes(content)
         with pytest.raises(ValueError, match=f"{file}: not a readable tokenizer"):
             type(tokenizer).load(tmp_path, WORDS)
+
+
+class TestReading:
+    def test_all_is_well(self, tokenizer: TextTokenizer) -> None:
+        reading = tokenizer.reading("follow the red ball")
+        assert reading == Reading(kept=("follow", "the", "red", "ball"), dropped=(), unknown=())
+        assert reading.notice == ""
+
+    def test_words_beyond_the_limit_are_dropped(self, tokenizer: TextTokenizer) -> None:
+        text = "follow the red ball " * 20 + "then stop"
+        reading = tokenizer.reading(text)
+        assert [*reading.kept, *reading.dropped] == text.split()
+        assert 0 < len(reading.kept) <= WORDS
+        assert reading.dropped[-2:] == ("then", "stop")
+        assert reading.notice.startswith(f"the policy reads only the first {len(reading.kept)} words and drops ")
+        # The words that are kept are all that is read: what comes after them changes nothing.
+        tail = " ".join(reversed(reading.dropped))
+        assert len(tokenizer.reading(f"{' '.join(reading.kept)} {tail}").kept) >= len(reading.kept) - 1
+
+    @pytest.mark.parametrize("text", ["", "  \n"])
+    def test_a_text_without_words_is_refused(self, tokenizer: TextTokenizer, text: str) -> None:
+        with pytest.raises(ValueError, match="has no words"):
+            tokenizer.reading(text)
+
+    @pytest.mark.parametrize("text", ["x" * 10_000, "ball " * 2_000, "!" * 10_000, "é跟随 🤖" * 2_000, ". " * 5_000])
+    def test_a_very_long_text_is_read_quickly_and_said_shortly(self, tokenizer: TextTokenizer, text: str) -> None:
+        began = time.perf_counter()
+        reading = tokenizer.reading(text)
+        assert time.perf_counter() - began < 1
+        assert len(reading.notice) < 300
+        assert "\n" not in reading.notice
+
+    def test_it_agrees_with_what_is_encoded(self, tokenizer: TextTokenizer) -> None:
+        """One more word makes a difference unless words are dropped already."""
+        for text in ("follow the red ball", "follow the mauve ball", "follow the red ball " * 9):
+            same = (tokenizer.encode([text])[0] == tokenizer.encode([f"{text} stop"])[0]).all()
+            assert bool(tokenizer.reading(text).dropped) is bool(same)
+
+    def test_unknown_words_are_named_once_and_in_order(self) -> None:
+        reading = WordTokenizer.train(TEXTS, WORDS).reading("Follow the MAUVE ball, not the teal or mauve MAUVE ball")
+        assert reading.unknown == ("MAUVE", "not", "teal", "or", "mauve")
+        assert reading.notice == "the policy does not know 'MAUVE', 'not', 'teal' and 2 more words"
+
+    def test_both_are_one_sentence(self) -> None:
+        reading = WordTokenizer.train(TEXTS, 4).reading("follow the mauve ball slowly")
+        assert reading.dropped == ("slowly",)
+        assert reading.notice == (
+            "the policy does not know 'mauve', and reads only the first 4 words and drops 'slowly'"
+        )
+
+    def test_a_word_that_is_dropped_is_not_called_unknown(self) -> None:
+        assert WordTokenizer.train(TEXTS, 4).reading("follow the red ball slowly").unknown == ()
+
+    def test_a_word_that_is_cut_in_its_middle_is_dropped(self, text_models: dict[str, Path]) -> None:
+        tokenizer = PretrainedTokenizer.read(str(text_models["gpt2"]), 3)
+        assert len(tokenizer.pieces("xyzzy")) == 3  # letter by letter
+        assert tokenizer.reading("xyzzy ball") == Reading(kept=(), dropped=("xyzzy", "ball"), unknown=())
+
+    @pytest.mark.parametrize(("family", "unknown"), [("bert", ("ж",)), ("t5", ("ж",)), ("gpt2", ()), ("clip", ())])
+    def test_what_a_pretrained_tokenizer_does_not_know(
+        self, text_models: dict[str, Path], family: str, unknown: tuple[str, ...]
+    ) -> None:
+        reading = PretrainedTokenizer.read(str(text_models[family]), WORDS).reading("follow the ж ball")
+        assert reading.unknown == unknown
+        assert reading.kept == ("follow", "the", "ж", "ball")
 
 
 class TestWords:

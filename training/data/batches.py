@@ -44,7 +44,9 @@ class _Part:
             raise ValueError(f"{data.path}: camera {missing[0]!r} was not recorded, only {', '.join(names)}")
         planned = data.arrays["action"].shape[2]
         self.ahead = np.arange(config.chunk)
-        self.planned = planned > 1
+        # Labels of one step are put together to chunks, but only of what was done: towards anything else the hand would
+        # have been elsewhere a step later.
+        self.planned = planned > 1 or data.arrays["action"].shape[1] > 1
         if self.planned and config.chunk > planned:
             raise ValueError(
                 f"{data.path}: labels look {planned} steps ahead; policy.head.chunk {config.chunk} exceeds it"
@@ -112,13 +114,14 @@ class Sampler:
         if not datasets:
             raise ValueError("no dataset given; collect one with `vla collect`")
         self.config, self.relabel = config, relabel
-        for data in datasets:
+        for i, data in enumerate(datasets):
             height, width = data.arrays["pixels"].shape[2:4]
             size = datasets[0].arrays["pixels"].shape[2]
             if height != width or height != size:
                 got = f"{data.path}: pictures of {height} x {width} pixels"
                 raise ValueError(f"{got}; all must be square and as large as those of {datasets[0].path}, {size}")
-            check_same_robot(datasets[0].interface, data.interface, (str(datasets[0].path), str(data.path)))
+            for other in datasets[:i]:  # each: one that does not say its rate fits two that differ
+                check_same_robot(other.interface, data.interface, (str(other.path), str(data.path)))
         self.parts = [_Part(d, config, action_names, tokenizer, holdout) for d in datasets]
         self.size, self.proprioception = self.parts[0].pixels.shape[2], self.parts[0].agent_pos.shape[1]
         # Attention costs what the padding costs: keep as many words as the longest instruction has.

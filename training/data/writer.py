@@ -15,6 +15,7 @@ import numpy as np
 from training.data.episodes import (
     ARRAYS,
     HEADER,
+    LABELS,
     PER_EPISODE,
     PER_STEP,
     SCHEMA_VERSION,
@@ -47,7 +48,13 @@ class DatasetWriter:
         self._offsets, self._instructions = [0], list[list[str | None]]()
 
     def add(self, episode: Episode) -> None:
-        """Append an episode."""
+        """Append an episode.
+
+        Raises:
+            DatasetError: it does not fit the table of `training.data.episodes`, or the episodes before it.
+        """
+        if reason := _mistake(episode):
+            raise DatasetError(f"{self.path}: episode of seed {episode.seed}: {reason}")
         arrays = {name: getattr(episode, name) for name in PER_STEP}
         arrays |= {"seeds": [episode.seed], "targets": [episode.target], "events": [episode.events]}
         self._append({name: np.asarray(rows) for name, rows in arrays.items() if rows is not None})
@@ -102,10 +109,30 @@ class DatasetWriter:
         self.close()
 
     def _append(self, arrays: dict[str, np.ndarray]) -> None:
+        labels = [name for name in LABELS if (name in arrays) != (name in self._files)]
+        if labels and self._instructions and "pixels" in arrays:
+            raise DatasetError(f"{self.path}: {labels[0]} must be there in all episodes or in none")
         for name, rows in arrays.items():
             if name not in self._files:
                 self._files[name] = _ArrayFile(self._partial / f"{name}.npy", np.dtype(ARRAYS[name]), rows.shape[1:])
             self._files[name].append(rows)
+
+
+def _mistake(episode: Episode) -> str:
+    """Why an episode cannot be written, empty if it can."""
+    if episode.pixels.dtype != np.uint8:
+        return f"pixels are {episode.pixels.dtype}, expected uint8"
+    if (episode.boxes is None) != (episode.visible is None):
+        return "boxes and visible must both be there or neither"
+    for name in PER_STEP:
+        rows = getattr(episode, name)
+        if rows is not None and len(rows) != len(episode):
+            return f"{len(rows)} steps of {name}, {len(episode)} of pixels"
+    for name in ("action", "executed"):
+        values = getattr(episode, name)
+        if not (np.abs(values) <= 1 + 1e-5).all():
+            return f"{name} must lie in [-1, 1]; see envs.task.ActionScale"
+    return ""
 
 
 class _ArrayFile:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from configs.policy import Conv3dConfig
 from vla_policy.backbone import to_tokens
+from vla_policy.layers import at_least_float32
 from vla_policy.vision import EncoderSetup, VisionEncoder
 
 
 class Conv3dEncoder(VisionEncoder):
-    """Causal in time: what is before the first frame is zero, what comes after a frame does not reach it. In space
-    every other layer works at half resolution, or what moves a cell a frame would leave the kernel.
+    """Causal in time: a frame depends on no later frame, and frames before the first one are zero. In space every
+    other layer works at half resolution; otherwise an object that moves one cell per frame would leave the kernel.
     """
 
     def __init__(self, config: Conv3dConfig, setup: EncoderSetup) -> None:
@@ -28,11 +29,13 @@ class Conv3dEncoder(VisionEncoder):
         self.layers = nn.ModuleList(nn.Conv3d(width, width, kernel, padding=space) for _ in range(config.layers))
         self.project = nn.Linear(width, width)
 
-    def moment(self, per_frame: Tensor) -> Tensor:
+    def current_tokens(self, per_frame: Tensor) -> Tensor:
         fine = F.relu(self._over_time(self.first, per_frame.transpose(1, 2)))
         for number, layer in enumerate(self.layers):
             if number % 2 == 0:
-                coarse = F.relu(self._over_time(layer, F.avg_pool3d(fine, (1, 2, 2), ceil_mode=True)))
+                # CPUs have no such pooling in half precision.
+                pooled = F.avg_pool3d(at_least_float32(fine), (1, 2, 2), ceil_mode=True).to(fine.dtype)
+                coarse = F.relu(self._over_time(layer, pooled))
                 fine = fine + F.interpolate(coarse, size=fine.shape[2:], mode="nearest")
             else:
                 fine = F.relu(fine + self._over_time(layer, fine))

@@ -1,6 +1,6 @@
-"""Spatial encoder on every frame, then a long short-term memory over time at every place.
+"""The backbone on every frame, then a long short-term memory over time at every place.
 
-B batch, T frames, n tokens a frame, D width.
+B batch, T frames, n tokens per frame, D width.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from vla_policy.vision import CoarseTimeEncoder, EncoderSetup
 
 
 class FrameLSTMEncoder(CoarseTimeEncoder):
-    """Hochreiter & Schmidhuber 1997, one memory a place with shared weights: pooling the frame into one vector first
-    would forget where things are.
+    """Hochreiter & Schmidhuber 1997. Each place has a memory of its own, with shared weights: pooling a frame into one
+    vector first would lose where objects are.
     """
 
     def __init__(self, config: FrameLSTMConfig, setup: EncoderSetup) -> None:
@@ -27,5 +27,5 @@ class FrameLSTMEncoder(CoarseTimeEncoder):
 
     def over_time(self, x_BTnD: Tensor) -> Tensor:
         b = len(x_BTnD)
-        remembered: Tensor = self.lstm(x_BTnD.transpose(1, 2).flatten(0, 1))[0][:, -1].unflatten(0, (b, -1))
-        return remembered
+        last: Tensor = self.lstm(x_BTnD.transpose(1, 2).flatten(0, 1))[0][:, -1].unflatten(0, (b, -1))
+        return last

@@ -1,6 +1,7 @@
-"""Spatial encoder on every frame, then a transformer over time at every place, causal: no frame knows a later one.
+"""The backbone on every frame, then a transformer over time at every place. It is causal: a frame attends to no later
+one.
 
-B batch, T frames, n tokens a frame, D width.
+B batch, T frames, n tokens per frame, D width.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from vla_policy.vision import CoarseTimeEncoder, EncoderSetup
 
 
 class FrameTransformerEncoder(CoarseTimeEncoder):
-    """A layer's causal attention over the T tokens of one place (Vaswani et al. 2017)."""
+    """Causal attention over the T tokens of one place (Vaswani et al. 2017)."""
 
     def __init__(self, config: FrameTransformerConfig, setup: EncoderSetup) -> None:
         super().__init__(setup)

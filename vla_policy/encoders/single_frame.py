@@ -1,4 +1,4 @@
-"""A control: the newest frame alone. No history reaches the policy, through boxes or otherwise.
+"""A control that sees the newest frame alone. No earlier frame reaches the policy, by boxes or otherwise.
 
 B batch, V cameras, c channels, h w grid, D width.
 """
@@ -14,10 +14,10 @@ from vla_policy.vision import EncoderSetup, VisionEncoder
 
 class SingleFrameEncoder(VisionEncoder):
     def __init__(self, config: None, setup: EncoderSetup) -> None:
-        super().__init__(setup, looks=1)
+        super().__init__(setup, grounded_frames=1)
         self.spatial = nn.Conv2d(setup.backbone.channels, setup.width, 3, padding=1)
         self.project = nn.Linear(setup.width, setup.width)
 
-    def moment(self, per_frame: Tensor) -> Tensor:
+    def current_tokens(self, per_frame: Tensor) -> Tensor:
         tokens: Tensor = self.project(to_tokens(F.relu(self.spatial(per_frame[:, -1]))))
         return tokens

@@ -1,7 +1,7 @@
-"""TubeDETR's encoder (Yang et al. 2022, section 3.2): a slow branch that reads the words with one frame a clip, and a
-fast branch that sees every frame.
+"""TubeDETR's encoder (Yang et al. 2022, section 3.2): a slow branch that encodes the text tokens together with one
+frame per clip, and a fast branch that encodes every frame.
 
-B batch, T frames in M clips of k, V cameras, n = h·w places, m places of the slow branch, L words, D width.
+B batch, T frames in M clips of k, V cameras, n = h·w places, m places of the slow branch, L text tokens, D width.
 """
 
 from __future__ import annotations
@@ -12,8 +12,14 @@ from torch import Tensor, nn
 
 from configs.policy import SlowFastConfig
 from vla_policy.backbone import to_maps, to_tokens
-from vla_policy.dialogue import Dialogue
-from vla_policy.layers import FusedSelfAttentionBlock, SelfAttentionBlock, newest_at_zero, place_encoding
+from vla_policy.exchange import CrossModalExchange
+from vla_policy.layers import (
+    FusedSelfAttentionBlock,
+    SelfAttentionBlock,
+    at_least_float32,
+    newest_at_zero,
+    place_encoding,
+)
 from vla_policy.tokens import LanguageTokens, VisualTokens
 from vla_policy.vision import EncoderSetup, VisionEncoder
 
@@ -41,7 +47,7 @@ class FastBranch(nn.Module):
         fast = self.linear(x_BTND)
         if self.over_time is not None:
             b, t, n, _ = fast.shape
-            timed = fast + newest_at_zero(t, fast)[:, None]
+            timed = fast + newest_at_zero(t, fast.shape[-1], self.linear.weight)[:, None]
             fast = self.over_time(timed.transpose(1, 2).flatten(0, 1)).unflatten(0, (b, n)).transpose(1, 2)
         if self.kind == "pooled":
             fast = fast.mean(2, keepdim=True)
@@ -52,7 +58,7 @@ class FastBranch(nn.Module):
 
 
 class SlowFastEncoder(VisionEncoder):
-    """Reads the words itself: it works with the fusion "none", and with any other one on top."""
+    """Encodes the text tokens itself: it works with the fusion "none", and with any other fusion as well."""
 
     def __init__(self, config: SlowFastConfig, setup: EncoderSetup) -> None:
         super().__init__(setup)
@@ -64,21 +70,21 @@ class SlowFastEncoder(VisionEncoder):
         self.norm = nn.LayerNorm(width)
         self.fast = FastBranch(config.fast, width, attention_heads)
 
-    def forward(self, frames: Tensor, dialogue: Dialogue | None = None) -> VisualTokens:
-        features = self.look(frames, dialogue)
+    def forward(self, frames: Tensor, exchange: CrossModalExchange | None = None) -> VisualTokens:
+        features = self.encode_frames(frames, exchange)
         b, v, t = len(frames), frames.shape[2], features.shape[1]
         grid = (features.shape[3], features.shape[4])
         x_BTVnD = self.embed(to_tokens(features.flatten(0, 1))).unflatten(0, (b, v, t)).transpose(1, 2)
-        said = None if dialogue is None else dialogue.words()
+        text = None if exchange is None else exchange.encoded_text()
         chosen, clip_of = self.clips(t, frames.device)
-        seen, spoken, attention = self._slow(x_BTVnD[:, chosen], said, grid)
-        joined = self.fast(seen[:, clip_of].flatten(2, 3), x_BTVnD.flatten(2, 3))
-        place = self.place(place_encoding(grid, joined.shape[-1], joined.device))
+        places, text_BMLD, attention = self._slow(x_BTVnD[:, chosen], text, grid)
+        joined = self.fast(places[:, clip_of].flatten(2, 3), x_BTVnD.flatten(2, 3))
+        place = self.place(place_encoding(grid, joined.shape[-1], self.place.weight))
         newest = joined[:, -1:].unflatten(2, (v, -1)) + self.camera + place
-        words = None
-        if said is not None and spoken is not None:
-            words = LanguageTokens(tokens=spoken[:, clip_of], mask=said.mask)
-        return VisualTokens(fused=newest.flatten(2, 3), frames=joined, grid=grid, words=words, attention=attention)
+        changed = None
+        if text is not None and text_BMLD is not None:
+            changed = LanguageTokens(tokens=text_BMLD[:, clip_of], mask=text.mask)
+        return VisualTokens(fused=newest.flatten(2, 3), frames=joined, grid=grid, text=changed, attention=attention)
 
     def clips(self, frames: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Index of the frame that stands for each of the M clips, `(M,)`, and of each frame's clip, `(T,)`.
@@ -94,37 +100,37 @@ class SlowFastEncoder(VisionEncoder):
         return starts + within, torch.arange(frames, device=device) // self.clip
 
     def _slow(
-        self, x_BMVnD: Tensor, said: LanguageTokens | None, grid: tuple[int, int]
+        self, x_BMVnD: Tensor, text: LanguageTokens | None, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """One frame a clip with the words through the transformer → places `(B, M, V, n, D)`, words `(B, M, L, D)`."""
+        """One frame per clip and the text tokens through the transformer → `(B, M, V, n, D)` and `(B, M, L, D)`."""
         b, m, v, _, width = x_BMVnD.shape
         maps = to_maps(x_BMVnD.flatten(0, 2), grid)
         if self.stride > 1:
             maps = F.avg_pool2d(maps, self.stride, ceil_mode=True)
         coarse = (maps.shape[2], maps.shape[3])
-        where = self.place(place_encoding(coarse, width, maps.device))
-        places = (to_tokens(maps).unflatten(0, (b * m, v)) + self.camera + where).flatten(1, 2)
+        position = self.place(place_encoding(coarse, width, self.place.weight))
+        places = (to_tokens(maps).unflatten(0, (b * m, v)) + self.camera + position).flatten(1, 2)
         count, mask = places.shape[1], None
-        if said is not None:
-            words = said.tokens.repeat_interleave(m, dim=0)
-            places = torch.cat([places, words.to(places.dtype)], dim=1)
-            mask = torch.cat([said.mask.new_ones(len(places), count), said.mask.repeat_interleave(m, dim=0)], dim=1)
+        if text is not None:
+            tokens = text.tokens.repeat_interleave(m, dim=0)
+            places = torch.cat([places, tokens.to(places.dtype)], dim=1)
+            mask = torch.cat([text.mask.new_ones(len(places), count), text.mask.repeat_interleave(m, dim=0)], dim=1)
         attention = {}
         for i, layer in enumerate(self.slow):
             places, weights = layer(places, mask)
-            if said is not None:
+            if text is not None:
                 newest = weights.unflatten(0, (b, m))[:, -1, :, count:, :count]
                 attention[f"slow_language_reads_vision_{i}"] = self._enlarged(newest, coarse, grid, v)
         places = self.norm(places).unflatten(0, (b, m))
-        seen = to_maps(places[:, :, :count].unflatten(2, (v, -1)).flatten(0, 2), coarse)
+        fine = to_maps(places[:, :, :count].unflatten(2, (v, -1)).flatten(0, 2), coarse)
         if self.stride > 1:
-            seen = F.interpolate(seen, scale_factor=self.stride, mode="nearest")[..., : grid[0], : grid[1]]
-        spoken = None if said is None else places[:, :, count:]
-        return to_tokens(seen).unflatten(0, (b, m, v)), spoken, attention
+            fine = F.interpolate(fine, scale_factor=self.stride, mode="nearest")[..., : grid[0], : grid[1]]
+        encoded = None if text is None else places[:, :, count:]
+        return to_tokens(fine).unflatten(0, (b, m, v)), encoded, attention
 
     def _enlarged(self, weights: Tensor, coarse: tuple[int, int], grid: tuple[int, int], cameras: int) -> Tensor:
-        """What words read of places `(B, M, L, V·m)`, shared among the backbone's places and adding up to 1."""
-        at = weights.unflatten(-1, (cameras, *coarse)).float()
+        """Attention of text tokens to coarse places `(B, M, L, V·m)`, spread over the backbone's places; sums to 1."""
+        at = at_least_float32(weights).unflatten(-1, (cameras, *coarse))
         for axis in (-2, -1):
             at = at.repeat_interleave(self.stride, dim=axis)
         fine = at[..., : grid[0], : grid[1]].flatten(-3)

@@ -1,7 +1,7 @@
 """Attention over the tokens of all frames, `softmax(QKᵀ/√d)V`: over space and time jointly, or divided into time, then
 space (Bertasius et al. 2021, TimeSformer).
 
-B batch, T frames, n tokens a frame, D width.
+B batch, T frames, n tokens per frame, D width.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from vla_policy.vision import EncoderSetup, VisionEncoder
 class TemporalStream(nn.Module):
     """Motion around every place of the newest frame, from the features of all T frames.
 
-    The frames' features, reduced in width, lie side by side as channels, so that one convolution compares places
-    across time at a cost that hardly grows with T; a coarse level sees how far something went in the whole window.
+    The features of all frames are reduced in width and concatenated as channels. So one convolution compares frames at
+    a cost that hardly grows with T. A coarse level covers longer movements.
     """
 
     def __init__(self, channels: int, frames: int, reduced: int, width: int) -> None:
@@ -42,7 +42,7 @@ class TemporalStream(nn.Module):
         b, t, _, h, w = features_btchw.shape
         if min(h, w) < 2:
             raise ValueError(
-                f"encoder.name 'two_stream' got {h} x {w} places a picture, expected 2 x 2 or more; "
+                f"encoder.name 'two_stream' got {h} x {w} places per picture, expected 2 x 2 or more; "
                 "lower encoder.backbone.timm.stride, or take larger pictures"
             )
         reduced = self.reduce(features_btchw.flatten(0, 1)).unflatten(0, (b, t))
@@ -90,8 +90,8 @@ class GatedStreams(nn.Module):
 
 
 class CrossAttentionStreams(nn.Module):
-    """`f_s + CA(f_s, f_t, f_t)` over the places; the motion of a place itself is added, for attention alone knows
-    places only by what is seen there.
+    """`f_s + CA(f_s, f_t, f_t)` over the places. The motion at the same place is added: attention finds places by their
+    content, not by their position.
     """
 
     def __init__(self, width: int, attention_heads: int) -> None:
@@ -100,8 +100,8 @@ class CrossAttentionStreams(nn.Module):
         self.attention = Attention(width, attention_heads)
 
     def forward(self, spatial_BnD: Tensor, temporal_BnD: Tensor) -> Tensor:
-        read, _ = self.attention(self.norm_spatial(spatial_BnD), self.norm_temporal(temporal_BnD))
-        joined: Tensor = spatial_BnD + temporal_BnD + read
+        attended, _ = self.attention(self.norm_spatial(spatial_BnD), self.norm_temporal(temporal_BnD))
+        joined: Tensor = spatial_BnD + temporal_BnD + attended
         return joined
 
 
@@ -114,7 +114,7 @@ STREAMS = {
 
 
 class TwoStreamEncoder(VisionEncoder):
-    """Tokens of the newest moment that carry what is where (spatial stream) and how it moves (temporal stream)."""
+    """Current tokens that carry what is where (spatial stream) and how it moves (temporal stream)."""
 
     def __init__(self, config: TwoStreamConfig, setup: EncoderSetup) -> None:
         super().__init__(setup)
@@ -123,7 +123,7 @@ class TwoStreamEncoder(VisionEncoder):
         self.temporal = TemporalStream(c, setup.shapes.frames, config.temporal_channels, width)
         self.streams = STREAMS[config.streams](width, setup.attention_heads)
 
-    def moment(self, per_frame: Tensor) -> Tensor:
+    def current_tokens(self, per_frame: Tensor) -> Tensor:
         spatial = F.relu(self.spatial(per_frame[:, -1]))
         tokens: Tensor = self.streams(to_tokens(spatial), to_tokens(self.temporal(per_frame)))
         return tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vla_policy.dialogue import Fusion, FusionSetup
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.fusion.bidirectional import BidirectionalFusion
 from vla_policy.fusion.concat import ConcatFusion
 from vla_policy.fusion.cross_attention import CrossAttentionFusion

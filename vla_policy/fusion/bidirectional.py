@@ -1,6 +1,6 @@
 """Bidirectional cross-attention: `f_v' = f_v + CA(f_v, f_l, f_l)`, `f_l' = f_l + CA(f_l, f_v, f_v)`, stacked.
 
-B batch, K moments, N visual tokens a moment, L words, D width.
+B batch, K newest frames, N visual tokens per frame, L text tokens, D width.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from configs.policy import BidirectionalConfig
-from vla_policy.dialogue import Dialogue, Fusion, FusionSetup, LanguageEncoder
-from vla_policy.fusion.exchanges import Exchanges
+from vla_policy.exchange import CrossModalExchange, Fusion, FusionSetup, LanguageEncoder
+from vla_policy.fusion.interactions import StageExchanges
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -35,30 +35,29 @@ class BidirectionalLayer(nn.Module):
 
 
 class BidirectionalFusion(Fusion):
-    """Stacked exchanges; pooled, the two sides are joined: `[mean f_v'; mean f_l']` or `mean f_v' + mean f_l'`.
-
-    `during` adds the same exchange between the layers of the two encoders.
+    """Stacked layers. The pooled output joins the means of both sides: `[mean f_v'; mean f_l']` or
+    `mean f_v' + mean f_l'`. `during` adds the same exchange between the layers of the two encoders.
     """
 
     def __init__(self, config: BidirectionalConfig, setup: FusionSetup) -> None:
         super().__init__()
-        self.exchanges = Exchanges("bidirectional", config.during, setup)
+        self.exchanges = StageExchanges("bidirectional", config.during, setup)
         self.layers = nn.ModuleList(
             BidirectionalLayer(setup.width, setup.attention_heads) for _ in range(config.layers)
         )
         self.pool = Pool(config.output)
         self.pooled_width = self.pool.times * setup.width
 
-    def dialogue(self, language: LanguageEncoder, words: LanguageTokens) -> Dialogue:
-        return self.exchanges.dialogue(language, words)
+    def exchange(self, language: LanguageEncoder, text: LanguageTokens) -> CrossModalExchange:
+        return self.exchanges.exchange(language, text)
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         _, k, n, _ = vision.fused.shape
-        v, words = vision.fused.flatten(1, 2), language.tokens
+        v, text = vision.fused.flatten(1, 2), language.tokens
         attention = {}
         for i, layer in enumerate(self.layers):
-            v, words, vision_weights, language_weights = layer(v, words, language.mask)
+            v, text, vision_weights, language_weights = layer(v, text, language.mask)
             attention[f"vision_reads_language_{i}"] = vision_weights
             attention[f"language_reads_vision_{i}"] = language_weights
-        pooled = self.pool(v, words, language.mask)
-        return FusedTokens(vision=v.unflatten(1, (k, n)), language=words, pooled=pooled, attention=attention)
+        pooled = self.pool(v, text, language.mask)
+        return FusedTokens(vision=v.unflatten(1, (k, n)), language=text, pooled=pooled, attention=attention)

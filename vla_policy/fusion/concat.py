@@ -1,14 +1,14 @@
-"""Late fusion by concatenation: `[f_v; f_l] ∈ R^(d_v + d_l)` of what the two encoders end in."""
+"""Late fusion by concatenation: `[f_v; f_l] ∈ R^(d_v + d_l)` of the two encoders' outputs."""
 
 from __future__ import annotations
 
-from vla_policy.dialogue import Fusion, FusionSetup
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.layers import Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
 class ConcatFusion(Fusion):
-    """Neither side changes the other, and there is nothing to learn."""
+    """Neither side changes the other, and nothing is learned."""
 
     def __init__(self, config: None, setup: FusionSetup) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""Cross-attention in one direction: words read vision, `CA(f_l, f_v, f_v)`, or vision reads words, `CA(f_v, f_l, f_l)`.
+"""Cross-attention in one direction: the text attends to vision, `CA(f_l, f_v, f_v)`, or
+vision to the text, `CA(f_v, f_l, f_l)`.
 
-B batch, K moments, N visual tokens a moment, L words, D width.
+B batch, K newest frames, N visual tokens per frame, L text tokens, D width.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from configs.policy import CrossAttentionConfig
-from vla_policy.dialogue import Fusion, FusionSetup
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.layers import Attention, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -29,7 +30,7 @@ class CrossAttentionLayer(nn.Module):
 
 
 class CrossAttentionFusion(Fusion):
-    """The side that is read is the same for all layers."""
+    """The side that is attended to stays the same in all layers."""
 
     def __init__(self, config: CrossAttentionConfig, setup: FusionSetup) -> None:
         super().__init__()
@@ -42,13 +43,13 @@ class CrossAttentionFusion(Fusion):
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         grid = vision.fused.shape[1:3]
-        v, words = vision.fused.flatten(1, 2), language.tokens
+        v, text = vision.fused.flatten(1, 2), language.tokens
         attention = {}
         for i, layer in enumerate(self.layers):
             if self.direction == "language_reads_vision":
-                words, weights = layer(words, v, None)
+                text, weights = layer(text, v, None)
             else:
-                v, weights = layer(v, words, language.mask)
+                v, weights = layer(v, text, language.mask)
             attention[f"{self.direction}_{i}"] = weights
-        pooled = self.pool(v, words, language.mask)
-        return FusedTokens(vision=v.unflatten(1, grid), language=words, pooled=pooled, attention=attention)
+        pooled = self.pool(v, text, language.mask)
+        return FusedTokens(vision=v.unflatten(1, grid), language=text, pooled=pooled, attention=attention)

@@ -1,6 +1,6 @@
 """One sequence `[f_v; f_l]` through a transformer encoder.
 
-B batch, K moments, N visual tokens a moment, L words, D width.
+B batch, K newest frames, N visual tokens per frame, L text tokens, D width.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from configs.policy import SelfAttentionConfig
-from vla_policy.dialogue import Fusion, FusionSetup
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.layers import Pool, SelfAttentionBlock
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
 class SelfAttentionFusion(Fusion):
-    """Which side a token comes from is told by a learned vector a side."""
+    """A learned vector per side marks which side a token comes from."""
 
     def __init__(self, config: SelfAttentionConfig, setup: FusionSetup) -> None:
         super().__init__()
@@ -35,6 +35,6 @@ class SelfAttentionFusion(Fusion):
         for i, layer in enumerate(self.layers):
             x, weights = layer(x, mask)
             attention[f"self_{i}"] = weights
-        v, words = x[:, :places], x[:, places:]
-        pooled = self.pool(v, words, language.mask)
-        return FusedTokens(vision=v.unflatten(1, grid), language=words, pooled=pooled, attention=attention)
+        v, text = x[:, :places], x[:, places:]
+        pooled = self.pool(v, text, language.mask)
+        return FusedTokens(vision=v.unflatten(1, grid), language=text, pooled=pooled, attention=attention)

@@ -1,8 +1,8 @@
 """Late fusion by vote: several decisions are taken, each on features of its own, and the votes are counted.
 
-Here are the voters' features; the decisions and the counting are in `vla_policy.decision`.
+This file makes the voters' features. The decisions and the counting are in `vla_policy.decision`.
 
-B batch, N visual tokens, c the backbone's width, L words, D width, M heads, R voters.
+B batch, N visual tokens, c the backbone's width, L text tokens, D width, M attention heads, R voters.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 from configs.policy import VoteConfig
-from vla_policy.dialogue import Fusion, FusionSetup
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.layers import Attention, masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
 class VoteFusion(Fusion):
-    """Each voter knows the sentence, or it could not know what is wanted, and looks at something of its own:
+    """Each voter gets the mean text token, because without the instruction it could not know the target, and one input
+    of its own:
 
-    - spatial: what the encoder says of the newest frame, at the places the sentence points at;
-    - temporal: the newest moment with its motion, at the places the sentence points at;
-    - language: the words, each after having read the newest moment.
+    - spatial: the features of the newest frame, where the mean text token attends to;
+    - temporal: the current tokens, which carry motion, where the mean text token attends to;
+    - language: the text tokens, after each of them has attended to the current tokens.
 
-    With `grounding.feeds: queries`, the decoder's query and boxes are what all of them read besides; "pooled" leaves
-    each with its own alone.
+    With `grounding.feeds: queries` all voters also get the decoder's query and boxes. With "pooled" they do not.
     """
 
     def __init__(self, config: VoteConfig, setup: FusionSetup) -> None:
@@ -39,14 +39,14 @@ class VoteFusion(Fusion):
 
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         sentence = masked_mean(language.tokens, language.mask)
-        attention, seen = {}, []
+        attention, views = {}, []
         for name in self.names:
             readers = language.tokens if name == "language" else sentence[:, None]
             read_from = vision.frames[:, -1] if name == "spatial" else vision.fused[:, -1]
             read, weights = self.readers[name](readers, read_from)
             attention[f"{name}_voter_reads_vision"] = weights
-            seen.append(masked_mean(read, language.mask) if name == "language" else read.squeeze(1))
-        voters = torch.stack([torch.cat([view, sentence], dim=-1) for view in seen], dim=1)
+            views.append(masked_mean(read, language.mask) if name == "language" else read.squeeze(1))
+        voters = torch.stack([torch.cat([view, sentence], dim=-1) for view in views], dim=1)
         return FusedTokens(
             vision=vision.fused,
             language=language.tokens,

@@ -1,4 +1,4 @@
-"""Late fusion by weights: `w_v·f_v + w_l·f_l` of what the two encoders end in.
+"""Late fusion by weights: `w_v·f_v + w_l·f_l` of the two encoders' outputs.
 
 B batch, D width.
 """
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from configs.policy import WeightedConfig
-from vla_policy.dialogue import Fusion, FusionSetup
+from vla_policy.exchange import Fusion, FusionSetup
 from vla_policy.layers import masked_mean
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
 class WeightedFusion(Fusion):
-    """Weights are fixed at 0.5, a learned number or vector a side, or, as "attention", a softmax of what each side has
-    to say, `softmax([a_v·f_v, a_l·f_l])`.
+    """Weights are fixed at 0.5, a learned number or vector per side, or, as "attention", a softmax over scores of
+    the two sides, `softmax([a_v·f_v, a_l·f_l])`.
     """
 
     def __init__(self, config: WeightedConfig, setup: FusionSetup) -> None:

@@ -1,1 +1,1 @@
-"""Grounding: where the words' target is, in every frame."""
+"""Grounding: where the target of the instruction is, in every frame."""

@@ -1,10 +1,10 @@
-"""What the decoder learns from: boxes, the event's start and end, and where in time queries look.
+"""The decoder's losses: of boxes, of the event's start and end, and of where in time queries attend to.
 
 After Yang et al. 2022, section 3.4, with two differences from their published code. The divergence is taken from the
-truth to what is predicted: its gradient does not fade where the prediction is surely wrong. Guided attention counts
-what queries within the event read outside it; theirs counts all that queries outside it read.
+truth to the prediction: its gradient stays large where the prediction is confidently wrong. Guided attention counts
+what queries within the event attend to outside it; theirs counts all that queries outside it attend to.
 
-B batch, T frames, M heads.
+B batch, T frames, M attention heads.
 """
 
 from __future__ import annotations
@@ -15,38 +15,40 @@ from torch import Tensor
 
 from configs.policy import GroundingConfig
 from vla_policy.grounding.boxes import iou_and_giou, location_target
-from vla_policy.grounding.decoder import Tube, When
-from vla_policy.layers import masked_average
+from vla_policy.grounding.decoder import EventLogits, GroundingOutput
+from vla_policy.layers import at_least_float32, masked_average
 
 
 def grounding_loss(
-    config: GroundingConfig, tube: Tube, boxes: Tensor, visible: Tensor, event: Tensor
+    config: GroundingConfig, output: GroundingOutput, boxes: Tensor, visible: Tensor, event: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum, and the parts by name, detached.
 
     Args:
         boxes: (B, T, 4) true ones; visible, event: (B, T) bool.
 
-    Boxes and location map count in visible frames, with `config.scope` "event" in those of the event alone.
+    Boxes and location map count in visible frames, with `config.scope` "event" in those of the event alone. In all
+    other frames the boxes may hold anything. Where no frame counts, both losses are zero.
     """
     counted = visible & event if config.scope == "event" else visible
-    cross_entropy = -(location_target(boxes, tube.grid) * F.log_softmax(tube.logits, dim=-1)).sum(-1)
-    iou, giou = iou_and_giou(tube.boxes, boxes)
+    boxes = torch.where(counted[..., None], boxes, 0.5)
+    cross_entropy = -(location_target(boxes, output.grid) * F.log_softmax(output.logits, dim=-1)).sum(-1)
+    iou, giou = iou_and_giou(output.boxes, boxes)
     location = masked_average(cross_entropy, counted)
-    off, apart = (tube.boxes - boxes).abs().mean(-1), 1 - giou
+    off, apart = (output.boxes - boxes).abs().mean(-1), 1 - giou
     drawn = masked_average(config.l1_weight * off + config.giou_weight * apart, counted)
     total = config.location_weight * location + config.box_weight * drawn
     metrics = {"location": location, "box": drawn, "iou": masked_average(iou[:, -1], counted[:, -1])}
-    if tube.visible is not None:
-        seen = F.binary_cross_entropy_with_logits(tube.visible, visible.float())
-        total = total + config.visibility_weight * seen
-        metrics["visible"] = seen
-    if tube.when is not None:
-        interval, during = interval_loss(tube.when, event, config.sigma), event_loss(tube.when, event)
+    if output.visible is not None:
+        visibility = F.binary_cross_entropy_with_logits(output.visible, visible.to(output.visible.dtype))
+        total = total + config.visibility_weight * visibility
+        metrics["visible"] = visibility
+    if output.event is not None:
+        interval, during = interval_loss(output.event, event, config.sigma), event_loss(output.event, event)
         total = total + config.interval_weight * (interval + config.event_weight * during)
         metrics |= {"interval": interval, "event": during}
     if config.attention_weight:
-        maps = [weights for name, weights in tube.attention.items() if name.startswith("decoder_time")]
+        maps = [weights for name, weights in output.attention.items() if name.startswith("decoder_time")]
         guided = torch.stack([guided_attention_loss(weights, event) for weights in maps]).mean() if maps else 0 * total
         total = total + config.attention_weight * guided
         metrics["guided"] = guided
@@ -61,7 +63,7 @@ def bounds(event: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return first, last, event.any(1)
 
 
-def interval_loss(when: When, event: Tensor, sigma: float) -> Tensor:
+def interval_loss(predicted: EventLogits, event: Tensor, sigma: float) -> Tensor:
     """`KL(truth || predicted)` of start and of end, added; mean over the samples whose frames hold any of the event.
 
     The truth is a Gaussian around the true frame, sampled at the frames and normalised.
@@ -69,21 +71,21 @@ def interval_loss(when: When, event: Tensor, sigma: float) -> Tensor:
     first, last, there = bounds(event)
     times = torch.arange(event.shape[1], device=event.device)
     total = torch.zeros(len(event), device=event.device)
-    for true, logits in ((first, when.start), (last, when.end)):
+    for true, logits in ((first, predicted.start), (last, predicted.end)):
         truth = (-0.5 * ((times - true[:, None]) / sigma) ** 2).softmax(-1)
         total = total + F.kl_div(logits.log_softmax(-1), truth, reduction="none").sum(-1)
     return masked_average(total, there)
 
 
-def event_loss(when: When, event: Tensor) -> Tensor:
+def event_loss(predicted: EventLogits, event: Tensor) -> Tensor:
     """Binary cross-entropy of whether each frame is part of the event."""
-    return F.binary_cross_entropy_with_logits(when.during, event.float())
+    return F.binary_cross_entropy_with_logits(predicted.during, event.to(predicted.during.dtype))
 
 
 def guided_attention_loss(weights_BMTT: Tensor, event: Tensor) -> Tensor:
     """`-log(1 - a)` of the attention `a` that queries within the event pay to frames outside it, mean over such pairs;
     zero if there are none.
     """
-    attended = weights_BMTT.float().mean(1)
+    attended = at_least_float32(weights_BMTT).mean(1)
     outside = event[:, :, None] & ~event[:, None, :]
     return masked_average(-torch.log((1 - attended).clamp(min=1e-6)), outside)

@@ -1,8 +1,8 @@
 """Each action dimension as a distribution over bins, trained by cross-entropy.
 
-A label is shared by the bins around it as by a narrow Gaussian ("histogram loss", Imani & White 2018), so that bins
-that lie side by side learn from each other and binning costs hardly any precision; the distribution's mean is done. At
-the ends, where there is no bin beyond, a full command comes out smaller: by 2 % with 41 bins.
+A label is spread over the bins around it by a narrow Gaussian ("histogram loss", Imani & White 2018). So neighbouring
+bins learn from each other, and binning costs hardly any precision. The action is the distribution's mean. At both ends,
+where there is no bin beyond, a full command comes out smaller: by 2 % with 41 bins.
 
 B batch, S chunk steps, A action dimensions, F feature width, N bins.
 """
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from configs.policy import BinnedConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import masked_average, multi_layer
+from vla_policy.layers import FullPrecisionBuffers, at_least_float32, masked_average, multi_layer
 
 SPREAD = 0.75  # standard deviation of a label, in bins
 
 
-class BinnedHead(ActionHead):
+class BinnedHead(FullPrecisionBuffers, ActionHead):
     loss_scale = 0.3  # on the same features its gradient is 3 times that of `chunk_l1`
     centres: Tensor
 
@@ -33,12 +33,13 @@ class BinnedHead(ActionHead):
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits `(B, S, A, N)`."""
-        logits: Tensor = self.layers(features_BF).float().unflatten(-1, self.shape)
+        logits: Tensor = at_least_float32(self.layers(features_BF)).unflatten(-1, self.shape)
         return logits
 
     def act(self, features: Tensor) -> Tensor:
         """The mean, `(B, S, A)` in [-1, 1]. The likeliest bin jumps where several are about as likely."""
-        mean: Tensor = self(features).softmax(-1) @ self.centres
+        shares = self(features).softmax(-1)
+        mean: Tensor = shares @ self.centres.to(shares.dtype)
         return mean
 
     def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:

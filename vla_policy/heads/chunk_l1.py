@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import masked_average, multi_layer
+from vla_policy.layers import at_least_float32, masked_average, multi_layer
 
 
 class ChunkL1Head(ActionHead):
@@ -19,7 +19,7 @@ class ChunkL1Head(ActionHead):
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Actions `(B, S, A)`, not clipped."""
-        return self.layers(features_BF).unflatten(-1, (self.chunk, self.actions)).float()
+        return at_least_float32(self.layers(features_BF)).unflatten(-1, (self.chunk, self.actions))
 
     def act(self, features: Tensor) -> Tensor:
         """Actions `(B, S, A)` in [-1, 1]."""

@@ -1,7 +1,7 @@
 """Flow matching: a velocity field that carries noise to actions along straight lines (Lipman et al. 2023; Black et al.
 2024). With x_t = (1 - t)·noise + t·action, the field is trained to be action - noise.
 
-B batch, S chunk steps, A action dimensions, F feature width, R draws of noise a sample.
+B batch, S chunk steps, A action dimensions, F feature width, R draws of noise per sample.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from configs.policy import FlowMatchingConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import masked_average, multi_layer, sinusoid
+from vla_policy.layers import at_least_float32, masked_average, multi_layer, sinusoid
 
-DRAWS = 8  # of noise and time a sample: the field is small beside what computes its features
+DRAWS = 8  # of noise and time per sample: the field is cheap compared with the features
 TIME_WIDTH = 16
 
 
@@ -29,8 +29,8 @@ class FlowMatchingHead(ActionHead):
     def forward(self, context_BH: Tensor, x_BSA: Tensor, time_B: Tensor) -> Tensor:
         """Velocity `(..., S, A)` at the points x `(..., S, A)` and times in [0, 1] `(...)`."""
         moving = torch.cat([x_BSA.flatten(-2), sinusoid(100 * time_B, TIME_WIDTH)], dim=-1)
-        hidden = torch.relu(context_BH + self.moving(moving))
-        velocity: Tensor = self.layers(hidden).float().unflatten(-1, (self.chunk, self.actions))
+        hidden = torch.relu(context_BH + self.moving(moving.to(self.moving.weight.dtype)))
+        velocity: Tensor = at_least_float32(self.layers(hidden)).unflatten(-1, (self.chunk, self.actions))
         return velocity
 
     def act(self, features: Tensor) -> Tensor:

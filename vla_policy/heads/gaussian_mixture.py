@@ -14,7 +14,7 @@ from torch import Tensor
 
 from configs.policy import GaussianMixtureConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import masked_average, multi_layer
+from vla_policy.layers import at_least_float32, masked_average, multi_layer
 
 LEAST_DEVIATION = 0.03  # of a component: without a floor the likelihood of a label met exactly has no bound
 
@@ -30,7 +30,9 @@ class GaussianMixtureHead(ActionHead):
 
     def forward(self, features_BF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights `(B, S, K)`, means and standard deviations `(B, S, K, A)`."""
-        out = self.layers(features_BF).float().unflatten(-1, (self.chunk, self.components, 2 * self.actions + 1))
+        out = at_least_float32(self.layers(features_BF)).unflatten(
+            -1, (self.chunk, self.components, 2 * self.actions + 1)
+        )
         mean, spread, weight = out.split([self.actions, self.actions, 1], dim=-1)
         return weight.squeeze(-1).log_softmax(-1), mean, F.softplus(spread - 1) + LEAST_DEVIATION
 
@@ -41,7 +43,7 @@ class GaussianMixtureHead(ActionHead):
         return mean.gather(2, best).squeeze(2).clamp(-1, 1)
 
     def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
-        """Negative log-likelihood a dimension, over the steps whose mask is True."""
+        """Negative log-likelihood per dimension, over the steps whose mask is True."""
         log_weight, mean, deviation = self(features)
         scaled = (action_BSA[:, :, None] - mean) / deviation
         log_density = -0.5 * (scaled**2 + math.log(2 * math.pi)) - deviation.log()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vla_policy.dialogue import LanguageEncoder, LanguageSetup
+from vla_policy.exchange import LanguageEncoder, LanguageSetup
 from vla_policy.language.bag_of_words import BagOfWords
 from vla_policy.language.pretrained import PretrainedText
 from vla_policy.language.transformer import TextTransformer

@@ -1,13 +1,13 @@
-"""A control that knows which words there are and nothing of their order: the mean of their embeddings, as one token.
+"""A control without word order: the mean of the words' embeddings, as one token.
 
-B batch, L words, D width.
+B batch, L text tokens, D width.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vla_policy.dialogue import LanguageEncoder, LanguageSetup
+from vla_policy.exchange import LanguageEncoder, LanguageSetup
 from vla_policy.layers import masked_mean
 from vla_policy.tokens import LanguageTokens
 
@@ -24,5 +24,5 @@ class BagOfWords(LanguageEncoder):
         bag = masked_mean(self.embedding(tokens_BL), mask_BL)
         return LanguageTokens(tokens=bag[:, None], mask=mask_BL.any(1, keepdim=True))
 
-    def finish(self, words: LanguageTokens) -> LanguageTokens:
-        return LanguageTokens(tokens=self.norm(words.tokens), mask=words.mask)
+    def finish(self, text: LanguageTokens) -> LanguageTokens:
+        return LanguageTokens(tokens=self.norm(text.tokens), mask=text.mask)

@@ -1,6 +1,6 @@
 """A pretrained text model from transformers, frozen or fine-tuned, projected to the policy's width.
 
-B batch, L words, H the model's width, D the policy's.
+B batch, L text tokens, H the model's width, D the policy's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.policy import PretrainedTextConfig
-from vla_policy.dialogue import LanguageEncoder, LanguageSetup
+from vla_policy.exchange import LanguageEncoder, LanguageSetup
 from vla_policy.pretrained_source import one_line, read_source
 from vla_policy.tokens import LanguageTokens
 
@@ -28,9 +28,9 @@ CACHED = 4096  # instructions whose states are kept; when there are more, it beg
 class PretrainedText(LanguageEncoder):
     """The last hidden states of a text model: an encoder, a decoder, or the text side of one with pictures (CLIP).
 
-    A new policy reads the model's weights from `PretrainedTextConfig.source`. One that is loaded needs neither that
-    folder nor a network: its structure is described in the checkpoint, its weights are among the policy's.
-    Frozen, the model runs once for every instruction, which is then remembered.
+    A new policy reads the model's weights from `PretrainedTextConfig.source`. A policy that is loaded needs neither
+    that folder nor a network: the checkpoint describes the model's structure, and holds its weights with the others.
+    A frozen model runs once for each instruction; its states are then kept.
     """
 
     def __init__(self, config: PretrainedTextConfig, setup: LanguageSetup) -> None:
@@ -55,13 +55,13 @@ class PretrainedText(LanguageEncoder):
                 f"language.pretrained.source {config.source!r}: its tokenizer knows {setup.vocabulary} tokens, "
                 f"its model only {rows}; they do not belong together"
             )
-        # A pooler, say: what the hidden states do not depend on would never get a gradient.
+        # Parameters that the hidden states do not depend on, such as a pooler, would never get a gradient.
         for parameter in self.model.parameters() if self.frozen else unused:
             parameter.requires_grad_(False)
         self.project = nn.Linear(hidden, setup.width)
         self.layers = nn.ModuleList()
         self.norm = nn.LayerNorm(setup.width)
-        self.words = setup.max_words
+        self.max_words = setup.max_words
         self._forget()
         self.register_load_state_dict_post_hook(_forget)
         self.train()
@@ -77,8 +77,8 @@ class PretrainedText(LanguageEncoder):
             hidden = self.model(input_ids=tokens_BL, attention_mask=mask_BL.long()).last_hidden_state
         return LanguageTokens(tokens=self.project(hidden), mask=mask_BL)
 
-    def finish(self, words: LanguageTokens) -> LanguageTokens:
-        return LanguageTokens(tokens=self.norm(words.tokens), mask=words.mask)
+    def finish(self, text: LanguageTokens) -> LanguageTokens:
+        return LanguageTokens(tokens=self.norm(text.tokens), mask=text.mask)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -91,17 +91,17 @@ class PretrainedText(LanguageEncoder):
         return super()._apply(fn, recurse)
 
     def _forget(self) -> None:
-        """Instructions whose states are known, as tokens with -1 past the words `(K, max_words)`, and these states
-        `(K, max_words, H)`, zero past the words.
+        """Forget the kept instructions: their tokens, with -1 for padding `(K, max_words)`, and their states
+        `(K, max_words, H)`, zero at the padding.
         """
         self._known: tuple[Tensor, Tensor] | None = None
 
     @torch.compiler.disable
     def _recall(self, tokens_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Hidden states `(B, L, H)`, zero past the words."""
+        """Hidden states `(B, L, H)`, zero at the padding."""
         length = tokens_BL.shape[1]
-        asked = F.pad(torch.where(mask_BL, tokens_BL, -1), (0, self.words - length), value=-1)
-        different, which = torch.unique(asked, dim=0, return_inverse=True)
+        wanted = F.pad(torch.where(mask_BL, tokens_BL, -1), (0, self.max_words - length), value=-1)
+        different, which = torch.unique(wanted, dim=0, return_inverse=True)
         read = None if self._known is None else (different[:, None] == self._known[0]).all(-1)
         if read is None or not read.any(1).all():
             self._read(different if read is None else different[~read.any(1)], different)
@@ -122,12 +122,12 @@ class PretrainedText(LanguageEncoder):
         self._known = torch.cat(keys), torch.cat(values)
 
     @torch.no_grad()
-    def _state_of(self, words_L: Tensor) -> Tensor:
+    def _state_of(self, tokens_L: Tensor) -> Tensor:
         """Of one instruction, `(max_words, H)`."""
-        words = words_L[None]
-        with torch.autocast(words.device.type, enabled=False):
-            output = self.model(input_ids=words, attention_mask=torch.ones_like(words))
-        return F.pad(output.last_hidden_state[0], (0, 0, 0, self.words - len(words_L)))
+        tokens = tokens_L[None]
+        with torch.autocast(tokens.device.type, enabled=False):
+            output = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+        return F.pad(output.last_hidden_state[0], (0, 0, 0, self.max_words - len(tokens_L)))
 
 
 def _read_pretrained(source: str) -> tuple[PretrainedConfig, PreTrainedModel, list[str]]:

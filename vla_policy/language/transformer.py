@@ -1,6 +1,6 @@
 """A small text transformer, trained from scratch.
 
-B batch, L words, D width.
+B batch, L text tokens, D width.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.policy import TextTransformerConfig
-from vla_policy.dialogue import LanguageEncoder, LanguageSetup
+from vla_policy.exchange import LanguageEncoder, LanguageSetup
 from vla_policy.layers import SelfAttentionBlock, sinusoid
 from vla_policy.tokens import LanguageTokens
 
@@ -26,8 +26,9 @@ class TextTransformer(LanguageEncoder):
 
     def embed(self, tokens_BL: Tensor, mask_BL: Tensor) -> LanguageTokens:
         x = self.embedding(tokens_BL)
-        x = x + 0.2 * sinusoid(torch.arange(tokens_BL.shape[1], device=tokens_BL.device), x.shape[-1])
+        encoding = sinusoid(torch.arange(tokens_BL.shape[1], device=tokens_BL.device), x.shape[-1])
+        x = x + 0.2 * encoding.to(x.dtype)
         return LanguageTokens(tokens=x, mask=mask_BL)
 
-    def finish(self, words: LanguageTokens) -> LanguageTokens:
-        return LanguageTokens(tokens=self.norm(words.tokens), mask=words.mask)
+    def finish(self, text: LanguageTokens) -> LanguageTokens:
+        return LanguageTokens(tokens=self.norm(text.tokens), mask=text.mask)

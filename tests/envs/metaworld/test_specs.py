@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, MT10_V3
 
+from envs.contract import check_contract
 from envs.metaworld.env import MetaWorldTask
 from envs.metaworld.sawyer import VERSION
 from envs.metaworld.sisters import SISTERS
 from envs.metaworld.specs import CONTROL_HZ, SPECS
-from envs.task import check_contract, find_task, find_tasks, make_task, offers
+from envs.task import find_task, find_tasks, make_task, offers
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,7 +66,7 @@ def test_everybody_names_the_same_version() -> None:
 def test_descriptions_are_right(name: str) -> None:
     spec = find_task(f"metaworld/{name}")
     env = make_task(spec.name, cameras=spec.cameras, size=32)
-    check_contract(env, spec, 32)
+    check_contract(env, spec, spec.cameras, 32)
     env.close()
 
 

@@ -13,6 +13,7 @@ from envs.tabletop.arm import (
     AGENT_POS_NAMES,
     MAX_SPEED,
     MAX_YAW,
+    RAMP,
     WORKSPACE,
     Arm,
 )
@@ -55,6 +56,17 @@ def yaw(arm: Arm) -> float:
 def tilt(arm: Arm) -> float:
     """Angle between the hand's axis and the vertical, radians."""
     return float(np.arccos(np.clip(arm.data.site("pinch").xmat[8], -1, 1)))
+
+
+def test_poses_are_those_of_the_joints_after_a_step(arm: Arm) -> None:
+    poses = ("xpos", "xquat", "site_xpos", "site_xmat", "geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos")
+    for action in (command(dx=1.0, dy=-1.0), command(dx=1.0, dz=1.0, yaw_rate=1.0), command(dx=-1.0)):
+        arm.step(action, [np.full_like(arm.data.mocap_pos, part) for part in range(RAMP)])
+        now = mujoco.MjData(arm.model)
+        now.qpos[:], now.mocap_pos[:] = arm.data.qpos, arm.data.mocap_pos
+        mujoco.mj_forward(arm.model, now)
+        for name in poses:
+            np.testing.assert_allclose(getattr(arm.data, name), getattr(now, name), atol=1e-12, err_msg=name)
 
 
 def test_the_model_is_a_real_arm(arm: Arm) -> None:

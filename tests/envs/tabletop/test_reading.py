@@ -1,6 +1,10 @@
+"""Which of our tasks a user's words ask for."""
+
+from __future__ import annotations
+
 import pytest
 
-from envs.tabletop.reading import guess_task
+from envs.task import guess_task
 
 
 def test_the_task_is_guessed_from_the_words() -> None:
@@ -28,4 +32,13 @@ def test_words_of_a_task_that_the_policy_does_not_know_are_named() -> None:
         guess_task("when the lamp turns green, follow the red ball", tasks)
     with pytest.raises(ValueError, match="is one for track_motion"):
         guess_task("follow the fastest cube", tasks)
-    assert guess_task("follow the ball", tasks) == "track"  # what it lacks, the task itself says
+    with pytest.raises(ValueError, match="must name one colour, names none"):  # what it lacks, the task itself says
+        guess_task("follow the ball", tasks)
+
+
+def test_words_that_no_task_can_be_told_are_refused_in_one_line() -> None:
+    for tasks in (("reach",), ("track", "track_motion", "track_event")):
+        for text in ("do not follow the red ball", "follow the red ball" + " please" * 15):
+            with pytest.raises(ValueError, match=r"says what not to do|say it in at most 120") as caught:
+                guess_task(text, tasks)
+            assert "\n" not in str(caught.value)

@@ -132,7 +132,7 @@ def test_a_mistake_in_the_evaluation_comes_to_light_first(
 
 def test_threads_do_not_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parser changes the working directory while it reads: done in threads, results once went elsewhere."""
-    from vla_policy.cli import compare
+    from eval.compare import run as compare
 
     parsed_in = set()
     original = compare.configured

@@ -81,7 +81,7 @@ def test_every_attention_fusion_is_shown(fusion: dict[str, Any], expected: set[s
     policy.normaliser.set_statistics(torch.zeros(4), torch.ones(4))
     observation = fake_batch(shapes, base.head.chunk, batch=1, words=2).observation
     aux = policy.act(observation).aux
-    places = Places(grid=(8, 8), cameras=2, frames=policy.encoder.looks)
+    places = Places(grid=(8, 8), cameras=2, frames=policy.encoder.grounded_frames)
     found = heat_maps({name: weights[0] for name, weights in aux.attention.items()}, places, WORDS)
     for title in {*expected, "decoder space"}:
         assert any(name.startswith(title) for name in found), (title, list(found))

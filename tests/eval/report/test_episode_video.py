@@ -1,8 +1,7 @@
-"""Films of rollouts."""
+"""Videos of rollouts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import torch
 from configs.evaluation import EvalConfig, RunnerConfig
 from configs.seeds import split_seed
 from envs.task import make_task
-from eval import record as module
 from eval.evaluate import evaluate
-from eval.report.episode_video import HOLD, film, record
+from eval.report import episode_video as module
+from eval.report.episode_video import HOLD, record, write_video
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.runner import PolicyRunner
 
 SEED = 5
+SEEN = 32  # pixels a side of the tiny policy's pictures
 
 
 @pytest.fixture
@@ -33,58 +33,73 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(module, "draw_overlay", note)
     monkeypatch.setattr(module, "SCALE", 1)
+    monkeypatch.setattr(module, "PICTURE", 64)
     return frames
 
 
-def test_a_film_of_an_instruction_of_ones_own(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_video_of_an_instruction_of_ones_own(tiny_checkpoint: Path, tmp_path: Path) -> None:
     recording = record(load_checkpoint(tiny_checkpoint), "track", 5, instruction="follow the red ball")
     assert recording.episode.target == "red ball"
     assert recording.episode.instruction == "follow the red ball"
     shapes = {frame.shape for frame in recording.frames}
     assert len(shapes) == 1
     assert not np.array_equal(recording.frames[0], recording.frames[60])
-    assert film(recording, tmp_path / "out.mp4").stat().st_size > 1000
+    assert write_video(recording, tmp_path / "out.mp4").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("camera", ["front", "wrist"])
 def test_picture_boxes_and_arrow_belong_to_one_moment_and_camera(
-    camera: str, drawn: list[dict[str, Any]], project: Callable[..., np.ndarray], request: pytest.FixtureRequest
+    camera: str, drawn: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
     path = request.getfixturevalue("tiny_checkpoint" if camera == "front" else "wrist_checkpoint")
     checkpoint = load_checkpoint(path)
-    recording = record(checkpoint, "track", SEED, controller=RunnerConfig(execute=4))
+    recording = record(checkpoint, "track", SEED, runner=RunnerConfig(execute=4))
     steps = recording.episode.steps
     assert [frame["step"] for frame in drawn] == [*range(steps), steps]
     assert len(recording.frames) == steps + HOLD
 
-    # The same episode again, by the chunks' own actions, with a policy that looks at every step.
-    env = make_task("track", cameras=(camera,))
-    acting, looking = (PolicyRunner(checkpoint, 1, RunnerConfig(execute=n)) for n in (4, 1))
+    # The same episode again, by the same policy.
+    env: Any = make_task("track", cameras=(camera,), size=SEEN).unwrapped
+    acting = PolicyRunner(checkpoint, 10, RunnerConfig(execute=4))  # rows as in the video: they change the last bits
     seen, info = env.reset(seed=SEED)
-    for controller in (acting, looking):
-        controller.reset([env.instruction])
+    acting.reset([env.instruction, *[None] * 9])
     for frame in drawn[:30]:
         secret = info["privileged"]
-        small = frame["picture"].reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
-        assert np.abs(small - seen["pixels"][camera]).mean() < 4
+        block = frame["picture"].shape[0] // SEEN
+        small = frame["picture"].reshape(SEEN, block, SEEN, block, 3).mean(axis=(1, 3))
+        assert np.abs(small - seen["pixels"][camera]).mean() < 8
         if secret["visible"][camera][secret["target"]]:
             assert frame["true_box"] == pytest.approx(secret["boxes"][camera][secret["target"]])
         else:
             assert frame["true_box"] is None
-        looking.act([seen])
-        assert looking.chunk is not None
-        assert frame["predicted_box"] == pytest.approx(looking.chunk.aux.boxes[0, -1].tolist(), abs=1e-4)
-        np.testing.assert_allclose(frame["location"], looking.chunk.aux.location[0, -1], atol=1e-4)
-        action = np.clip(acting.act([seen])[0], -1, 1).astype(np.float32)
+        action = np.clip(acting.act([seen, *[None] * 9])[0], -1, 1).astype(np.float32)
+        believed = acting.chunk  # of this moment where it decides, of its last decision in between
+        assert believed is not None
+        assert frame["predicted_box"] == pytest.approx(believed.aux.boxes[0, -1].tolist(), abs=1e-4)
+        np.testing.assert_allclose(frame["location"], believed.aux.location[0, -1], atol=1e-4)
         right, down = frame["action"]
-        # The front camera faces the robot from above: its x is down, and foreshortened. The wrist's looks down.
-        if camera == "front":
-            assert (right, down) == pytest.approx((action[1], action[0] * np.sin(np.deg2rad(55))), abs=1e-3)
-            assert frame["gripper"] == pytest.approx(project(env, secret["hand"]))
-        else:
-            assert np.hypot(right, down) == pytest.approx(np.hypot(*action), rel=0.1, abs=0.01)
+        # It points to where the hand would go in the picture.
+        hand = secret["hand"]
+        here, there = (np.array(env.in_picture(camera, hand + size * np.array([*action, 0]))) for size in (0, 1e-4))
+        way = (there - here) / np.linalg.norm(there - here)
+        np.testing.assert_allclose(np.array([right, down]) / np.hypot(right, down), way, atol=1e-2)
+        assert np.hypot(right, down) == pytest.approx(np.hypot(*action), rel=0.25, abs=0.01)
+        if camera == "front":  # it faces the robot from above: x is down, and foreshortened
+            assert (right, down) == pytest.approx((action[1], action[0] * np.sin(np.deg2rad(55))), abs=2e-2)
+            assert frame["gripper"] == pytest.approx(env.in_picture("front", hand))
         seen, _, _, _, info = env.step(action)
     env.close()
+
+
+def test_the_policy_is_asked_once_a_decision(
+    tiny_checkpoint: Path, drawn: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    asked: list[int] = []
+    act = checkpoint.policy.act
+    monkeypatch.setattr(checkpoint.policy, "act", lambda seen: asked.append(len(seen.frames)) or act(seen))
+    steps = record(checkpoint, "track", SEED, runner=RunnerConfig(execute=4)).episode.steps
+    assert asked == [10] * -(-steps // 4)
 
 
 def test_a_box_of_what_is_taken_for_hidden_is_not_drawn(
@@ -96,13 +111,12 @@ def test_a_box_of_what_is_taken_for_hidden_is_not_drawn(
 
     def sometimes(observation: Any) -> Any:
         chunk = act(observation)
-        if len(observation.frames) == 1:  # the one that looks on for the film
-            seen.append(len(seen) % 3 > 0)
-            chunk.aux.visible[:] = 0.9 if seen[-1] else 0.1
+        seen.append(len(seen) % 3 > 0)
+        chunk.aux.visible[:] = 0.9 if seen[-1] else 0.1
         return chunk
 
     monkeypatch.setattr(checkpoint.policy, "act", sometimes)
-    record(checkpoint, "track", SEED)
+    record(checkpoint, "track", SEED, runner=RunnerConfig(execute=1))
     assert [frame["predicted_box"] is not None for frame in drawn[:-1]] == seen
 
 
@@ -122,7 +136,8 @@ def test_where_the_policy_does_not_act_it_shows_no_belief(tiny_checkpoint: Path,
     assert drawn[0]["action"] is not None
 
 
-def test_the_film_shows_the_episode_that_was_judged(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_video_shows_the_episode_that_was_judged(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PICTURE", 64)
     found = evaluate(tiny_checkpoint, EvalConfig(episodes=3, workers=1, controls=()))
     [*_, judged] = found.tasks["track"].conditions["policy"].results
     threads: set[int] = set()
@@ -151,7 +166,10 @@ def test_an_instruction_that_names_no_one_thing_is_refused(tiny_checkpoint: Path
         record(load_checkpoint(tiny_checkpoint), "track", 5, instruction=text)
 
 
-def test_a_policy_that_tells_time_gets_a_timeline(timed_checkpoint: Path, tiny_checkpoint: Path) -> None:
+def test_a_policy_that_tells_time_gets_a_timeline(
+    timed_checkpoint: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PICTURE", 64)
     shapes = {}
     for path in (timed_checkpoint, tiny_checkpoint):
         recording = record(load_checkpoint(path), "track", SEED)

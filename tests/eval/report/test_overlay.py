@@ -218,3 +218,10 @@ def test_bad_videos_are_refused_and_leave_nothing(frames: list[Frame], tmp_path:
     with pytest.raises(ValueError, match="fps: got 0"):
         write_mp4(tmp_path / "a.mp4", frames, fps=0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", ["x" * 10_000, "word " * 2_000])
+def test_a_text_of_any_length_is_drawn_at_once(text: str) -> None:
+    drawn = draw_overlay(np.zeros((64, 64, 3), np.uint8), instruction=text)
+    assert drawn.shape[0] < 1000

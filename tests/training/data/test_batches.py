@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor
 
 from training.data.batches import SampleConfig, Sampler
-from training.data.episodes import Dataset
+from training.data.episodes import Dataset, Episode, open_dataset
+from training.data.writer import write_dataset
 from vla_policy.contract import Batch
 from vla_policy.tokenizer import WordTokenizer
 
@@ -134,6 +136,61 @@ class TestGather:
         assert frames[:, 0, 0].is_contiguous(memory_format=torch.channels_last) or frames.movedim(3, -1).is_contiguous()
 
 
+class TestRecordedActionsAlone:
+    """One thing, one label a step, no boxes: what people record who have no expert and no simulator."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Dataset:
+        rng = np.random.default_rng(0)
+        episodes = []
+        for seed, n in enumerate((5, 6, 4)):
+            action = rng.uniform(-1, 1, (n, 2)).astype(np.float32)
+            episodes.append(
+                Episode(
+                    seed=seed,
+                    instructions=("fold the towel",),
+                    target=0,
+                    success=True,
+                    pixels=rng.integers(0, 256, (n, 1, 16, 16, 3), dtype=np.uint8),
+                    agent_pos=rng.normal(size=(n, 2)).astype(np.float32),
+                    action=action[:, None, None],
+                    executed=action,
+                    events=np.array([(0, n)]),
+                )
+            )
+        header = {
+            "task": "towels",
+            "cameras": ["top"],
+            "action_names": ["left", "right"],
+            "agent_pos_names": ["a", "b"],
+            "control_hz": 30,
+        }
+        write_dataset(tmp_path / "towels", episodes, header)
+        return open_dataset(tmp_path / "towels")
+
+    def test_a_chunk_is_the_labels_of_successive_steps(self, data: Dataset) -> None:
+        sampler, _ = sampler_of([data], chunk=4, cameras=("top",), actions=("left", "right"))
+        batch = sampler.gather([np.arange(data.steps)])
+        offsets = data.arrays["offsets"]
+        for episode in range(data.episodes):
+            start, end = int(offsets[episode]), int(offsets[episode + 1])
+            for step in range(start, end):
+                mask = [step + ahead < end for ahead in range(4)]
+                assert batch.action_mask[step].tolist() == mask
+                inside = sum(mask)
+                expected = data.arrays["executed"][step : step + inside]
+                np.testing.assert_array_equal(batch.action[step, :inside].numpy(), expected)
+        assert not batch.visible.any()
+        assert not batch.boxes.any()
+        assert batch.event.all()
+
+    def test_any_chunk_can_be_learned(self, data: Dataset) -> None:
+        sampler, _ = sampler_of([data], chunk=30, cameras=("top",), actions=("left", "right"))
+        batch = sampler.batch(np.random.default_rng(0), 8)
+        assert batch.action.shape == (8, 30, 2)
+        assert (batch.action_mask.sum(1) <= 6).all()
+
+
 class TestSeveralDatasets:
     def test_actions_share_one_space(self, write_small: WriteSmall, flat: Flat) -> None:
         planar = write_small("planar", actions=("dx", "dy"))
@@ -170,8 +227,34 @@ class TestSeveralDatasets:
         np.testing.assert_allclose(std, spread, rtol=1e-3, atol=1e-4)
 
     def test_pictures_of_different_sizes_are_refused(self, write_small: WriteSmall) -> None:
-        with pytest.raises(ValueError, match=r"differ in picture size or proprioception: \[\(32, 3\), \(48, 3\)\]"):
+        with pytest.raises(
+            ValueError, match=r"b: pictures of 48 x 48 pixels; all must be square and as large as those of .*a, 32$"
+        ):
             sampler_of([write_small("a"), write_small("b", size=48)])
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (
+                {"agent_pos_names": ["a", "c", "b"]},
+                r"agent_pos_names of .*(one|unknown) and .*two differ, first 'b' and 'c'; both",
+            ),
+            (
+                {"agent_pos_names": ["c", "b", "a"]},
+                r"agent_pos_names of .*(one|unknown) and .*two differ, first 'a' and 'c'; both",
+            ),
+            ({"control_hz": 50}, r"control_hz of .*one is 20, of .*two 50; one policy decides at one rate"),
+        ],
+    )
+    def test_another_robot_is_refused(self, write_small: WriteSmall, change: dict[str, Any], words: str) -> None:
+        names = {"agent_pos_names": ["a", "b", "c"]}
+        one, two = write_small("one", **names), write_small("two", **{**names, **change})
+        with pytest.raises(ValueError, match=words):
+            sampler_of([one, two])
+        unknown = write_small("unknown", **{**names, "control_hz": None})
+        sampler_of([unknown, one])
+        with pytest.raises(ValueError, match=words):
+            sampler_of([unknown, one, two])
 
     def test_a_camera_that_was_not_recorded_is_named(self, write_small: WriteSmall) -> None:
         with pytest.raises(ValueError, match="camera 'wrist' was not recorded, only front"):
@@ -229,7 +312,7 @@ class TestRelabel:
         sampler, _ = sampler_of([data], relabel=relabel)
         part = sampler.parts[0]
         steps = np.random.default_rng(0).integers(data.steps, size=4000)
-        drawn = sampler._draw_objects(np.random.default_rng(1), part, steps)
+        drawn = sampler._draw_things(np.random.default_rng(1), part, steps)
         assert np.mean(drawn == data.arrays["targets"][part.episode[steps]]) == pytest.approx(share, abs=0.03)
 
     def test_what_no_words_single_out_is_never_named(self, write_small: WriteSmall) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,25 @@ import numpy as np
 import pytest
 
 from configs.seeds import SEED_RANGE, SEED_STARTS, split_seed
-from training.data.episodes import ARRAYS, HEADER, SCHEMA_VERSION, Dataset, DatasetError, Episode, open_dataset
-from training.data.writer import merge_datasets, write_dataset
+from training.data.episodes import (
+    ARRAYS,
+    HEADER,
+    LABELS,
+    SCHEMA_VERSION,
+    Dataset,
+    DatasetError,
+    Episode,
+    header_checksum,
+    open_dataset,
+)
+from training.data.writer import COPIED_ROWS, DatasetWriter, _ArrayFile, merge_datasets, write_dataset
 
 INFO = {
     "task": "track",
     "cameras": ["front", "wrist"],
     "action_names": ["dx", "dy"],
     "agent_pos_names": ["x", "y", "z"],
+    "control_hz": 20,
     "failures": 2,
 }
 PER_STEP = ("pixels", "agent_pos", "action", "executed", "boxes", "visible")
@@ -64,9 +76,12 @@ def check(dataset: Dataset, episodes: list[Episode]) -> None:
     offsets = dataset.arrays["offsets"]
     for index, one in enumerate(episodes):
         for name in PER_STEP:
+            if getattr(one, name) is None:
+                assert name not in dataset.arrays
+                continue
             np.testing.assert_array_equal(dataset.arrays[name][offsets[index] : offsets[index + 1]], getattr(one, name))
-    for name, dtype in ARRAYS.items():
-        assert dataset.arrays[name].dtype == np.dtype(dtype)
+    for name, array in dataset.arrays.items():
+        assert array.dtype == np.dtype(ARRAYS[name])
 
 
 def test_round_trip(folder: Path) -> None:
@@ -75,6 +90,90 @@ def test_round_trip(folder: Path) -> None:
     assert dataset.path == folder
     assert {name: dataset.header[name] for name in INFO} == INFO
     assert dataset.header["schema_version"] == SCHEMA_VERSION
+    assert dataset.labelled
+    assert dataset.interface.cameras == ("front", "wrist")
+    assert dataset.interface.control_hz == 20
+
+
+def test_where_nobody_labelled_anything_there_are_no_boxes(tmp_path: Path) -> None:
+    bare = [replace(one, boxes=None, visible=None) for one in EPISODES]
+    write_dataset(tmp_path / "data", bare, INFO)
+    found = open_dataset(tmp_path / "data")
+    check(found, bare)
+    assert not found.labelled
+    assert set(found.arrays) == set(ARRAYS) - set(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"boxes": None, "visible": None}, "boxes must be there in all episodes or in none"),
+        ({"boxes": None}, "boxes and visible must both be there or neither"),
+        ({"pixels": np.zeros((1, 2, 16, 16, 3), np.float32)}, "pixels are float32, expected uint8"),
+        ({"agent_pos": np.zeros((2, 3), np.float32)}, "2 steps of agent_pos, 1 of pixels"),
+        ({"executed": np.full((1, 2), 1.5, np.float32)}, r"executed must lie in \[-1, 1\]"),
+        ({"action": np.full((1, 3, 4, 2), np.nan, np.float32)}, r"action must lie in \[-1, 1\]"),
+        ({"executed": np.zeros((1, 3), np.float32)}, r"executed\.npy: got rows of \(3,\), the first ones were \(2,\)"),
+    ],
+)
+def test_an_episode_that_does_not_fit_is_refused_at_once(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "data") as writer:
+        writer.add(EPISODES[0])
+        with pytest.raises(DatasetError, match=words):
+            writer.add(replace(EPISODES[1], **change))
+
+
+def test_what_version_2_wrote_is_read(folder: Path) -> None:
+    header = json.loads((folder / HEADER).read_text())
+    for name in ("sha256", "control_hz"):
+        del header[name]
+    (folder / HEADER).write_text(json.dumps({**header, "schema_version": 2}))
+    found = open_dataset(folder)
+    check(found, EPISODES)
+    assert found.interface.control_hz is None
+
+
+def test_memory_does_not_grow_with_the_episodes(tmp_path: Path) -> None:
+    """What was added is on the disk before the next episode comes."""
+    with DatasetWriter(tmp_path / "data") as writer:
+        for one in EPISODES:
+            before = sum(file.stat().st_size for file in (tmp_path / "data.partial").iterdir())
+            writer.add(episode(one.seed, 400))
+            for file in writer._files.values():
+                file._file.flush()
+            after = sum(file.stat().st_size for file in (tmp_path / "data.partial").iterdir())
+            assert after - before > 400 * 2 * 16 * 16 * 3
+        writer.finish(INFO)
+    assert open_dataset(tmp_path / "data").steps == 1200
+
+
+def test_a_long_dataset_is_joined_piece_by_piece(tmp_path: Path) -> None:
+    long = [episode(1, COPIED_ROWS + 7), episode(2, 3)]
+    write_dataset(tmp_path / "part", long, INFO)
+    merge_datasets(tmp_path / "data", [open_dataset(tmp_path / "part")] * 2, INFO)
+    check(open_dataset(tmp_path / "data"), long * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": None}, "field 'task' is missing"),
+        ({"control_hz": None}, "field 'control_hz' is missing"),
+        ({"cameras": None}, "field 'cameras' is missing"),
+        ({"cameras": "front"}, "cameras 'front' must be a list of names"),
+        ({"action_names": ["dx", "dx"]}, r"action_names \['dx', 'dx'\] must name each once"),
+        ({"agent_pos_names": []}, r"agent_pos_names \[\] must be one or more names"),
+        ({"control_hz": "20"}, "control_hz '20' must be a number"),
+        ({"control_hz": -1}, "control_hz -1.0 must be a number above 0"),
+    ],
+)
+def test_a_header_that_does_not_describe_the_robot_is_not_written(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    header = {name: value for name, value in {**INFO, **change}.items() if value is not None}
+    with pytest.raises(DatasetError, match=words):
+        write_dataset(tmp_path / "data", EPISODES, header)
+    assert not (tmp_path / "data").exists()
 
 
 def test_arrays_stay_on_disk_and_cannot_be_written(folder: Path) -> None:
@@ -111,16 +210,16 @@ def test_merging_is_writing_all_at_once(folder: Path, tmp_path: Path) -> None:
 
 def test_nothing_has_the_name_before_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "data"
-    real, saved = np.save, []
+    real, saved = _ArrayFile.append, []
 
-    def save(file: Any, array: np.ndarray) -> None:
-        if len(saved) == 4:
+    def append(file: _ArrayFile, rows: np.ndarray) -> None:
+        if len(saved) == 14:  # in the second of three episodes
             raise OSError("no space left on device")
         saved.append(file)
-        real(file, array)
+        real(file, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", save)
+        patch.setattr(_ArrayFile, "append", append)
         with pytest.raises(OSError, match="no space"):
             write_dataset(path, EPISODES, INFO)
     assert not path.exists()
@@ -149,14 +248,27 @@ def test_nothing_to_write_is_refused(tmp_path: Path) -> None:
 # Damage. Each entry spoils a folder and returns the file whose name the error must hold.
 
 
-def edit_header(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], str]:
+def edit_header(change: Callable[[dict[str, Any]], Any], named: str = HEADER) -> Callable[[Path], str]:
     def damage(folder: Path) -> str:
         header = json.loads((folder / HEADER).read_text())
         change(header)
+        header["sha256"] = header_checksum(header)
         (folder / HEADER).write_text(json.dumps(header))
-        return HEADER
+        return named
 
     return damage
+
+
+def changed_header(folder: Path) -> str:
+    (folder / HEADER).write_text((folder / HEADER).read_text().replace("track the cube", "track the ball"))
+    return HEADER
+
+
+def unsigned_header(folder: Path) -> str:
+    header = json.loads((folder / HEADER).read_text())
+    del header["sha256"]
+    (folder / HEADER).write_text(json.dumps(header))
+    return HEADER
 
 
 def listed_anew(folder: Path, name: str) -> str:
@@ -296,7 +408,12 @@ DAMAGES = {
     "garbled header": garbled_header,
     "binary header": binary_header,
     "header is a list": lambda folder: (folder / HEADER).write_text("[]") and HEADER,
-    "older schema": edit_header(lambda header: header.update(schema_version=SCHEMA_VERSION - 1)),
+    "a changed header": changed_header,
+    "no checksum": unsigned_header,
+    "no rate": edit_header(lambda header: header.pop("control_hz")),
+    "a name twice": edit_header(lambda header: header.update(action_names=["dx", "dx"])),
+    "fewer names than actions": edit_header(lambda header: header.update(action_names=["dx"]), "action.npy"),
+    "older schema": edit_header(lambda header: header.update(schema_version=1)),
     "newer schema": edit_header(lambda header: header.update(schema_version=SCHEMA_VERSION + 1)),
     "no schema": edit_header(lambda header: header.pop("schema_version")),
     "no task": edit_header(lambda header: header.pop("task")),
