@@ -67,7 +67,7 @@ class ColourReacher(MujocoTask):
     """Success: the fingertip within 2 cm of the named target for 5 steps in a row, and on no other one before."""
 
     views: ClassVar[Mapping[str, Any]] = {"top": LookAt(position=(0, 0, 1), target=(0, 0, 0), fovy=26)}
-    things: ClassVar[tuple[Thing, ...]] = tuple(Thing(bodies=(name,)) for name in COLOURS)
+    things: tuple[Thing, ...] = tuple(Thing(bodies=(name,)) for name in COLOURS)
     backdrop_groups: ClassVar[tuple[int, ...]] = (1,)
     agent_pos_names: ClassVar[tuple[str, ...]] = (
         "joint0_cos", "joint1_cos", "joint0_sin", "joint1_sin", "joint0_velocity", "joint1_velocity", "tip_x", "tip_y",
