@@ -25,7 +25,7 @@ format: setup  ## sort imports, fix what the linter can fix, format
 	$(PY) -m ruff format .
 
 lock: setup  ## write what .venv holds into requirements.lock
-	@$(PY) -m pip freeze --all --exclude-editable --exclude pip >.venv/frozen
+	@$(PY) -m pip freeze --all --exclude-editable --exclude pip --exclude metaworld >.venv/frozen
 	@{ head -n 1 requirements.lock; sed -E '/^(nvidia|cuda|triton)/d; s/^(torch|torchvision)==([^+]*)\+.*/\1==\2/' .venv/frozen; } >.venv/lock
 	@mv .venv/lock requirements.lock
 

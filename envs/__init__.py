@@ -1,10 +1,13 @@
 """Tasks, and the loop that runs them: the contract and the registry, rollouts, our own table-top scene, other people's.
 
-Importing this package registers our tasks and loads no simulator: `gymnasium.make("envs:vla/Track-v0")`.
+Importing this package registers our tasks and Meta-World's, and loads no simulator:
+`gymnasium.make("envs:vla/Track-v0")`.
 """
 
 from __future__ import annotations
 
-from envs.tabletop.specs import register
+from envs.metaworld.specs import register as register_metaworld
+from envs.tabletop.specs import register as register_tabletop
 
-register()
+register_tabletop()
+register_metaworld()

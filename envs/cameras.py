@@ -40,16 +40,33 @@ class LookAt:
             raise ValueError(f"fovy {self.fovy} must lie between 0 and 180 degrees")
 
 
-CameraSpec: TypeAlias = str | LookAt | Mapping[str, Any] | mujoco.MjvCamera
+@dataclass(frozen=True, kw_only=True)
+class Middle:
+    """The middle of what one of the model's own cameras sees, in full resolution.
+
+    Args:
+        camera: its name.
+        share: of the side of its picture, in (0, 1].
+    """
+
+    camera: str
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share {self.share} must be above 0 and at most 1")
+
+
+CameraSpec: TypeAlias = str | LookAt | Middle | Mapping[str, Any] | mujoco.MjvCamera
 
 
 class View:
     """One camera as MuJoCo wants it.
 
     Args:
-        spec: a name; a `LookAt`; an `MjvCamera`, which is taken as it is at every picture; or a mapping in the style of
-            Gymnasium's `default_camera_config`, on top of MuJoCo's default free camera (one with a `trackbodyid` looks
-            at that body, without MuJoCo's delay, so that pictures depend on the state alone).
+        spec: a name; a `LookAt`; a `Middle`; an `MjvCamera`, which is taken as it is at every picture; or a mapping in
+            the style of Gymnasium's `default_camera_config`, on top of MuJoCo's default free camera (one with a
+            `trackbodyid` looks at that body, without MuJoCo's delay, so that pictures depend on the state alone).
         upside_down: turn the picture by 180 degrees.
 
     Raises:
@@ -63,9 +80,12 @@ class View:
         self.camera = spec if isinstance(spec, mujoco.MjvCamera) else mujoco.MjvCamera()
         if isinstance(spec, mujoco.MjvCamera):
             return
-        if isinstance(spec, str):
+        if isinstance(spec, str | Middle):
             self.camera.type = int(mujoco.mjtCamera.mjCAMERA_FIXED)
-            self.camera.fixedcamid = find(model, "camera", spec)
+            self.camera.fixedcamid = find(model, "camera", spec if isinstance(spec, str) else spec.camera)
+            if isinstance(spec, Middle):
+                half = math.radians(float(model.cam_fovy[self.camera.fixedcamid])) / 2
+                self._fovy = math.degrees(2 * math.atan(spec.share * math.tan(half)))
             return
         mujoco.mjv_defaultFreeCamera(model, self.camera)
         if isinstance(spec, LookAt):

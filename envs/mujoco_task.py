@@ -37,7 +37,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
 
     Args:
         env: the environment. Its own time limit, if any, stays; make it without if the task has another horizon.
-        cameras: which of `views` are in the observation; None for all.
+        cameras: which of `views` are in the observation; None for all. With none at all, (), nothing is drawn: for
+            whoever looks at states alone.
         size: side of the pictures in pixels.
         labels: "boxes" adds boxes and visibility to `info["privileged"]`.
         render_mode: None or "rgb_array"; `render()` then gives a (256, 256, 3) picture of the first camera.
@@ -49,8 +50,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
     # What a subclass says.
     views: ClassVar[Mapping[str, CameraSpec]]  # the cameras it offers, by the names they have in observations
     upside_down: ClassVar[tuple[str, ...]] = ()  # those of them that are to be turned by 180 degrees
-    stock: ClassVar[bool] = False  # draw the model's own shadows, reflections and multisampling: ten times as slow
-    things: ClassVar[tuple[Thing, ...]] = ()  # O things that labels are about
+    stock: bool = False  # draw the model's own shadows, reflections and multisampling: ten times as slow
+    things: tuple[Thing, ...] = ()  # O things that labels are about; the same as long as the environment lives
     backdrop_groups: ClassVar[tuple[int, ...]] = ()  # groups of geoms that are never in front of them
     agent_pos_names: ClassVar[tuple[str, ...]]
     agent_pos_bounds: ClassVar[tuple[Any, Any]] = (-np.inf, np.inf)  # low and high, numbers or (P,); values are cut
@@ -88,6 +89,10 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         """First and one-past-last control step in which to act on each thing, (O, 2) int64."""
         return np.tile(np.array([0, self.horizon], np.int64), (len(self.things), 1))
 
+    def knowledge(self) -> Mapping[str, Any]:
+        """What else `info["privileged"]` tells experts."""
+        return {}
+
     def reward(self, inner: float, success: bool) -> float:
         """A step's reward, from the environment's own and whether the episode so far is a success."""
         return float(success)
@@ -109,7 +114,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         for name in self.cameras:
             if name not in self.views:
                 raise unknown("camera", name, self.views)
-        if not self.cameras or len(set(self.cameras)) != len(self.cameras):
+        if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras {list(self.cameras)} must be some of {', '.join(self.views)}, each once")
         if not SIZES[0] <= size <= SIZES[1]:
             raise ValueError(f"size {size} must lie between {SIZES[0]} and {SIZES[1]} pixels")
@@ -117,6 +122,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
             raise ValueError(f"labels {labels!r} must be 'boxes' or 'none'")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode {render_mode!r} must be None or 'rgb_array'")
+        if render_mode and not self.cameras:
+            raise ValueError(f"render_mode {render_mode!r} needs a camera; name one of {', '.join(self.views)}")
         if not isinstance(env.action_space, spaces.Box):
             raise ValueError(f"the action space of {type(inner).__name__} must be a Box, got {env.action_space}")
         self.size, self.labels, self._render_mode = size, labels, render_mode
@@ -241,12 +248,12 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         stable = bool(np.isfinite(self.data.qpos).all())
         stable = stable and np.array_equal(self.data.warning.number[BAD_STATES], self._warned)
         success = stable and bool(self.success())
-        renderer = self._pictures(self.size)
-        renderer.forget_episode()  # other people's environments show and hide things as they like
         pixels: dict[str, np.ndarray] = {}
         boxes: dict[str, np.ndarray] = {}
         visible: dict[str, np.ndarray] = {}
         for name in self.cameras:
+            renderer = self._pictures(self.size)
+            renderer.forget_episode()  # other people's environments show and hide things as they like
             if self.labels == "boxes":
                 pixels[name], boxes[name], counts = renderer.draw_with_boxes(self.data, name)
                 visible[name] = counts >= MIN_VISIBLE_PIXELS
@@ -257,6 +264,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
             raise ValueError(f"agent_pos is {agent_pos.shape}, agent_pos_names are {len(self.agent_pos_names)}")
         agent_pos = np.clip(agent_pos, self._proprioception.low, self._proprioception.high)
         known = {
+            **self.knowledge(),
             "present": self.present(),
             "target": self.target,
             "events": self.events(),

@@ -74,7 +74,8 @@ class TaskSpec:
         action_names, agent_pos_names: names of the dimensions, in their order.
         kwargs: keywords of `gymnasium.make` for this task.
         takes: which keywords its constructor takes beside cameras and size: "labels" ("boxes", or "none" where nobody
-            asks for boxes) and "randomise" (bool: vary light, colours and cameras).
+            asks for boxes) and "randomise" (bool: vary light, colours and cameras); and "no_cameras" if cameras may be
+            (), so that nothing is drawn.
         expert: "module:name" of what demonstrates it: a callable `(env, info) -> action`. One that has `towards(env,
             info) -> (O, A)` and `plan(env, infos, steps) -> (K, O, S, A)`, too, says what it would do for every thing
             in the scene; see `envs.tabletop.plans`.

@@ -4,7 +4,8 @@ only in tasks whose robot is theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -30,6 +31,17 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def seconds_per_call(call: Callable[[], object], *, calls: int, warm_up: int = 5) -> list[float]:
+    """How long each of so many calls takes on one thread, after some that do not count: the first are slower."""
+    times = []
+    with one_thread():
+        for _ in range(warm_up + calls):
+            started = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - started)
+    return times[warm_up:]
 
 
 def make_actor(condition: Condition, runner: PolicyRunner, spec: TaskSpec) -> Actor:

@@ -172,16 +172,17 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each ratio")
     parser.add_argument("--episodes", type=int, default=200, help="test seeds for each task's expert")
     parser.add_argument("--out", type=str, help="JSON file for the figures")
+    parser.add_argument("--tasks", type=tuple[str, ...], help="tasks or suites whose experts alone are measured")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
     from training.bench import pipeline_ratio
     from training.collect_bench import collection_ratio, expert_success
 
-    figures = {
-        "collection": collection_ratio(parsed.seconds),
-        "pipeline": pipeline_ratio(parsed.seconds),
-        "experts": expert_success(parsed.episodes),
-    }
+    figures: dict[str, Any] = {}
+    if not parsed.tasks:
+        figures["collection"] = collection_ratio(parsed.seconds)
+        figures["pipeline"] = pipeline_ratio(parsed.seconds)
+    figures["experts"] = expert_success(parsed.episodes, find_tasks(parsed.tasks) if parsed.tasks else None)
     print(json.dumps(figures, indent=2))
     if parsed.out:
         Path(parsed.out).write_text(json.dumps(figures, indent=2) + "\n")

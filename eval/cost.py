@@ -7,18 +7,16 @@ what a robot has, on one thread.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.acting import one_thread
+from eval.acting import seconds_per_call
 from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
 
 WORDS = 8
-WARM_UP = 5  # calls that do not count: the first are slower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +39,8 @@ def measure_cost(policy: VLAPolicy, *, calls: int = 200) -> Cost:
     counter = FlopCounterMode(display=False)
     with counter:
         policy.act(observation)
-    with one_thread():
-        times = []
-        for _ in range(WARM_UP + calls):
-            started = time.perf_counter()
-            policy.act(observation)
-            times.append(1e3 * (time.perf_counter() - started))
-    p50, p99 = np.percentile(times[WARM_UP:], [50, 99])
+    times = seconds_per_call(lambda: policy.act(observation), calls=calls)
+    p50, p99 = 1e3 * np.percentile(times, [50, 99])
     return Cost(
         parameters=sum(p.numel() for p in policy.parameters()),
         trained=sum(p.numel() for p in policy.parameters() if p.requires_grad),

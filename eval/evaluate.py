@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from envs.cores import usable_cores
 from envs.rollout import run
 from envs.task import Env, TaskSpec, find_task, find_tasks, instruction_of, make_task, offers
 from envs.workers import Lost, Pulse, run_jobs
-from eval.acting import GROUP, make_actor, make_task_for, one_thread
+from eval.acting import GROUP, make_actor, make_task_for, seconds_per_call
 from eval.controls import CONTROLS, choose_controls
 from eval.outcome import OutcomeRecorder
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
@@ -30,7 +29,7 @@ from vla_policy.runner import PolicyRunner
 
 VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "transformers")
 GIVE_UP = 3  # groups lost before any was finished: then it is not the episodes
-TIMED, WARM_UP = 20, 3  # decisions
+TIMED = 20  # decisions
 
 
 class EvaluationError(ValueError):
@@ -215,13 +214,7 @@ def control_rate(checkpoint: Checkpoint, env: Env, seed: int) -> float:
     seen, _ = env.reset(seed=seed)
     runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
     runner.reset([instruction_of(env, seen)])
-    times = []
-    with one_thread():
-        for _ in range(WARM_UP + TIMED):
-            started = time.perf_counter()
-            runner.act([seen])
-            times.append(time.perf_counter() - started)
-    return 1 / statistics.median(times[WARM_UP:])
+    return 1 / statistics.median(seconds_per_call(lambda: runner.act([seen]), calls=TIMED))
 
 
 def _unread(

@@ -34,19 +34,28 @@ OnProgress = Callable[[int, int, float], None]  # episodes, failures, frames per
 
 
 class Demonstrator:
-    """Makes episodes of one task, one after the other, in one environment."""
+    """Makes episodes of one task, one after the other, in one environment.
 
-    def __init__(self, env: Env, spec: TaskSpec, config: CollectConfig) -> None:
+    Args:
+        scout: a second environment of the task that draws nothing. Each episode is tried in it first, so that no
+            picture is drawn of one that fails; the same seed gives the same episode in both.
+    """
+
+    def __init__(self, env: Env, spec: TaskSpec, config: CollectConfig, scout: Env | None = None) -> None:
         expert = spec.make_expert()
-        self._env, self._names = env, spec.action_names
+        self._env, self._scout, self._names = env, scout, spec.action_names
         self._actor = actor = NoisyExpert(expert, config.noise, config.detours)
         self._recorder = EpisodeRecorder(
             config.cameras, expert, config.plan_steps, label=lambda _: actor.clean, rng=lambda _: actor.rng
         )
 
     def demonstrate(self, seed: int, beat: Beat | None = None) -> Episode | None:
-        """The episode of this environment seed, None if the simulation became unstable."""
+        """The episode of this environment seed, None if the simulation became unstable or the scout failed."""
         own = None if beat is None else lambda *_: beat(seed)  # all that is done is done for this seed
+        if self._scout is not None:
+            [tried] = run([self._scout], [seed], self._actor, action_names=self._names, beat=own)
+            if not tried.info["is_success"]:
+                return None
         run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, beat=own)
         return self._recorder.episode
 
@@ -138,7 +147,10 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
     spec = find_task(task)
     env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
     check_contract(env, spec, config.cameras, config.size)
-    demonstrator = Demonstrator(env, spec, config)
+    scout = None
+    if "no_cameras" in spec.takes:
+        scout = make_task(task, cameras=(), size=config.size, labels=False, randomise=config.randomise)
+    demonstrator = Demonstrator(env, spec, config, scout)
     header = {
         "task": task,
         "collection": _content(config, spec),

@@ -92,16 +92,17 @@ def expert_success(episodes: int = 200, tasks: tuple[str, ...] | None = None) ->
     """How often each task's expert succeeds without noise on the first test seeds, and on which it does not.
 
     Args:
-        tasks: by name; None takes all that have an expert.
+        tasks: by name; None takes all that have an expert and belong to no suite.
 
     Returns, by task: `episodes`, `successes`, and `failed_seeds` as one gives them to `--seed`.
     """
     if episodes < 1:
         raise ValueError(f"episodes {episodes} must be at least 1")
     found = {}
-    for name in tasks if tasks is not None else [name for name, spec in all_tasks().items() if spec.expert]:
+    for name in tasks if tasks is not None else _own_demonstrated():
         spec = find_task(name)
-        env = make_task(name, cameras=spec.cameras[:1], size=SMALL_PICTURE, labels=False)
+        cameras = () if "no_cameras" in spec.takes else spec.cameras[:1]
+        env = make_task(name, cameras=cameras, size=SMALL_PICTURE, labels=False)
         actor, failed = ExpertActor(spec.make_expert()), []
         try:
             for index in range(episodes):
@@ -112,6 +113,10 @@ def expert_success(episodes: int = 200, tasks: tuple[str, ...] | None = None) ->
             env.close()
         found[name] = {"episodes": episodes, "successes": episodes - len(failed), "failed_seeds": failed}
     return found
+
+
+def _own_demonstrated() -> list[str]:
+    return [name for name, spec in all_tasks().items() if spec.expert and not spec.suites]
 
 
 def raw_frames_per_second(env: TabletopEnv, seconds: float) -> float:

@@ -34,7 +34,6 @@ TOLERANCE = 0.02  # distance between fingertip and target that counts as touchin
 HOLD = 5  # control steps in a row
 HORIZON = 100  # control steps: 2 s
 LINKS = (0.1, 0.11)  # metres
-AGENT_POS_BOUND = np.array([1, 1, 1, 1, 50, 50, 0.3, 0.3])
 
 PHRASINGS = {
     "train": ("touch the {it} target", "reach the {it} one", "go to the {it} target", "move to the {it} dot",
@@ -68,7 +67,7 @@ class ColourReacher(MujocoTask):
     """Success: the fingertip within 2 cm of the named target for 5 steps in a row, and on no other one before."""
 
     views: ClassVar[Mapping[str, Any]] = {"top": LookAt(position=(0, 0, 1), target=(0, 0, 0), fovy=26)}
-    things: ClassVar[tuple[Thing, ...]] = tuple(Thing(bodies=(name,)) for name in COLOURS)
+    things: tuple[Thing, ...] = tuple(Thing(bodies=(name,)) for name in COLOURS)
     backdrop_groups: ClassVar[tuple[int, ...]] = (1,)
     agent_pos_names: ClassVar[tuple[str, ...]] = (
         "joint0_cos", "joint1_cos", "joint0_sin", "joint1_sin", "joint0_velocity", "joint1_velocity", "tip_x", "tip_y",

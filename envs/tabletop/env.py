@@ -92,8 +92,6 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     task: ClassVar[str]
     action_names: ClassVar[tuple[str, ...]]
     horizon: ClassVar[int]  # control steps
-    criterion: ClassVar[str]  # success in one sentence, without a full stop
-    tolerance: ClassVar[float]  # distance that counts as there, metres
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ def compare(arguments: list[str]) -> int:
     from eval.compare.rows import comparison_table, save_row, summarise
     from eval.controls import choose_controls
     from eval.results import write_whole
+    from training.provenance import fingerprint
 
     if parsed.jobs < 1:
         raise ValueError(f"--jobs {parsed.jobs} must be at least 1")
@@ -96,7 +97,7 @@ def compare(arguments: list[str]) -> int:
         out=out.resolve(),
         threads=max(1, usable_cores() // parsed.jobs),
         evaluation=evaluation,
-        data_prints=[fingerprint_of(d) for d in datasets],
+        data_prints=[fingerprint(d) for d in datasets],
         configs=configs,
     )
     outcomes = _run_all(shared, parsed.jobs)
@@ -112,12 +113,6 @@ def compare(arguments: list[str]) -> int:
     print(table)
     print(report)
     return 1 if all(outcome.failure for outcome in outcomes) else 0
-
-
-def fingerprint_of(data: Dataset) -> str:
-    from training.provenance import fingerprint
-
-    return fingerprint(data)
 
 
 def configured(run: str, changes: dict[str, Any]) -> RunConfig:

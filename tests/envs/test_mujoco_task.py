@@ -253,7 +253,7 @@ def test_proprioception_says_nothing_about_targets(make: Make) -> None:
     [
         ({"cameras": ("tip",)}, r"camera 'tip' is unknown \(did you mean top\?\)"),
         ({"cameras": ("top", "top")}, "each once"),
-        ({"cameras": ()}, "must be some of top"),
+        ({"cameras": (), "render_mode": "rgb_array"}, "needs a camera; name one of top"),
         ({"size": 8}, "between 16 and 512"),
         ({"labels": "masks"}, "'boxes' or 'none'"),
         ({"render_mode": "human"}, "rgb_array"),

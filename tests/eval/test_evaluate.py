@@ -20,7 +20,7 @@ from envs.workers import Pulse
 from eval import evaluate as module
 from eval.acting import GROUP, one_thread
 from eval.controls import CONTROLS
-from eval.evaluate import TIMED, WARM_UP, control_rate, evaluate
+from eval.evaluate import TIMED, control_rate, evaluate
 from eval.results import EpisodeResult, Results
 from vla_policy.checkpoint import given_name, load_checkpoint, resolve_checkpoint
 
@@ -187,7 +187,7 @@ def test_the_control_rate_is_that_of_one_robot(tiny_checkpoint: Path, monkeypatc
     monkeypatch.setattr(checkpoint.policy, "act", slow)
     rate = control_rate(checkpoint, env, 0)
     env.close()
-    assert asked == [(1, 1)] * (WARM_UP + TIMED)
+    assert asked == [(1, 1)] * (5 + TIMED)
     assert 1 < rate < 1 / 0.02
 
 

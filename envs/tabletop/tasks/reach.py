@@ -58,10 +58,6 @@ class ReachEnv(TabletopEnv):
     task: ClassVar[str] = "reach"
     action_names: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz")
     horizon: ClassVar[int] = HORIZON
-    criterion: ClassVar[str] = (
-        "gripper within 3 cm of the point 2 cm above the target for half a second, nowhere else before"
-    )
-    tolerance: ClassVar[float] = TOLERANCE
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random

@@ -68,8 +68,6 @@ class TrackEnv(TabletopEnv):
     task: ClassVar[str] = "track"
     action_names: ClassVar[tuple[str, ...]] = ("dx", "dy")
     horizon: ClassVar[int] = HORIZON
-    criterion: ClassVar[str] = "gripper within 4 cm of the target horizontally in 80 % of the last 60 % of the episode"
-    tolerance: ClassVar[float] = TOLERANCE
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random

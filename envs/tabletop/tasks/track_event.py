@@ -60,12 +60,6 @@ class TrackEventEnv(TabletopEnv):
     task: ClassVar[str] = "track_event"
     action_names: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz")
     horizon: ClassVar[int] = HORIZON
-    criterion: ClassVar[str] = (
-        "gripper within 6 cm of home until the event starts; then, not later than 1.4 s, within 4 cm of the target "
-        "horizontally, and in 80 % of the event after that (to touch it, within 3 cm of the point 2 cm above it for "
-        "half a second); and home in 80 % of the time from 1.3 s after the event's end"
-    )
-    tolerance: ClassVar[float] = TOLERANCE
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random

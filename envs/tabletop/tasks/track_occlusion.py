@@ -33,10 +33,6 @@ class TrackOcclusionEnv(TrackEnv):
     """
 
     task: ClassVar[str] = "track_occlusion"
-    criterion: ClassVar[str] = (
-        "gripper within 4 cm of the target horizontally in 80 % of the last 60 % of the episode, "
-        "and within 3 cm in 80 % of those of its steps in which the target is hidden"
-    )
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random

@@ -1,0 +1,69 @@
+"""Meta-World's scripted policies demonstrate its tasks, and demonstrations are drawn only of what succeeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.collect import CollectConfig
+from envs.metaworld.expert import expert
+from envs.metaworld.specs import SPECS
+from envs.rendering import Renderer
+from envs.task import find_task, make_task
+from training.collect import Demonstrator
+
+Make = Callable[..., Any]
+Play = Callable[[Any, int], dict[str, Any]]
+
+
+def test_all_fifty_succeed(make: Make, play: Play) -> None:
+    for name in SPECS:
+        env = make(name)
+        assert any(play(env, seed)["is_success"] for seed in range(2)), name
+
+
+def test_actions_are_cut_before_anybody_sees_them(make: Make) -> None:
+    env = make("drawer-open")
+    _, info = env.reset(seed=0)
+    largest = 0.0
+    for _ in range(60):
+        action = expert(env, info)
+        assert action.dtype == np.float32
+        largest = max(largest, float(np.abs(action).max()))
+        info = env.step(action)[4]
+    assert largest == 1
+
+
+def test_a_scout_changes_nothing_but_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, config = find_task("metaworld/push"), CollectConfig(cameras=("corner2",), size=16, noise=0.5)
+    env = make_task(spec.name, cameras=config.cameras, size=config.size)
+    scout = make_task(spec.name, cameras=(), size=config.size, labels=False)
+    alone, scouted = Demonstrator(env, spec, config), Demonstrator(env, spec, config, scout)
+    draw, drawn = Renderer.draw_with_boxes, []
+
+    def spy(self: Renderer, *args: Any) -> Any:
+        drawn.append(args)
+        return draw(self, *args)
+
+    monkeypatch.setattr(Renderer, "draw_with_boxes", spy)
+    kept: Any = None
+    failed = False
+    for seed in range(20):
+        drawn.clear()
+        episode = scouted.demonstrate(seed)
+        failed = failed or episode is None
+        assert bool(drawn) == (episode is not None)
+        kept = kept or episode
+        if kept and failed:
+            break
+    assert failed
+    assert kept.success
+    again = alone.demonstrate(kept.seed)
+    for field in fields(kept):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(kept, field.name))
+    env.close()
+    scout.close()
