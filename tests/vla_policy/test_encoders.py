@@ -11,6 +11,7 @@ from vla_policy.backbone import to_maps, to_tokens
 from vla_policy.contract import Shapes
 from vla_policy.encoders import ENCODERS
 from vla_policy.encoders.conv3d import Conv3dEncoder
+from vla_policy.encoders.frame_transformer import FrameTransformerEncoder
 from vla_policy.encoders.slow_fast import FastBranch, SlowFastEncoder
 from vla_policy.encoders.two_stream import ConcatStreams, GatedStreams, TwoStreamEncoder
 from vla_policy.exchange import CrossModalExchange, LanguageEncoder
@@ -338,6 +339,18 @@ def test_attention_without_weights_is_the_equation() -> None:
                 scores = scores.masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
             heads.append(scores.softmax(-1) @ v[..., part])
         torch.testing.assert_close(block(x), x + block.out(torch.cat(heads, -1)))
+
+
+def test_a_frame_transformer_attends_to_no_later_frame() -> None:
+    encoder = built("frame_transformer")
+    assert isinstance(encoder, FrameTransformerEncoder)
+    x = torch.randn(B, T, WIDTH)
+    for frame in range(T):
+        changed = x.clone()
+        changed[:, frame, 0] += 3
+        for layer in encoder.layers:
+            reached = (layer(changed) - layer(x)).abs().amax((0, 2)) > 1e-6
+            assert reached.tolist() == [t >= frame for t in range(T)]
 
 
 def test_divided_attention_is_along_time_and_within_frames() -> None:

@@ -181,6 +181,31 @@ def test_every_combination_has_its_shapes_and_trains(
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
 
+DECODER_MAPS = {"decoder_time_0", "decoder_space_0"}
+READ = {"backbone_reads_language_1", "language_reads_backbone_1"}  # during encoding
+
+
+@pytest.mark.parametrize(
+    ("change", "maps"),
+    [
+        ("default", {*READ, "vision_reads_language_0", "language_reads_vision_0"}),
+        ("during=none", {"vision_reads_language_0", "language_reads_vision_0"}),
+        ("fusion=cross_attention", {"language_reads_vision_0"}),
+        ("direction=vision_reads_language", {"vision_reads_language_0"}),
+        ("fusion=self_attention", {"self_0"}),
+        ("position=middle", READ),
+        ("interaction=attention", {"backbone_reads_language_0", "backbone_reads_language_1"}),
+        ("interaction=hadamard", set()),
+        ("fusion=concat", set()),
+        ("fusion=weighted", set()),
+        ("fusion=vote", {f"{name}_voter_reads_vision" for name in ("spatial", "temporal", "language")}),
+        ("fusion=none", {"slow_language_reads_vision_0", "slow_language_reads_vision_1"}),
+    ],
+)
+def test_all_attention_maps_are_given_out(change: str, maps: set[str], make_policy: MakePolicy, batch: Batch) -> None:
+    assert set(make_policy(**CHANGES[change]).act(batch.observation).aux.attention) == {*maps, *DECODER_MAPS}
+
+
 class TestContract:
     def test_shuffling_the_batch_shuffles_the_output(self, policy: VLAPolicy, batch: Batch) -> None:
         order = [2, 0, 3, 1]
