@@ -53,7 +53,7 @@ def test_what_is_counted() -> None:
 
 def test_frozen_parameters_are_told_apart_and_more_work_costs_more() -> None:
     small, large = PolicyConfig(), PolicyConfig()
-    large = replace(large, encoder=replace(large.encoder, layers=4))
+    large = replace(large, encoder=replace(large.encoder, backbone=replace(large.encoder.backbone, layers=4)))
     policy = built(large)
     for parameter in policy.language.parameters():
         parameter.requires_grad_(False)

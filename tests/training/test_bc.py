@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from configs.policy import LanguageConfig, PolicyConfig, PretrainedTextConfig
+from configs.policy import EncoderConfig, FusionConfig, LanguageConfig, PolicyConfig, PretrainedTextConfig
 from configs.training import AugmentConfig, TrainConfig
 from training import loop
 from training.bc import (
@@ -66,8 +66,8 @@ def test_every_part_trains_in_bfloat16(
 ) -> None:
     parts = replace(
         policy_config,
-        encoder=replace(policy_config.encoder, name=encoder),
-        fusion=replace(policy_config.fusion, name=fusion),
+        encoder=EncoderConfig(name=encoder, backbone=policy_config.encoder.backbone),
+        fusion=FusionConfig(name=fusion),
         head=replace(policy_config.head, name=head),
     )
     result = train(parts, replace(config, steps=2, precision="bfloat16"), [write_small()], tmp_path / "run")
