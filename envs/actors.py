@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.rollout import Actor, World
+from envs.rollout import Actor, EpisodeError, World
 
 DETOUR_STEPS = (10, 38)  # control steps; success must still be possible after them
 NOISE_CORRELATION = 0.75  # of the noise from one control step to the next
@@ -26,7 +26,7 @@ class ExpertActor:
         pass
 
     def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
-        return [None if world is None else _bounded(world, self.expert(world.env, world.info)) for world in worlds]
+        return [None if w is None else _bounded(w, self.expert(w.env, w.info)) for w in worlds]
 
 
 class NoisyExpert:
@@ -72,7 +72,7 @@ class NoisyExpert:
             meant, clean = towards[self._stray if world.step < self._detour else target], towards[target]
             meant, clean = world.scale.to_unit(meant), world.scale.to_unit(clean)
         else:
-            meant = clean = world.scale.to_unit(self.expert(world.env, world.info))
+            meant = clean = world.scale.to_unit(_action(world, self.expert(world.env, world.info)))
         self.clean = clean
         self._drift = NOISE_CORRELATION * self._drift + self._fresh * self.rng.standard_normal(len(self._drift))
         return [world.scale.to_task(np.clip(meant + self._drift, -1, 1).astype(np.float32))]
@@ -133,5 +133,17 @@ class ModelActor:
 
 
 def _bounded(world: World, action: np.ndarray) -> np.ndarray:
-    bounded: np.ndarray = np.clip(np.asarray(action, np.float32), world.scale.low, world.scale.high)
+    bounded: np.ndarray = np.clip(_action(world, action), world.scale.low, world.scale.high)
     return bounded
+
+
+def _action(world: World, action: np.ndarray) -> np.ndarray:
+    """What an expert or a model gave, if it is an action."""
+    try:
+        given = np.asarray(action, np.float32)
+    except (TypeError, ValueError):
+        given = np.zeros(0, np.float32)
+    if given.shape != world.scale.low.shape or not np.isfinite(given).all():
+        names = ", ".join(world.action_names)
+        raise EpisodeError(f"seed {world.seed}: the expert gave {action!r}, expected finite numbers for {names}")
+    return given

@@ -149,6 +149,7 @@ def run(
                 seen, _, terminated, truncated, world.info = world.env.step(action)
             world.step += 1
             world.done = bool(terminated or truncated)
+            _check(world, seen)
             world.observation = scenario.view(seen) if scenario.view else seen
             if world.done:
                 for recorder in recorders:
@@ -159,6 +160,7 @@ def run(
 def _reset(world: World, scenario: Scenario) -> None:
     with _named(world):
         seen, world.info = world.env.reset(seed=world.seed, options=dict(scenario.options) or None)
+    _check(world, seen)
     world.task_instruction = instruction_of(world.env, seen)
     world.instruction = scenario.instruction or world.task_instruction
     if scenario.counterfactual:
@@ -166,7 +168,27 @@ def _reset(world: World, scenario: Scenario) -> None:
         counterfactual = offers(world.env, "counterfactual")
         with _named(world):
             world.instruction, world.named = counterfactual(scenario.options.get("phrasing", "train"), rng)
+        words: Any = world.instruction
+        if not isinstance(words, str) or not words.strip():
+            raise EpisodeError(f"seed {world.seed}: counterfactual gave {world.instruction!r}, expected an instruction")
     world.observation = scenario.view(seen) if scenario.view else seen
+
+
+def _check(world: World, seen: Observation) -> None:
+    """Refuse what would be recorded or judged wrongly without a word; the contract was checked on the first step."""
+    agent_pos, success = seen["agent_pos"], world.info.get("is_success")
+    wrong = [name for name, picture in seen["pixels"].items() if picture.dtype != np.uint8]
+    if wrong:
+        raise EpisodeError(
+            f"seed {world.seed}: pixels[{wrong[0]!r}] became {seen['pixels'][wrong[0]].dtype}, not uint8"
+        )
+    if not np.isfinite(agent_pos).all():
+        raise EpisodeError(f"seed {world.seed}: agent_pos {agent_pos} is not finite")
+    if not isinstance(success, bool | np.bool_ | int):
+        raise EpisodeError(f"seed {world.seed}: info['is_success'] is {success!r}, expected true or false")
+    for camera, boxes in world.info.get("privileged", {}).get("boxes", {}).items():
+        if not ((boxes >= -1e-6) & (boxes <= 1 + 1e-6)).all():
+            raise EpisodeError(f"seed {world.seed}: boxes in {camera!r} must lie in [0, 1] of the picture, got {boxes}")
 
 
 @contextmanager

@@ -56,6 +56,8 @@ Env = gymnasium.Env[Any, Any]
 
 ENTRY_POINTS = "vla_policy.tasks"
 MODULES = "VLA_TASK_MODULES"  # environment variable: worker processes inherit it
+LONGEST_NAME = 100  # characters
+RESERVED = (".shards", ".partial")  # what unfinished datasets are called
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a relative path, too, that leads nowhere else
 
 
@@ -111,16 +113,33 @@ class TaskSpec:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
+        name: Any = self.name
+        if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
             raise ValueError(
-                f"task name {self.name!r} must be words of letters, digits, '_', '-' and '.', with '/' between"
+                f"task name {self.name!r} must be words of letters, digits, '_', '-' and '.', with '/' between, and "
+                f"{LONGEST_NAME} characters at most"
             )
+        if self.name.endswith(RESERVED):
+            raise ValueError(f"task name {self.name!r} must not end in {' or '.join(RESERVED)}: unfinished data do")
+        for listed in ("cameras", "action_names", "agent_pos_names", "takes", "verbs", "suites"):
+            if isinstance(getattr(self, listed), str):
+                raise ValueError(f"task {self.name!r}: {listed} is a text, expected several in a tuple")
+            object.__setattr__(self, listed, tuple(getattr(self, listed)))
+        kinds: dict[str, tuple[type, ...]] = {
+            **dict.fromkeys(("env_id", "success", "example"), (str,)),
+            **dict.fromkeys(("horizon", "version"), (int,)),
+            "control_hz": (int, float),
+        }
+        for attribute, accepted in kinds.items():
+            value = getattr(self, attribute)
+            if not isinstance(value, accepted) or isinstance(value, bool) or value == "":
+                raise ValueError(f"task {self.name!r}: {attribute} {value!r} is a {type(value).__name__}, or empty")
         if self.horizon < 1:
             raise ValueError(f"task {self.name!r}: horizon {self.horizon} must be at least 1")
         for attribute in ("expert", "reader"):
             reference = getattr(self, attribute)
-            if reference and not re.fullmatch(r"[\w.]+:[\w.]+", reference):
-                raise ValueError(f"task {self.name!r}: {attribute} {reference!r} must be 'module:name'")
+            if not isinstance(reference, str) or (reference and not re.fullmatch(r"[\w.]+:[\w.]+", reference)):
+                raise ValueError(f"task {self.name!r}: {attribute} {reference!r} must be a text 'module:name'")
         self.interface  # noqa: B018 - checks the names
 
     @property
@@ -152,7 +171,15 @@ class TaskSpec:
         """
         if not self.reader:
             raise ValueError(f"task {self.name!r} reads no words of a user's; leave --instruction out")
-        options: dict[str, Any] = _load(self.reader, f"task {self.name!r}: reader")(text)
+        read = _load(self.reader, f"task {self.name!r}: reader")
+        try:
+            options = read(text)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(f"task {self.name!r}: its reader failed: {type(error).__name__}: {error}") from error
+        if not isinstance(options, dict):
+            raise ValueError(f"task {self.name!r}: its reader gave {options!r}, expected reset options as a dict")
         return options
 
 
@@ -187,7 +214,12 @@ def find_task(name: str) -> TaskSpec:
     """
     known = _REGISTRY if name in _REGISTRY else all_tasks()
     if name not in known:
-        raise unknown("task", name, [*known, *_suites(known)], f"choose one of {_listed(known)}")
+        raise unknown(
+            "task",
+            name,
+            [*known, *_suites(known)],
+            f"choose one of {_listed(known)}; tasks of your own need --task-module",
+        )
     return known[name]
 
 
@@ -249,7 +281,9 @@ def make_task(task: str, *, cameras: tuple[str, ...], size: int, labels: bool = 
     choose_gl_backend()
     try:
         return gymnasium.make(spec.env_id, disable_env_checker=True, cameras=tuple(cameras), size=size, **keywords)
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
+    except ValueError:
+        raise
+    except Exception as error:
         said = " ".join(str(error).split())
         raise ValueError(f"task {task!r}: {spec.env_id} could not be made ({type(error).__name__}: {said})") from error
 

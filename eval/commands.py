@@ -281,7 +281,7 @@ def _record(results: Results, path: Path, config: EvalConfig, out: Path, count: 
             seed = episodes[i].seed
             recording = record(checkpoint, task, seed, runner=config.runner, row=i % GROUP)
             key = f"{task}/{POLICY}/{seed}"
-            videos[key] = write_video(recording, out / "videos" / f"{task.replace('/', '-')}-{seed}.mp4")
+            videos[key] = write_video(recording, out / "videos" / f"{task}-{seed}.mp4")
     return videos
 
 

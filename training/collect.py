@@ -83,9 +83,12 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
         shutil.rmtree(folder, ignore_errors=True)  # left by a call that ended between joining and tidying up
         return done
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {
-        shard: open_dataset(_part(folder, shard)) for shard in range(config.shards) if _part(folder, shard).exists()
-    }
+    parts = {}
+    for shard in range(config.shards):
+        try:
+            parts[shard] = open_dataset(_part(folder, shard))
+        except DatasetError:  # not there, or damaged: it is collected again
+            shutil.rmtree(_part(folder, shard), ignore_errors=True)
     if not all(_same(part, content) for part in parts.values()):
         raise DatasetError(
             f"{folder}: left by a collection with other settings, or of another version of the task; remove it"

@@ -50,7 +50,7 @@ class EpisodeRecorder:
         seen = world.observation
         row = {
             "pixels": np.stack([seen["pixels"][name] for name in self._cameras]),
-            "agent_pos": np.asarray(seen["agent_pos"], np.float32),
+            "agent_pos": np.array(seen["agent_pos"], np.float32),  # a copy: it may be the environment's own
             "executed": world.scale.to_unit(action),
         }
         known = world.info.get("privileged", {})

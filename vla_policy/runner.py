@@ -54,7 +54,7 @@ class PolicyRunner:
         self._rest = np.zeros(shapes.proprioception, dtype=np.float32)
         self._chunks: deque[np.ndarray] = deque(maxlen=policy.config.head.chunk)
         self._step = 0
-        self._frozen = False
+        self._frozen = self._begun = False
         self.chunk: ActionChunk | None = None
         self.fresh = False
         self.decisions = 0
@@ -69,7 +69,9 @@ class PolicyRunner:
         Raises:
             ValueError: an instruction has no words.
         """
-        self._frozen = frozen
+        if isinstance(instructions, str) or len(instructions) != len(self._pixels):
+            raise ValueError(f"got {instructions!r}, expected {len(self._pixels)} instructions in a list, one per row")
+        self._frozen, self._begun = frozen, True
         self.chunk = None
         for row, text in enumerate(instructions):
             self._pixels[row].clear()
@@ -87,10 +89,13 @@ class PolicyRunner:
             observations: of each row, with `pixels` (camera → (H, W, 3) uint8) and `agent_pos` (P,) float32; None for
                 idle rows.
         """
+        if not self._begun or len(observations) != len(self._pixels):
+            what = f"{len(observations)} observations" if self._begun else "act() before reset()"
+            raise ValueError(f"got {what}, expected reset(instructions) and then {len(self._pixels)} observations")
         for row, seen in enumerate(observations):
             if seen is not None:
                 self._pixels[row].append(np.stack([seen["pixels"][name] for name in self._cameras]))
-                self._agent_pos[row].append(seen["agent_pos"])
+                self._agent_pos[row].append(np.array(seen["agent_pos"]))  # a copy: it may be the environment's own
         self.fresh = self._step % self.config.execute == 0
         if self.fresh:
             self._decide()

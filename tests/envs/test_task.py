@@ -18,6 +18,7 @@ import pytest
 from gymnasium import spaces
 
 from envs import task as registry
+from envs.contract import check_contract
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.specs import SPECS
 from envs.task import (
@@ -26,7 +27,6 @@ from envs.task import (
     ActionScale,
     TaskSpec,
     all_tasks,
-    check_contract,
     expand_suites,
     find_task,
     find_tasks,

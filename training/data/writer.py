@@ -40,7 +40,9 @@ class DatasetWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = Path(path)
+        if path.exists():
+            raise DatasetError(f"{path}: is there already; choose another path, or remove it")
         self._partial = path.with_name(f"{path.name}{PARTIAL}")
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir(parents=True)
@@ -122,8 +124,26 @@ def _mistake(episode: Episode) -> str:
     """Why an episode cannot be written, empty if it can."""
     if episode.pixels.dtype != np.uint8:
         return f"pixels are {episode.pixels.dtype}, expected uint8"
+    if not len(episode):
+        return "it has no steps"
     if (episode.boxes is None) != (episode.visible is None):
         return "boxes and visible must both be there or neither"
+    things = episode.action.shape[1] if episode.action.ndim == 4 else 0
+    if not things or episode.events.shape != (things, 2) or len(episode.instructions) != things:
+        shapes = (
+            f"action {episode.action.shape}, events {episode.events.shape}, {len(episode.instructions)} instructions"
+        )
+        return f"{shapes}; expected action (K, O, S, A), events (O, 2) and O instructions"
+    texts = episode.instructions
+    if not all(text is None or isinstance(text, str) for text in texts):
+        return f"instructions {texts!r} must be texts, or None where no words single a thing out"
+    target: Any = episode.target
+    if not isinstance(target, int | np.integer) or not 0 <= target < things or not texts[target]:
+        return f"target {target!r} must be one of the {things} things, and have an instruction"
+    if not np.isfinite(episode.agent_pos).all():
+        return "agent_pos must be finite"
+    if episode.boxes is not None and not (episode.boxes.shape[-1:] == (4,) and _in_picture(episode.boxes)):
+        return f"boxes {episode.boxes.shape} must be (cx, cy, w, h) in [0, 1] of the picture"
     for name in PER_STEP:
         rows = getattr(episode, name)
         if rows is not None and len(rows) != len(episode):
@@ -133,6 +153,10 @@ def _mistake(episode: Episode) -> str:
         if not (np.abs(values) <= 1 + 1e-5).all():
             return f"{name} must lie in [-1, 1]; see envs.task.ActionScale"
     return ""
+
+
+def _in_picture(boxes: np.ndarray) -> bool:
+    return bool(((boxes >= -1e-6) & (boxes <= 1 + 1e-6)).all())
 
 
 class _ArrayFile:

@@ -235,7 +235,7 @@ def test_nothing_has_the_name_before_it_is_complete(tmp_path: Path, monkeypatch:
 
 
 def test_a_complete_dataset_is_never_overwritten(folder: Path) -> None:
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(DatasetError, match="is there already"):
         write_dataset(folder, [episode(1, 2)], INFO)
     check(open_dataset(folder), EPISODES)
 
