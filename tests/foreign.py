@@ -95,7 +95,7 @@ SPECS = tuple(
         agent_pos_names=("x", "y"),
         kwargs={"labelled": kind == "LabelledDots"},
         expert="" if name == "dots/alone" else f"{__name__}:expert",
-        suites=("dots",),
+        suites=("dots",) if name == "dots/alone" else ("dots", "dots/taught"),
         difficulty="easy",
     )
     for name, kind in (("dots/plain", "Dots"), ("dots/labelled", "LabelledDots"), ("dots/alone", "LoneDots"))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from envs.workers import Pulse
+from eval.compare import run as compare
 from vla_policy.cli import main
 
 GRID = """
@@ -23,16 +29,62 @@ rows:
   - policy.language.name: pretrained
     policy.language.pretrained.source: /nowhere/at/all
 """
+RUN = """
+tasks: [dots/taught]
+collect: {episodes: 6, size: 32, cameras: [top], workers: 1}
+policy:
+  width: 16
+  attention_heads: 2
+  frames: 2
+  cameras: [top]
+  encoder: {backbone: {channels: 8, layers: 1}}
+  head: {hidden: 16}
+train: {steps: 30, batch: 16, log_every: 1, holdout: 0.25}
+eval: {episodes: 4, controls: [frozen_frames]}
+"""
+TASKS = ("dots/plain", "dots/labelled")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_comparison_from_nothing_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def here(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to compare in, with a small run of somebody else's tasks."""
     monkeypatch.chdir(tmp_path)
-    Path("grid.yaml").write_text(GRID)
-    command = ["compare", "grid.yaml", "--out", "out", "--episodes", "2", "--jobs", "2"]
+    Path("run.yaml").write_text(RUN)
+    return foreign
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows' commands, and what an evaluation's workers do, in this process: nothing has to be loaded again."""
+
+    def run(_: Any, command: list[str], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            code = main(command)
+        if code:
+            raise compare._RowError((folder / "log.txt").read_text().splitlines()[-1].removeprefix("vla: "))
+
+    def work(jobs: Any, prepare: Any, setup: Any, **_: Any) -> Iterator[tuple[Any, Any]]:
+        handle = prepare(Pulse(multiprocessing), setup)
+        while jobs:
+            job = jobs.popleft()
+            yield job, handle(job)
+
+    monkeypatch.setattr("envs.cores.usable_cores", lambda: 1)  # small networks lose by sharing them
+    monkeypatch.setattr(compare._Running, "run", run)
+    monkeypatch.setattr("eval.evaluate.run_jobs", work)
+    monkeypatch.setattr("training.collect.run_jobs", work)
+
+
+def weights(rows: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")}
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_comparison_from_nothing_and_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = GRID.replace("run: debug", "run: run.yaml")
+    Path("grid.yaml").write_text(grid)
+    command = ["compare", "grid.yaml", "--task-module", str(here), "--out", "out", "--episodes", "2"]
     assert main(command) == 0
     rows = Path("out") / "rows"
     done = json.loads((rows / "reference" / "samples=48" / "seed=0" / "row.json").read_text())
@@ -42,29 +94,30 @@ def test_a_comparison_from_nothing_and_again(
     failed = next(rows.glob("language=pretrained*/samples=48/seed=0/row.json"))
     assert "no such folder; give a local folder or a hub name" in json.loads(failed.read_text())["failure"]
     table = Path("out/table.md").read_text()
-    assert "| track | encoder=single_frame | 1 |" in table
+    assert all(f"| {task} | encoder=single_frame | 1 |" in table for task in TASKS)
     assert "no such folder" in table
     assert "<svg" in Path("out/comparison.html").read_text()
 
-    weights = {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")}
-    assert len(weights) == 2
+    before = weights(rows)
+    assert len(before) == 2
     assert main(command) == 0  # only the failed row is tried again
-    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == weights
+    assert weights(rows) == before
 
     # Judged again, not trained again; other threads are no reason.
-    more = [*command[:4], "--episodes", "3", "--jobs", "1"]
+    more = [*command[:6], "--episodes", "3"]
     assert main(more) == 0
-    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == weights
+    assert weights(rows) == before
     results = json.loads((rows / "reference" / "samples=48" / "seed=0" / "eval" / "results.json").read_text())
-    assert results["tasks"]["track"]["conditions"]["policy"]["episodes"] == 3
+    assert results["tasks"]["dots/plain"]["conditions"]["policy"]["episodes"] == 3
+    assert list(results["tasks"]) == list(TASKS)
 
     # Another budget comes beside what is there.
-    Path("grid.yaml").write_text(GRID.replace("samples: 48", "samples: [48, 64]"))
+    Path("grid.yaml").write_text(grid.replace("samples: 48", "samples: [48, 64]"))
     assert main(more) == 0
-    now = {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")}
+    now = weights(rows)
     assert len(now) == 4
-    assert now.items() >= weights.items()
-    assert (Path("out") / "track_samples.svg").is_file()
+    assert now.items() >= before.items()
+    assert (Path("out") / "dots-plain_samples.svg").is_file()
 
     # One that cannot be read takes no other with it, and is judged again.
     lost = rows / "reference" / "samples=64" / "seed=0" / "eval" / "results.json"
@@ -73,9 +126,9 @@ def test_a_comparison_from_nothing_and_again(
     assert "results.json: not valid JSON" in Path("out/table.md").read_text()
     assert main(more) == 0
     assert "results.json" not in Path("out/table.md").read_text()
-    assert {path: path.stat().st_mtime_ns for path in rows.rglob("model.safetensors")} == now
+    assert weights(rows) == now
 
-    Path("grid.yaml").write_text(GRID + "base: {train.learning_rate: 0.5}\n")
+    Path("grid.yaml").write_text(grid + "base: {train.learning_rate: 0.5}\n")
     capsys.readouterr()
     assert main(command) == 1  # every row was made otherwise, or failed before
     assert "and is now 0.5; give the same settings again" in capsys.readouterr().out
@@ -94,22 +147,23 @@ def test_a_mistake_in_the_last_row_comes_to_light_first(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("grid.yaml").write_text("run: debug\nsamples: 800\nbase: {train.log_every: 1}\nrows: [{}]\n")
-    command = ["compare", "grid.yaml", "--out", "out", "--episodes", "2"]
+def test_an_interrupted_comparison_goes_on_where_it_stopped(here: Path, request: pytest.FixtureRequest) -> None:
+    Path("grid.yaml").write_text("run: run.yaml\nsamples: 800\nrows: [{}]\n")
+    command = ["compare", "grid.yaml", "--task-module", str(here), "--out", "out", "--episodes", "2", "--jobs", "2"]
     row = Path("out/rows/reference/samples=800/seed=0")
     log = row / "train" / "log.jsonl"
-    process = subprocess.Popen([sys.executable, "-m", "vla_policy.cli", *command], stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    arguments = [sys.executable, "-m", "vla_policy.cli", *command]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=environment)
     while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
         assert process.poll() is None, "ended before it was interrupted"
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.terminate()
     assert process.wait(60) != 0
     before = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert before[-1] < 50
     assert not (row / "row.json").exists()
+    request.getfixturevalue("one_process")
     assert main(command) == 0
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == list(range(1, len(steps) + 1))
@@ -132,8 +186,6 @@ def test_a_mistake_in_the_evaluation_comes_to_light_first(
 
 def test_threads_do_not_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parser changes the working directory while it reads: done in threads, results once went elsewhere."""
-    from eval.compare import run as compare
-
     parsed_in = set()
     original = compare.configured
 
