@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from envs.actors import ExpertActor, ModelActor, NoisyExpert, RandomActor, RepeatingActor
-from envs.rollout import Scenario, World, blank, run
+from envs.rollout import EpisodeError, Scenario, World, blank, run
 from envs.tabletop.env import TabletopEnv
 from envs.task import TaskSpec, find_task, make_task, use_task_modules
 from envs.workers import NOTHING
@@ -139,7 +139,7 @@ def test_a_counterfactual_instruction_is_for_another_thing(make_env: MakeEnv) ->
 
 def test_an_option_that_the_task_does_not_know_is_refused(make_env: MakeEnv) -> None:
     env, spec = make_env("track", cameras=("front",), size=16), find_task("track")
-    with pytest.raises(ValueError, match="reset options"):
+    with pytest.raises(EpisodeError, match="reset options"):
         run([env], [5], RandomActor(), action_names=spec.action_names, scenario=Scenario(options={"colour": "red"}))
 
 
