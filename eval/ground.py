@@ -91,8 +91,8 @@ def ground_episode(
     Raises:
         ValueError: the instruction names nothing the task knows, or the policy cannot do the task.
     """
-    _check_boxes(checkpoint)
     spec = find_task(task)
+    _check_boxes(checkpoint)
     options = {} if instruction is None else spec.read(instruction)
     runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
     recorder = _GroundingRecorder(runner, spec.horizon, on_progress)
