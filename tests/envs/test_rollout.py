@@ -139,8 +139,64 @@ def test_a_counterfactual_instruction_is_for_another_thing(make_env: MakeEnv) ->
 
 def test_an_option_that_the_task_does_not_know_is_refused(make_env: MakeEnv) -> None:
     env, spec = make_env("track", cameras=("front",), size=16), find_task("track")
-    with pytest.raises(EpisodeError, match="reset options"):
+    with pytest.raises(EpisodeError, match=r"^seed 5: ValueError: reset options \['colour'\] are unknown"):
         run([env], [5], RandomActor(), action_names=spec.action_names, scenario=Scenario(options={"colour": "red"}))
+
+
+class TestFailures:
+    """What an environment or an expert gives in the middle of an episode that would be kept or judged wrongly."""
+
+    def spoil(
+        self, env: Any, step: int, seen: dict[str, Any] | None = None, info: dict[str, Any] | None = None
+    ) -> None:
+        original, done = env.unwrapped.step, []
+
+        def spoiled(action: np.ndarray) -> Any:
+            done.append(1)
+            observation, *rest, told = original(action)
+            if len(done) == step:
+                observation, told = {**observation, **seen}, {**told, **info}
+            return observation, *rest, told
+
+        env.unwrapped.step = spoiled
+
+    @pytest.mark.parametrize(
+        ("seen", "info", "words"),
+        [
+            ({"pixels": {"top": np.zeros((32, 32, 3))}}, {}, r"pixels\['top'\] became float64, not uint8"),
+            ({"agent_pos": np.array([0, np.nan], np.float32)}, {}, r"agent_pos \[ 0\. nan\] is not finite"),
+            ({}, {"is_success": None}, r"info\['is_success'\] is None, expected true or false"),
+            (
+                {},
+                {"privileged": {"boxes": {"top": np.full((2, 4), 2.0)}, "visible": {"top": np.ones(2, bool)}}},
+                r"boxes in 'top' must lie in \[0, 1\] of the picture",
+            ),
+        ],
+        ids=["pixels", "agent_pos", "is_success", "boxes"],
+    )
+    def test_are_told_with_the_seed(
+        self, env: Any, spec: TaskSpec, seen: dict[str, Any], info: dict[str, Any], words: str
+    ) -> None:
+        self.spoil(env, 4, seen, info)
+        with pytest.raises(EpisodeError, match=f"^seed 5: {words}"):
+            play(env, spec, RandomActor())
+
+    def test_of_the_environments_code_say_where(self, env: Any, spec: TaskSpec) -> None:
+        def fail(_: np.ndarray) -> Any:
+            raise KeyError("gripper")
+
+        env.unwrapped.step = fail
+        with pytest.raises(EpisodeError, match=r"^seed 5: KeyError: 'gripper' \(test_rollout\.py, line \d+\)$"):
+            play(env, spec, RandomActor())
+
+    @pytest.mark.parametrize(
+        "actor", [ExpertActor, lambda expert: NoisyExpert(expert, 0.0, 0.0)], ids=["clean", "noisy"]
+    )
+    def test_of_an_expert_are_told(self, env: Any, spec: TaskSpec, actor: Callable[..., Any]) -> None:
+        with pytest.raises(EpisodeError, match=r"seed 5: the expert gave .*nan.*, expected finite numbers"):
+            play(env, spec, actor(lambda env, info: np.array([np.nan, 0.0])))
+        with pytest.raises(EpisodeError, match="seed 5: the expert gave"):
+            play(env, spec, actor(lambda env, info: np.zeros(3)))
 
 
 class TestActors:

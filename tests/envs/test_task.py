@@ -1,14 +1,14 @@
-"""Tasks: the registry, the contract, how others get at ours, and how others add theirs."""
+"""Tasks: the registry, how others get at ours, and how others add theirs."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +222,7 @@ class TestRegistry:
         use_task_modules([str(foreign)])
         with pytest.raises(ValueError, match=r"task 'trakc' is unknown \(did you mean track\?\); choose one of") as err:
             make_task("trakc", cameras=("front",), size=16)
-        assert ", dots;" in str(err.value)  # a suite in place of its tasks
+        assert re.search(r"track_event, .*, dots, ", str(err.value))  # a suite in place of its tasks
         assert "dots/plain" not in str(err.value)
         with pytest.raises(ValueError, match=r"did you mean dots/plain\?"):
             find_task("dots/plian")
@@ -363,90 +363,16 @@ class TestMaking:
             env.close()
 
 
-class TestContract:
-    @pytest.fixture
-    def env(self, foreign: Path) -> Any:
-        use_task_modules([str(foreign)])
-        return make_task("dots/plain", cameras=("top", "side"), size=32)
-
-    def check(self, env: Any, spec: TaskSpec | None = None) -> None:
-        check_contract(env, spec or find_task("dots/plain"), ("top", "side"), 32)
-
-    def test_it_is_kept(self, env: Any) -> None:
-        self.check(env)
-
-    @pytest.mark.parametrize(
-        ("change", "words"),
-        [
-            ({"action_names": ("a", "b", "c")}, "2 actions, the task's description names 3"),
-            ({"agent_pos_names": ("x", "y", "z")}, r"agent_pos is \(2,\) float32, expected \(3,\) float32"),
-            ({"control_hz": 20}, r"metadata\['render_fps'\] is 5, the task's description says control_hz 20"),
-            ({"horizon": 99}, "registered with max_episode_steps 12, the task's description says horizon 99"),
-        ],
-    )
-    def test_the_description_differs(self, env: Any, change: dict[str, Any], words: str) -> None:
-        with pytest.raises(ValueError, match=f"^task 'dots/plain': {words}$"):
-            self.check(env, replace(find_task("dots/plain"), **change))
-
-    @pytest.mark.parametrize(
-        ("space", "words"),
-        [
-            (spaces.Discrete(4), "must be a Box with one axis"),
-            (spaces.Box(-1, 1, (2, 2)), "must be a Box with one axis"),
-            (spaces.Box(-np.inf, np.inf, (2,)), r"must have finite bounds; wrap it in gymnasium\.wrappers\.Rescale"),
-            (spaces.Box(0, 0, (2,)), "must have finite bounds"),
-        ],
-    )
-    def test_actions_that_no_policy_can_give(self, env: Any, space: Any, words: str) -> None:
-        env.unwrapped.action_space = space
-        with pytest.raises(ValueError, match=words):
-            self.check(env)
-
-    @pytest.mark.parametrize(
-        ("spoil", "words"),
-        [
-            (lambda seen: np.zeros(3), "an observation must be a dict with 'pixels' and 'agent_pos'"),
-            (lambda seen: {"pixels": seen["pixels"]}, "an observation must be a dict with 'pixels' and 'agent_pos'"),
-            (
-                lambda seen: {**seen, "agent_pos": seen["agent_pos"].astype(float)},
-                r"agent_pos is \(2,\) float64, expected \(2,\) float32",
-            ),
-            (lambda seen: {**seen, "agent_pos": [0.0, 0.0]}, r"agent_pos is a list, expected"),
-            (
-                lambda seen: {**seen, "pixels": {"top": seen["pixels"]["top"]}},
-                r"pixels\['side'\] is a NoneType, expected \(32, 32, 3\) uint8",
-            ),
-            (
-                lambda seen: {**seen, "pixels": {**seen["pixels"], "side": np.zeros((32, 48, 3), np.uint8)}},
-                r"pixels\['side'\] is \(32, 48, 3\) uint8, expected \(32, 32, 3\) uint8",
-            ),
-            (
-                lambda seen: {**seen, "pixels": {**seen["pixels"], "top": np.zeros((32, 32, 3))}},
-                r"pixels\['top'\] is \(32, 32, 3\) float64, expected \(32, 32, 3\) uint8",
-            ),
-        ],
-        ids=["no dict", "no agent_pos", "float64", "list", "no camera", "not square", "not bytes"],
-    )
-    def test_an_observation_that_differs(self, env: Any, spoil: Callable[[Any], Any], words: str) -> None:
-        reset = env.unwrapped.reset
-        env.unwrapped.reset = lambda **options: (spoil(reset(**options)[0]), {"is_success": False})
-        with pytest.raises(ValueError, match=f"^task 'dots/plain': {words}"):
-            self.check(env)
-
-    def test_no_word_of_success(self, env: Any) -> None:
-        reset = env.unwrapped.reset
-        env.unwrapped.reset = lambda **options: (reset(**options)[0], {})
-        with pytest.raises(ValueError, match=r"^task 'dots/plain': info\['is_success'\] is nothing"):
-            self.check(env)
-
-    def test_the_instruction_is_in_the_observation_or_beside_it(self, env: Any) -> None:
-        seen, _ = env.reset(seed=0)
-        assert instruction_of(env, seen) == env.unwrapped.task_description
-        assert instruction_of(env, {**seen, "instruction": "go home"}) == "go home"
-        for nothing in ("", "  ", None):
-            env.unwrapped.task_description = nothing
-            with pytest.raises(ValueError, match="foreign/Dots-v0 gives no instruction: neither observation"):
-                instruction_of(env, seen)
+def test_the_instruction_is_in_the_observation_or_beside_it(foreign: Path) -> None:
+    use_task_modules([str(foreign)])
+    env: Any = make_task("dots/plain", cameras=("top",), size=32)
+    seen, _ = env.reset(seed=0)
+    assert instruction_of(env, seen) == env.unwrapped.task_description
+    assert instruction_of(env, {**seen, "instruction": "go home"}) == "go home"
+    for nothing in ("", "  ", None):
+        env.unwrapped.task_description = nothing
+        with pytest.raises(ValueError, match="foreign/Dots-v0 gives no instruction: neither observation"):
+            instruction_of(env, seen)
 
 
 class TestActionScale:

@@ -117,7 +117,7 @@ def test_a_comparison_from_nothing_and_again(here: Path, capsys: pytest.CaptureF
     now = weights(rows)
     assert len(now) == 4
     assert now.items() >= before.items()
-    assert (Path("out") / "dots-plain_samples.svg").is_file()
+    assert (Path("out") / "dots" / "plain_samples.svg").is_file()
 
     # One that cannot be read takes no other with it, and is judged again.
     lost = rows / "reference" / "samples=64" / "seed=0" / "eval" / "results.json"
