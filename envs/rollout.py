@@ -118,7 +118,8 @@ def run(
             `envs.workers.Pulse`.
 
     Raises:
-        ValueError: an environment breaks the contract, or an option is unknown to it.
+        EpisodeError: an environment fails, or gives what breaks the contract.
+        ValueError: an environment's actions have no bounds, or it gives no instruction.
     """
     scenario, beat = scenario or Scenario(), beat or (lambda *_: None)
     rows: list[World | None] = [None] * len(envs)
