@@ -58,6 +58,10 @@ class EpisodeRecorder:
             things = slice(None) if self._plans else slice(known["target"], known["target"] + 1)
             row["boxes"] = np.stack([known["boxes"][name][things] for name in self._cameras])
             row["visible"] = np.stack([known["visible"][name][things] for name in self._cameras])
+            if "goal" in known and not self._plans:
+                goal = slice(known["goal"], known["goal"] + 1)
+                row["goal_boxes"] = np.stack([known["boxes"][name][goal] for name in self._cameras])
+                row["goal_visible"] = np.stack([known["visible"][name][goal] for name in self._cameras])
         if self._plans:
             self._infos.append(world.info)
         else:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.cameras import CameraSpec, Middle
+from envs.cameras import CameraSpec, LookAt, Middle
 from envs.metaworld.instructions import name_of, say
 from envs.metaworld.sawyer import PROPRIOCEPTION, Sawyer
 from envs.metaworld.sisters import DONE, SISTERS, Scene
@@ -19,6 +19,7 @@ from envs.rendering import SHOWN_GROUPS
 # Parts of the robot that nothing on the table is behind, seen from these cameras: two fifths of what there is to draw.
 BEHIND = ("controller_box", "pedestal_feet", "torso", "pedestal", "right_arm_base_link", "right_l0", "head", "screen")
 BACKDROP = 2  # a group of geoms that Meta-World does not use
+OPPOSITE = LookAt(position=(-0.75, 0.075, 0.7), target=(0.1, 0.75, 0.1), fovy=42)
 OBJECT, GOAL, SISTER = range(3)  # things that labels are about; the last one only where there is a sister
 
 
@@ -36,11 +37,12 @@ class MetaWorldTask(MujocoTask):
         settings: cameras, size, labels and render_mode of `MujocoTask`.
     """
 
-    # The first one is where published policies look from. Meta-World's own "corner2" stands elsewhere.
+    # The first one is where published policies look from. Meta-World's own "corner2" stands elsewhere. "opposite" is
+    # our own: it stands where "corner2" would in a mirror, so that the two together tell how far away things are.
     views: ClassVar[Mapping[str, CameraSpec]] = dict(
         zip(
             CAMERAS,
-            ("corner4", Middle(camera="corner4", share=2 / 3), "gripperPOV", "topview", "corner3"),
+            ("corner4", Middle(camera="corner4", share=2 / 3), OPPOSITE, "gripperPOV", "topview", "corner3"),
             strict=True,
         )
     )
@@ -76,7 +78,7 @@ class MetaWorldTask(MujocoTask):
         return self._sawyer.state[:PROPRIOCEPTION]
 
     def knowledge(self) -> Mapping[str, Any]:
-        return {"state": self._sawyer.state, "hand": self._sawyer.state[:3]}
+        return {"state": self._sawyer.state, "hand": self._sawyer.state[:3], "goal": GOAL}
 
     @property
     def target_name(self) -> str:

@@ -11,7 +11,7 @@ from envs.task import TaskSpec, register_task
 
 HORIZON = 400  # control steps, as in most published evaluations
 CONTROL_HZ = 80
-CAMERAS = ("corner2", "corner2_middle", "gripper", "topview", "corner3")
+CAMERAS = ("corner2", "corner2_middle", "opposite", "gripper", "topview", "corner3")
 ACTIONS = ("dx", "dy", "dz", "gripper")
 AGENT_POS = ("ee_x", "ee_y", "ee_z", "gripper_opening")
 

@@ -15,6 +15,8 @@ proprioception and A action dimensions:
 | `action.npy` | (N, O, S, A) float32 | the labels: from this step on, the expert's next S actions towards thing o |
 | `boxes.npy` | (N, V, O, 4) float32 | the visible boxes (cx, cy, w, h) in [0, 1]; the file may be missing |
 | `visible.npy` | (N, V, O) bool | whether the thing is visible; missing where `boxes.npy` is |
+| `goal_boxes.npy` | (N, V, O, 4) float32 | the same of where thing o is to go; the file may be missing |
+| `goal_visible.npy` | (N, V, O) bool | whether that is visible; missing where `goal_boxes.npy` is |
 | `offsets.npy` | (E + 1,) int64 | first step of every episode, then N |
 | `seeds.npy` | (E,) int64 | environment seed |
 | `targets.npy` | (E,) int64 | the thing that the demonstration went to |
@@ -48,12 +50,15 @@ ARRAYS: dict[str, str] = {
     "executed": "float32",
     "boxes": "float32",
     "visible": "bool",
+    "goal_boxes": "float32",
+    "goal_visible": "bool",
     "offsets": "int64",
     "seeds": "int64",
     "targets": "int64",
     "events": "int64",
 }
 LABELS = ("boxes", "visible")  # both or neither
+GOAL_LABELS = ("goal_boxes", "goal_visible")  # both or neither, and neither where there are no LABELS
 _RANKS = {  # number of axes
     "pixels": 5,
     "agent_pos": 2,
@@ -61,14 +66,16 @@ _RANKS = {  # number of axes
     "executed": 2,
     "boxes": 4,
     "visible": 3,
+    "goal_boxes": 4,
+    "goal_visible": 3,
     "offsets": 1,
     "seeds": 1,
     "targets": 1,
     "events": 3,
 }
-PER_STEP = ("pixels", "agent_pos", "action", "executed", "boxes", "visible")
+PER_STEP = ("pixels", "agent_pos", "action", "executed", *LABELS, *GOAL_LABELS)
 PER_EPISODE = ("seeds", "targets", "events")
-_THING_AXIS = {"action": 1, "boxes": 2, "visible": 2, "events": 1}
+_THING_AXIS = {"action": 1, "boxes": 2, "visible": 2, "goal_boxes": 2, "goal_visible": 2, "events": 1}
 
 
 class DatasetError(ValueError):
@@ -78,7 +85,7 @@ class DatasetError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Episode:
     """One recorded episode of K steps; arrays as in the module's table, without the E axis. `boxes` and `visible` are
-    None where nobody labelled anything.
+    None where nobody labelled anything, `goal_boxes` and `goal_visible` where nobody said where things are to go.
     """
 
     seed: int
@@ -92,6 +99,8 @@ class Episode:
     events: np.ndarray
     boxes: np.ndarray | None = None
     visible: np.ndarray | None = None
+    goal_boxes: np.ndarray | None = None
+    goal_visible: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -124,6 +133,11 @@ class Dataset:
     def labelled(self) -> bool:
         """Whether there are boxes."""
         return "boxes" in self.arrays
+
+    @property
+    def goals(self) -> bool:
+        """Whether there are boxes of where things are to go."""
+        return "goal_boxes" in self.arrays
 
     @property
     def episodes(self) -> int:
@@ -186,7 +200,8 @@ def _listed(path: Path, header: dict[str, Any]) -> list[str]:
     """Names of the arrays that a header lists."""
     names = [name for name in ARRAYS if f"{name}.npy" in header["files"]]
     for name in ARRAYS:
-        optional = name in LABELS and header["schema_version"] >= 3 and not set(LABELS) & set(names)
+        pairs = (GOAL_LABELS,) if header["schema_version"] < 3 else (LABELS, GOAL_LABELS)
+        optional = any(name in pair and not set(pair) & set(names) for pair in pairs)
         if name not in names and not optional:
             raise DatasetError(f"{path}: file '{name}.npy' is not listed; collect the dataset again")
     return names

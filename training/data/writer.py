@@ -14,6 +14,7 @@ import numpy as np
 
 from training.data.episodes import (
     ARRAYS,
+    GOAL_LABELS,
     HEADER,
     LABELS,
     PER_EPISODE,
@@ -111,7 +112,7 @@ class DatasetWriter:
         self.close()
 
     def _append(self, arrays: dict[str, np.ndarray]) -> None:
-        labels = [name for name in LABELS if (name in arrays) != (name in self._files)]
+        labels = [name for name in (*LABELS, *GOAL_LABELS) if (name in arrays) != (name in self._files)]
         if labels and self._instructions and "pixels" in arrays:
             raise DatasetError(f"{self.path}: {labels[0]} must be there in all episodes or in none")
         for name, rows in arrays.items():
@@ -128,6 +129,9 @@ def _mistake(episode: Episode) -> str:
         return "it has no steps"
     if (episode.boxes is None) != (episode.visible is None):
         return "boxes and visible must both be there or neither"
+    goals = episode.goal_boxes is not None
+    if goals != (episode.goal_visible is not None) or (goals and episode.boxes is None):
+        return "goal_boxes and goal_visible must both be there or neither, and only beside boxes"
     things = episode.action.shape[1] if episode.action.ndim == 4 else 0
     if not things or episode.events.shape != (things, 2) or len(episode.instructions) != things:
         shapes = (
@@ -142,8 +146,9 @@ def _mistake(episode: Episode) -> str:
         return f"target {target!r} must be one of the {things} things, and have an instruction"
     if not np.isfinite(episode.agent_pos).all():
         return "agent_pos must be finite"
-    if episode.boxes is not None and not (episode.boxes.shape[-1:] == (4,) and _in_picture(episode.boxes)):
-        return f"boxes {episode.boxes.shape} must be (cx, cy, w, h) in [0, 1] of the picture"
+    for name, boxes in (("boxes", episode.boxes), ("goal_boxes", episode.goal_boxes)):
+        if boxes is not None and not (boxes.shape[-1:] == (4,) and _in_picture(boxes)):
+            return f"{name} {boxes.shape} must be (cx, cy, w, h) in [0, 1] of the picture"
     for name in PER_STEP:
         rows = getattr(episode, name)
         if rows is not None and len(rows) != len(episode):

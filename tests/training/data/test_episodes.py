@@ -16,6 +16,7 @@ import pytest
 from configs.seeds import SEED_RANGE, SEED_STARTS, split_seed
 from training.data.episodes import (
     ARRAYS,
+    GOAL_LABELS,
     HEADER,
     LABELS,
     SCHEMA_VERSION,
@@ -91,6 +92,7 @@ def test_round_trip(folder: Path) -> None:
     assert {name: dataset.header[name] for name in INFO} == INFO
     assert dataset.header["schema_version"] == SCHEMA_VERSION
     assert dataset.labelled
+    assert not dataset.goals
     assert dataset.interface.cameras == ("front", "wrist")
     assert dataset.interface.control_hz == 20
 
@@ -101,7 +103,16 @@ def test_where_nobody_labelled_anything_there_are_no_boxes(tmp_path: Path) -> No
     found = open_dataset(tmp_path / "data")
     check(found, bare)
     assert not found.labelled
-    assert set(found.arrays) == set(ARRAYS) - set(LABELS)
+    assert set(found.arrays) == set(ARRAYS) - set(LABELS) - set(GOAL_LABELS)
+
+
+def test_boxes_of_where_things_are_to_go_may_be_there(tmp_path: Path) -> None:
+    full = [replace(one, goal_boxes=one.boxes, goal_visible=one.visible) for one in EPISODES]
+    write_dataset(tmp_path / "data", full, INFO)
+    found = open_dataset(tmp_path / "data")
+    check(found, full)
+    assert found.goals
+    assert set(found.arrays) == set(ARRAYS)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +120,15 @@ def test_where_nobody_labelled_anything_there_are_no_boxes(tmp_path: Path) -> No
     [
         ({"boxes": None, "visible": None}, "boxes must be there in all episodes or in none"),
         ({"boxes": None}, "boxes and visible must both be there or neither"),
+        ({"goal_boxes": EPISODES[1].boxes}, "goal_boxes and goal_visible must both be there or neither"),
+        (
+            {"boxes": None, "visible": None, "goal_boxes": EPISODES[1].boxes, "goal_visible": EPISODES[1].visible},
+            "only beside boxes",
+        ),
+        (
+            {"goal_boxes": EPISODES[1].boxes, "goal_visible": EPISODES[1].visible},
+            "goal_boxes must be there in all episodes or in none",
+        ),
         ({"pixels": np.zeros((1, 2, 16, 16, 3), np.float32)}, "pixels are float32, expected uint8"),
         ({"agent_pos": np.zeros((2, 3), np.float32)}, "2 steps of agent_pos, 1 of pixels"),
         ({"executed": np.full((1, 2), 1.5, np.float32)}, r"executed must lie in \[-1, 1\]"),
@@ -183,7 +203,9 @@ def test_arrays_stay_on_disk_and_cannot_be_written(folder: Path) -> None:
         pixels[0] = 0
 
 
-def test_the_table_of_files_is_complete(folder: Path) -> None:
+def test_the_table_of_files_is_complete(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    write_dataset(folder, [replace(one, goal_boxes=one.boxes, goal_visible=one.visible) for one in EPISODES], INFO)
     assert {file.name for file in folder.iterdir()} == {HEADER, *(f"{name}.npy" for name in ARRAYS)}
     listed = json.loads((folder / HEADER).read_text())["files"]
     assert set(listed) == {f"{name}.npy" for name in ARRAYS}
