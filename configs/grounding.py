@@ -13,6 +13,10 @@ class GroundingConfig:
     """The decoder that finds the target in every frame, and the event that the instruction names.
 
     Args:
+        things: what is found: the target, which the instruction names, and, of data that say so, the goal: where it is
+            to go. One tube of boxes each.
+        cameras: where: in the first camera's pictures, or in those of all. Two cameras that see a thing tell how far
+            away it is.
         layers: decoder blocks.
         norm: layer norm before each part of a block, or after it as in the paper.
         location_weight: weight of the cross-entropy of the location map.
@@ -30,6 +34,8 @@ class GroundingConfig:
             pooled tokens alone.
     """
 
+    things: tuple[Literal["target", "goal"], ...] = ("target",)
+    cameras: Literal["first", "all"] = "first"
     layers: int = 1
     norm: Literal["pre", "post"] = "pre"
     location_weight: float = 1.0
@@ -47,6 +53,8 @@ class GroundingConfig:
     def __post_init__(self) -> None:
         check_kinds("grounding", self)
         check_least("grounding", self, layers=1)
+        if self.things not in (("target",), ("target", "goal")):
+            raise ValueError(f"grounding.things {list(self.things)} must be [target] or [target, goal]")
         for item in fields(self):
             if item.name.endswith("_weight") and getattr(self, item.name) < 0:
                 raise ValueError(f"grounding.{item.name} {getattr(self, item.name)} must be 0 or more")

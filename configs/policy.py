@@ -73,7 +73,7 @@ class PolicyConfig:
         attention_heads: attention heads M.
         frames: frames T the policy sees.
         frame_stride: control steps between two of them.
-        cameras: cameras it sees; the boxes are those of the first.
+        cameras: cameras it sees; the boxes that are shown and judged are those of the first.
         proprioception_dropout: probability of hiding proprioception from a training sample.
         history_dropout: probability of hiding all frames but the newest (it is repeated) from a training sample.
     """
@@ -110,3 +110,11 @@ class PolicyConfig:
             raise ValueError("cameras is empty; name at least one, for example front")
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras {list(self.cameras)} must name each camera once")
+
+    @property
+    def tubes(self) -> tuple[tuple[str, str], ...]:
+        """The K tubes of boxes that the decoder finds, each as (camera, thing); the first is the target's in the first
+        camera.
+        """
+        cameras = self.cameras if self.grounding.cameras == "all" else self.cameras[:1]
+        return tuple((camera, thing) for camera in cameras for thing in self.grounding.things)

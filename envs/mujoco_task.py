@@ -16,6 +16,7 @@ from gymnasium import spaces
 from configs.collect import SIZES
 from configs.names import unknown
 from envs.cameras import CameraSpec
+from envs.on_demand import BOXES, PICTURE, VISIBLE, Drawn, Moment
 from envs.rendering import Renderer
 from envs.segments import MIN_VISIBLE_PIXELS, Thing
 from envs.text import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, InstructionSpace
@@ -41,6 +42,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
             whoever looks at states alone.
         size: side of the pictures in pixels.
         labels: "boxes" adds boxes and visibility to `info["privileged"]`.
+        on_demand: draw a picture, and find its boxes, only when it is looked at, which must be before the next step.
+            `pixels`, `boxes` and `visible` are then mappings, but no dicts.
         render_mode: None or "rgb_array"; `render()` then gives a (256, 256, 3) picture of the first camera.
 
     Raises:
@@ -104,6 +107,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         cameras: Sequence[str] | None = None,
         size: int = 64,
         labels: Literal["boxes", "none"] = "boxes",
+        on_demand: bool = False,
         render_mode: str | None = None,
     ) -> None:
         super().__init__(env)
@@ -127,6 +131,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         if not isinstance(env.action_space, spaces.Box):
             raise ValueError(f"the action space of {type(inner).__name__} must be a Box, got {env.action_space}")
         self.size, self.labels, self._render_mode = size, labels, render_mode
+        self._on_demand, self._seen = on_demand, Moment((), self._draw)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": control_hz(env)}
         low, high = (np.broadcast_to(bound, len(self.agent_pos_names)) for bound in self.agent_pos_bounds)
         self._proprioception = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
@@ -248,17 +253,16 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         stable = bool(np.isfinite(self.data.qpos).all())
         stable = stable and np.array_equal(self.data.warning.number[BAD_STATES], self._warned)
         success = stable and bool(self.success())
-        pixels: dict[str, np.ndarray] = {}
-        boxes: dict[str, np.ndarray] = {}
-        visible: dict[str, np.ndarray] = {}
-        for name in self.cameras:
-            renderer = self._pictures(self.size)
-            renderer.forget_episode()  # other people's environments show and hide things as they like
-            if self.labels == "boxes":
-                pixels[name], boxes[name], counts = renderer.draw_with_boxes(self.data, name)
-                visible[name] = counts >= MIN_VISIBLE_PIXELS
-            else:
-                pixels[name] = renderer.draw(self.data, name)
+        moment = Moment(self.cameras, self._draw)
+        labelled = Moment(self.cameras if self.labels == "boxes" else (), moment.__getitem__)
+        self._seen.end()
+        self._seen = moment
+        parts: tuple[Mapping[str, np.ndarray], ...] = (
+            moment.part(PICTURE),
+            labelled.part(BOXES),
+            labelled.part(VISIBLE),
+        )
+        pixels, boxes, visible = parts if self._on_demand else map(dict, parts)
         agent_pos = np.asarray(self.agent_pos(), np.float32)
         if agent_pos.shape != (len(self.agent_pos_names),):
             raise ValueError(f"agent_pos is {agent_pos.shape}, agent_pos_names are {len(self.agent_pos_names)}")
@@ -273,6 +277,14 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         }
         seen = {"pixels": pixels, "agent_pos": agent_pos, "instruction": self.instruction}
         return seen, {**info, "is_success": success, "stable": stable, "privileged": known}, success
+
+    def _draw(self, camera: str) -> Drawn:
+        renderer = self._pictures(self.size)
+        renderer.forget_episode()  # other people's environments show and hide things as they like
+        if self.labels == "none":
+            return (renderer.draw(self.data, camera),)
+        picture, boxes, counts = renderer.draw_with_boxes(self.data, camera)
+        return picture, boxes, counts >= MIN_VISIBLE_PIXELS
 
     def _settle(self) -> None:
         """Positions of everything as of now: MuJoCo leaves those of before the last integration."""

@@ -76,8 +76,8 @@ class TaskSpec:
         action_names, agent_pos_names: names of the dimensions, in their order.
         kwargs: keywords of `gymnasium.make` for this task.
         takes: which keywords its constructor takes beside cameras and size: "labels" ("boxes", or "none" where nobody
-            asks for boxes) and "randomise" (bool: vary light, colours and cameras); and "no_cameras" if cameras may be
-            (), so that nothing is drawn.
+            asks for boxes), "randomise" (bool: vary light, colours and cameras) and "on_demand" (bool: draw only what
+            is looked at before the next step); and "no_cameras" if cameras may be (), so that nothing is drawn.
         expert: "module:name" of what demonstrates it: a callable `(env, info) -> action`. One that has `towards(env,
             info) -> (O, A)` and `plan(env, infos, steps) -> (K, O, S, A)`, too, says what it would do for every thing
             in the scene; see `envs.tabletop.plans`.
@@ -255,12 +255,21 @@ def use_task_modules(modules: Iterable[str]) -> None:
     os.environ[MODULES] = os.pathsep.join(dict.fromkeys([*before, *named]))
 
 
-def make_task(task: str, *, cameras: tuple[str, ...], size: int, labels: bool = True, randomise: bool = False) -> Env:
+def make_task(
+    task: str,
+    *,
+    cameras: tuple[str, ...],
+    size: int,
+    labels: bool = True,
+    randomise: bool = False,
+    on_demand: bool = False,
+) -> Env:
     """The environment of a task, with the GL backend chosen.
 
     Args:
         labels: whether anybody asks for boxes; tasks that can then leave them out.
         randomise: vary the scene's look, in tasks that can.
+        on_demand: draw only what is looked at before the next step, in tasks that can.
 
     Raises:
         ValueError: the task is unknown or cannot be made so; the message says why.
@@ -274,6 +283,8 @@ def make_task(task: str, *, cameras: tuple[str, ...], size: int, labels: bool = 
         raise ValueError(f"task {task!r} has no camera {missing[0]!r}; choose from {', '.join(spec.cameras)}")
     if "labels" in spec.takes:
         keywords["labels"] = "boxes" if labels else "none"
+    if on_demand and "on_demand" in spec.takes:
+        keywords["on_demand"] = True
     if randomise and "randomise" not in spec.takes:
         raise ValueError(f"task {task!r} cannot vary its look; leave collect.randomise at false")
     if randomise:

@@ -55,14 +55,15 @@ def make_actor(condition: Condition, runner: PolicyRunner, spec: TaskSpec) -> Ac
 
 
 def make_task_for(checkpoint: Checkpoint, spec: TaskSpec) -> Env:
-    """The environment of a task as this policy sees it, with labels, held against its description once.
+    """The environment of a task as this policy sees it, with labels, held against its description once. What nobody
+    looks at is not drawn, in tasks that can.
 
     Raises:
         ValueError: the policy was trained on another robot, or the task cannot be made or breaks the contract.
     """
     policy, trained_on = checkpoint.policy, ", ".join(checkpoint.purpose.tasks)
     check_policy_serves(checkpoint.interface, spec.interface, spec.name, trained_on)
-    env = make_task(spec.name, cameras=policy.config.cameras, size=policy.shapes.size)
+    env = make_task(spec.name, cameras=policy.config.cameras, size=policy.shapes.size, on_demand=True)
     try:
         check_contract(env, spec, policy.config.cameras, policy.shapes.size)
     except BaseException:

@@ -129,6 +129,7 @@ def train(
         frame_stride=policy_config.frame_stride,
         chunk=policy_config.head.chunk,
         cameras=policy_config.cameras,
+        tubes=policy_config.tubes,
     )
     sampler = Sampler(datasets, samples, tokenizer, names, holdout=config.holdout, relabel=config.relabel)
     torch.manual_seed(config.seed)
@@ -229,6 +230,10 @@ def _check_visibility(config: PolicyConfig, datasets: Sequence[Dataset]) -> None
     for data in datasets:
         if config.grounding.visibility_weight and not data.labelled:
             raise TrainingError(f"{data.path}: has no boxes; set policy.grounding.visibility_weight to 0")
+    if "goal" in config.grounding.things and not any(data.goals for data in datasets):
+        raise TrainingError(
+            f"{datasets[0].path}: does not say where things are to go; set policy.grounding.things to [target]"
+        )
 
 
 def draw_batch(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,7 +37,8 @@ class Batch:
 
     action `(B, S, A)` in [-1, 1] with action_mask `(B, S)`, False past the episode's end; boxes `(B, T, 4)` of the
     target in the first camera as (cx, cy, w, h) in [0, 1] with visible `(B, T)`; event `(B, T)` bool, True while the
-    instruction's event holds.
+    instruction's event holds. For a policy with K > 1 tubes (see `PolicyConfig.tubes`), more_boxes `(B, T, K - 1, 4)`
+    and more_visible `(B, T, K - 1)` are those of the others, else None.
     """
 
     observation: Observation
@@ -46,12 +47,21 @@ class Batch:
     boxes: Tensor
     visible: Tensor
     event: Tensor
+    more_boxes: Tensor | None = None
+    more_visible: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "observation"
-        }
+        labels: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "observation"}
+        moved = {name: x.to(device, non_blocking=True) for name, x in labels.items() if x is not None}
         return Batch(observation=self.observation.to(device), **moved)
+
+    @property
+    def tubes(self) -> tuple[Tensor, Tensor]:
+        """Boxes `(B, T, K, 4)` of all tubes, and whether each is visible `(B, T, K)`."""
+        boxes, visible = self.boxes[:, :, None], self.visible[:, :, None]
+        if self.more_boxes is None or self.more_visible is None:
+            return boxes, visible
+        return torch.cat([boxes, self.more_boxes], dim=2), torch.cat([visible, self.more_visible], dim=2)
 
     def __len__(self) -> int:
         return len(self.action)
@@ -61,8 +71,9 @@ class Batch:
 class Aux:
     """What the policy predicts beside its actions, and what it attends to.
 
-    boxes `(B, T, 4)` predicted, location `(B, T, h, w)` the probability of the target's place in each frame, and
-    attention maps by name: `(B, M, queries, keys)` each, with `V·h·w` visual tokens in row-major order per camera.
+    boxes `(B, T, 4)` predicted, tubes `(B, T, K, 4)` all of them (see `PolicyConfig.tubes`), location `(B, T, h, w)`
+    the probability of the target's place in each frame, and attention maps by name: `(B, M, queries, keys)` each, with
+    `V·h·w` visual tokens in row-major order per camera.
     visible `(B, T)`: probability that the target is visible in a frame.
     start and end `(B, T)`: probability that the instruction's event begins and ends in each frame, adding up to 1;
     during `(B, T)`: probability that a frame is part of it.
@@ -70,6 +81,7 @@ class Aux:
     """
 
     boxes: Tensor | None = None
+    tubes: Tensor | None = None
     location: Tensor | None = None
     attention: dict[str, Tensor] = field(default_factory=dict)
     visible: Tensor | None = None
@@ -107,13 +119,19 @@ class Described(Protocol):
     def describe(self, folder: Path) -> None: ...
 
 
-def fake_batch(shapes: Shapes, chunk: int, *, batch: int = 2, words: int = 7, seed: int = 0) -> Batch:
+def fake_batch(shapes: Shapes, chunk: int, *, batch: int = 2, words: int = 7, seed: int = 0, tubes: int = 1) -> Batch:
     """A random batch of the right shapes, for tests and for measuring cost."""
     g = torch.Generator().manual_seed(seed)
     b, t, v, s = batch, shapes.frames, shapes.cameras, shapes.size
     lengths = torch.randint(2, words + 1, (b, 1), generator=g)
     frames = torch.randint(0, 256, (b, t, v, s, s, 3), generator=g, dtype=torch.uint8)
     centre, extent = torch.rand(b, t, 2, generator=g), torch.rand(b, t, 2, generator=g)
+    more = {}
+    if tubes > 1:
+        more = {
+            "more_boxes": 0.1 + 0.2 * torch.rand(b, t, tubes - 1, 4, generator=g),
+            "more_visible": torch.ones(b, t, tubes - 1, dtype=torch.bool),
+        }
     return Batch(
         observation=Observation(
             frames=frames.movedim(-1, 3),
@@ -126,4 +144,5 @@ def fake_batch(shapes: Shapes, chunk: int, *, batch: int = 2, words: int = 7, se
         boxes=torch.cat([0.2 + 0.6 * centre, 0.05 + 0.2 * extent], dim=-1),
         visible=torch.ones(b, t, dtype=torch.bool),
         event=torch.ones(b, t, dtype=torch.bool),
+        **more,
     )

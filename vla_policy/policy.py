@@ -135,11 +135,18 @@ class VLAPolicy(nn.Module):
         )
         pooled = self.fusion.pooled_width
         self.grounding = SpaceTimeDecoder(
-            config.grounding, width, attention_heads, self.encoder.frame_width, pooled, self.encoder.grounded_frames
+            config.grounding,
+            width,
+            attention_heads,
+            self.encoder.frame_width,
+            pooled,
+            self.encoder.grounded_frames,
+            shapes.cameras,
         )
+        tubes = self.grounding.tubes
         path = path_width(self.encoder.grounded_frames, visible=config.grounding.visibility_weight > 0)
         event = int(self.grounding.when is not None)
-        grounded = width + path + event if config.grounding.feeds == "queries" else 0
+        grounded = tubes * (width + path) + event if config.grounding.feeds == "queries" else 0
         head_setup = HeadSetup(
             chunk=config.head.chunk,
             hidden=config.head.hidden,
@@ -176,16 +183,20 @@ class VLAPolicy(nn.Module):
         """What the action head gets from the grounding. Whether the target is visible, and whether the event holds now,
         are learned from their labels alone: no gradient of the actions reaches them.
         """
-        visible = None if output.visible is None else output.visible.sigmoid().detach()
+        visible = None if output.tube_visible is None else output.tube_visible.sigmoid().detach()
         now = [] if output.event is None else [output.event.during[:, -1:].sigmoid().detach()]
-        return [output.queries[:, -1], path_features(output.boxes, visible), *now]
+        paths = [
+            path_features(output.tubes[:, :, k], None if visible is None else visible[:, :, k])
+            for k in range(output.tubes.shape[2])
+        ]
+        return [output.tube_queries[:, -1].flatten(1), *paths, *now]
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The training loss and, detached, its parts."""
         features = self(batch.observation)
         action = self.head.loss(features.action, batch.action, batch.action_mask)
-        grounded = features.grounding.boxes.shape[1]  # the newest frames
-        boxes, visible, event = (x[:, -grounded:] for x in (batch.boxes, batch.visible, batch.event))
+        grounded = features.grounding.tubes.shape[1]  # the newest frames
+        boxes, visible, event = (x[:, -grounded:] for x in (*batch.tubes, batch.event))
         grounding, metrics = grounding_loss(self.config.grounding, features.grounding, boxes, visible, event)
         total = self.head.loss_scale * action + grounding
         return total, {"loss": total.detach(), "action": action.detach(), **metrics}
@@ -197,6 +208,7 @@ class VLAPolicy(nn.Module):
         output, event = features.grounding, features.grounding.event
         aux = Aux(
             boxes=output.boxes,
+            tubes=output.tubes,
             location=output.logits.softmax(-1).unflatten(-1, output.grid),
             attention={name: at_least_float32(weights) for name, weights in features.attention.items()},
             visible=None if output.visible is None else output.visible.sigmoid(),

@@ -92,9 +92,11 @@ class PolicyRunner:
         if not self._begun or len(observations) != len(self._pixels):
             what = f"{len(observations)} observations" if self._begun else "act() before reset()"
             raise ValueError(f"got {what}, expected reset(instructions) and then {len(self._pixels)} observations")
+        needed = self._needed()
         for row, seen in enumerate(observations):
             if seen is not None:
-                self._pixels[row].append(np.stack([seen["pixels"][name] for name in self._cameras]))
+                pixels = np.stack([seen["pixels"][name] for name in self._cameras]) if needed else self._empty
+                self._pixels[row].append(pixels)
                 self._agent_pos[row].append(np.array(seen["agent_pos"]))  # a copy: it may be the environment's own
         self.fresh = self._step % self.config.execute == 0
         if self.fresh:
@@ -103,6 +105,11 @@ class PolicyRunner:
         if self.config.ensemble is None:
             return self._chunks[-1][:, (self._step - 1) % self.config.execute]
         return ensemble(self._chunks, self.config.ensemble)
+
+    def _needed(self) -> bool:
+        """Whether the pictures of this step are part of any decision: where they are drawn on demand, no others are."""
+        ahead = [0] if self._frozen else [i * self._stride for i in range(self._frames)]
+        return self._step == 0 or any((self._step + steps) % self.config.execute == 0 for steps in ahead)
 
     def _decide(self) -> None:
         back = [(self._frames - 1 - i) * self._stride for i in range(self._frames)]
@@ -122,7 +129,7 @@ class PolicyRunner:
         finally:
             self.policy.train(training)
         if not self._boxes:  # what never was learned must not be shown, nor judged
-            self.chunk = replace(self.chunk, aux=replace(self.chunk.aux, boxes=None, location=None))
+            self.chunk = replace(self.chunk, aux=replace(self.chunk.aux, boxes=None, tubes=None, location=None))
         self._chunks.append(self.chunk.action.float().cpu().numpy())
         self.decisions += 1
 

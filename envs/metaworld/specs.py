@@ -94,7 +94,7 @@ def _spec(name: str, difficulty: str, outcome: str) -> TaskSpec:
         cameras=CAMERAS,
         action_names=ACTIONS,
         agent_pos_names=AGENT_POS,
-        takes=("labels", "no_cameras"),
+        takes=("labels", "no_cameras", "on_demand"),
         expert="envs.metaworld.expert:expert",
         suites=(*(("metaworld/mt10",) if name in MT10 else ()), "metaworld/mt50"),
         difficulty=difficulty,

@@ -154,7 +154,7 @@ def test_pre_norm_decoder_block() -> None:
     attended = [space(query[:, t : t + 1], memory[:, t], memory[:, t])[0] for t in range(frames)]
     x = x + torch.cat(attended, dim=1)
     x = x + fed(block.feed, normed(block.norm_feed, x))
-    torch.testing.assert_close(block(queries, memory)[0], x, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(block(queries[:, :, None], memory[:, :, None])[0][:, :, 0], x, atol=1e-5, rtol=1e-4)
 
 
 def test_flow_matching_learns_the_straight_line_from_noise_to_action(monkeypatch: pytest.MonkeyPatch) -> None:

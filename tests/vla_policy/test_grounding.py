@@ -69,6 +69,27 @@ class TestDecoder:
         for weights in output.attention.values():
             torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
+    def test_a_tube_in_another_camera_is_found_in_that_cameras_cells_alone(self) -> None:
+        vision, fused = inputs(cameras=2)
+        vision.frames.requires_grad_()
+        torch.manual_seed(1)
+        both = SpaceTimeDecoder(GroundingConfig(things=("target", "goal"), cameras="all"), D, 2, C, POOLED, T, 2)
+        with torch.no_grad():
+            both.blocks[0].time.out.weight.zero_()
+            both.blocks[0].time.out.bias.zero_()
+        output = both(vision, fused)
+        assert output.tubes.shape == (B, T, 4, 4)
+        assert output.tube_logits.shape == (B, T, 4, N)
+        assert output.attention["decoder_space_0"].shape == (B, 2, 4, N)
+        for tube in range(4):
+            [gradient] = torch.autograd.grad(
+                output.tube_logits[:, :, tube].sin().sum() + output.tubes[:, :, tube].sin().sum(),
+                vision.frames,
+                retain_graph=True,
+            )
+            reached = gradient.unflatten(2, (2, N)).abs().sum((0, 1, 3, 4)) > 0
+            assert reached.tolist() == [tube < 2, tube >= 2]
+
     def test_the_centre_is_the_location_maps_mean(self) -> None:
         output = decoder()(*inputs())
         torch.testing.assert_close(output.centre, output.logits.softmax(-1) @ cell_centres(GRID))
@@ -126,8 +147,19 @@ class TestDecoder:
 
 def output_of(boxes: Tensor, logits: Tensor) -> GroundingOutput:
     return GroundingOutput(
-        queries=torch.zeros(B, T, D), boxes=boxes, logits=logits, centre=boxes[..., :2], grid=GRID, attention={}
+        tube_queries=torch.zeros(B, T, 1, D),
+        tubes=boxes[:, :, None],
+        tube_logits=logits[:, :, None],
+        tube_centre=boxes[:, :, None, :2],
+        grid=GRID,
+        attention={},
     )
+
+
+def loss_of(
+    config: GroundingConfig, output: GroundingOutput, boxes: Tensor, visible: Tensor, event: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    return grounding_loss(config, output, boxes[:, :, None], visible[:, :, None], event)
 
 
 class TestLoss:
@@ -139,7 +171,7 @@ class TestLoss:
         self.visible = torch.tensor([[True, False, True], [False, True, True]])
 
     def loss(self, boxes: Tensor | None = None, visible: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        return grounding_loss(
+        return loss_of(
             GroundingConfig(),
             output_of(self.predicted, self.logits),
             self.boxes if boxes is None else boxes,
@@ -164,7 +196,7 @@ class TestLoss:
     def test_weights_scale_the_parts(self) -> None:
         output = output_of(self.predicted, self.logits)
         config = GroundingConfig(location_weight=2.0, box_weight=0.5)
-        total, metrics = grounding_loss(config, output, self.boxes, self.visible, EVERYWHERE)
+        total, metrics = loss_of(config, output, self.boxes, self.visible, EVERYWHERE)
         torch.testing.assert_close(total, 2 * metrics["location"] + 0.5 * metrics["box"])
 
     def test_invisible_frames_do_not_count(self) -> None:
@@ -190,16 +222,16 @@ class TestLoss:
         both = self.visible & event
         for scope, counted in (("event", both), ("visible", self.visible)):
             config = GroundingConfig(scope=scope)  # type: ignore[arg-type]
-            got, _ = grounding_loss(config, output, self.boxes, self.visible, event)
-            expected, _ = grounding_loss(GroundingConfig(), output, self.boxes, counted, EVERYWHERE)
+            got, _ = loss_of(config, output, self.boxes, self.visible, event)
+            expected, _ = loss_of(GroundingConfig(), output, self.boxes, counted, EVERYWHERE)
             torch.testing.assert_close(got, expected)
 
     def test_visibility_is_learned_in_all_frames_of_the_event_and_outside_it(self) -> None:
         logits = torch.randn(B, T)
-        output = replace(output_of(self.predicted, self.logits), visible=logits)
+        output = replace(output_of(self.predicted, self.logits), tube_visible=logits[:, :, None])
         event = torch.zeros(B, T, dtype=torch.bool)
         config = GroundingConfig(visibility_weight=2.0)
-        total, metrics = grounding_loss(config, output, self.boxes, self.visible, event)
+        total, metrics = loss_of(config, output, self.boxes, self.visible, event)
         p = logits.sigmoid()
         expected = -torch.where(self.visible, p.log(), (1 - p).log()).mean()
         torch.testing.assert_close(metrics["visible"], expected)
@@ -210,18 +242,16 @@ class TestLoss:
         predicted = EventLogits(**{name: torch.randn(B, T) for name in ("start", "end", "during")})
         maps = torch.randn(B, 2, T, T).softmax(-1)
         output = replace(output_of(self.predicted, self.logits), event=predicted, attention={"decoder_time_0": maps})
-        plain, _ = grounding_loss(
-            GroundingConfig(), output_of(self.predicted, self.logits), self.boxes, self.visible, event
-        )
+        plain, _ = loss_of(GroundingConfig(), output_of(self.predicted, self.logits), self.boxes, self.visible, event)
         config = GroundingConfig(interval_weight=2.0, attention_weight=3.0)
-        total, metrics = grounding_loss(config, output, self.boxes, self.visible, event)
+        total, metrics = loss_of(config, output, self.boxes, self.visible, event)
         assert set(metrics) == {"location", "box", "iou", "interval", "event", "guided"}
         torch.testing.assert_close(total, plain + 2 * (metrics["interval"] + metrics["event"]) + 3 * metrics["guided"])
 
     def test_perfect_boxes_leave_only_the_locations_entropy(self) -> None:
         target = location_target(self.boxes, GRID)
         output = output_of(self.boxes, target.clamp(min=1e-12).log())
-        total, metrics = grounding_loss(GroundingConfig(), output, self.boxes, EVERYWHERE, EVERYWHERE)
+        total, metrics = loss_of(GroundingConfig(), output, self.boxes, EVERYWHERE, EVERYWHERE)
         entropy = torch.special.entr(target).sum(-1).mean()
         torch.testing.assert_close(total, entropy, atol=1e-4, rtol=1e-4)
         assert metrics["iou"].item() == pytest.approx(1, abs=1e-5)
@@ -325,6 +355,12 @@ class TestTime:
             best_interval(torch.ones(1, 1), torch.ones(1, 1))
 
 
+def run_block(block: DecoderBlock, queries: Tensor, memory: Tensor) -> Tensor:
+    """One tube in one camera."""
+    found: Tensor = block(queries[:, :, None], memory[:, :, None])[0][:, :, 0]
+    return found
+
+
 class TestBlock:
     def parts(self, norm: str) -> tuple[DecoderBlock, Tensor, Tensor]:
         torch.manual_seed(0)
@@ -336,7 +372,7 @@ class TestBlock:
     def test_post_norm_is_the_papers_order(self) -> None:
         """`LN(x + f(x))` three times, query by query, with torch's own attention."""
         block, queries, memory = self.parts("post")
-        got, _ = block(queries, memory)
+        got = run_block(block, queries, memory)
         assert block.time is not None
         assert block.norm_time is not None
         time, space = (nn.MultiheadAttention(D, 2, kdim=k, vdim=k, batch_first=True) for k in (D, C))
@@ -357,7 +393,7 @@ class TestBlock:
 
     def test_pre_norm_leaves_the_residual_alone(self) -> None:
         block, queries, memory = self.parts("pre")
-        got, _ = block(1000 * queries, memory)
+        got = run_block(block, 1000 * queries, memory)
         assert (got - 1000 * queries).abs().max() < 100
 
     def test_text_tokens_join_every_frame_and_padding_does_not(self) -> None:

@@ -68,6 +68,36 @@ def test_a_chunk_is_executed_before_the_policy_is_asked_again(tiny_checkpoint: P
     np.testing.assert_array_equal(np.stack(actions[:3]), first[:3])
 
 
+@pytest.mark.parametrize("execute", [1, 3, 4, 5])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_only_pictures_that_a_decision_needs_are_looked_at(tiny_checkpoint: Path, execute: int, frozen: bool) -> None:
+    looked: list[int] = []
+
+    class Watched(dict[str, Any]):
+        def __init__(self, step: int) -> None:
+            super().__init__(_seen(step)["pixels"])
+            self.step = step
+
+        def __getitem__(self, camera: str) -> Any:
+            looked.append(self.step)
+            return super().__getitem__(camera)
+
+    runner, asked = _runner(tiny_checkpoint, execute=execute)
+    runner.reset(["follow the red ball", None], frozen=frozen)
+    for step in range(40):
+        runner.act([{**_seen(step), "pixels": Watched(step)}, None])
+    stride, frames = runner.policy.config.frame_stride, runner.policy.config.frames
+    needed = set()
+    for decision, observation in zip(range(0, 40, execute), asked, strict=True):
+        back = [0 if frozen else stride * i for i in reversed(range(frames))]
+        steps = [max(decision - steps, 0) for steps in back]
+        assert [int(observation.frames[0, i, 0, 0, 0, 0]) for i in range(frames)] == steps
+        needed.update(steps)
+    unused = set(looked) - needed
+    assert all(step + stride * (frames - 1) >= 40 - execute for step in unused)  # for decisions that did not come
+    assert needed <= set(looked)
+
+
 @pytest.mark.parametrize("m", [0.5, 0.0, -0.5])
 def test_ensembling_averages_all_predictions_of_a_step(tiny_checkpoint: Path, m: float) -> None:
     """Weights exp(-m · i) with i = 0 for the oldest prediction (Zhao et al. 2023, section 4)."""

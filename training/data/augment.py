@@ -20,6 +20,7 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator, unk
     """
     seen = batch.observation
     frames, boxes, visible = seen.frames, batch.boxes, batch.visible
+    more_boxes, more_visible = batch.more_boxes, batch.more_visible
     b, _, _, _, height, width = frames.shape
     device = frames.device
     if config.shift:
@@ -30,8 +31,9 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator, unk
         by_pixel = frames.permute(0, 4, 5, 1, 2, 3)[sample, rows[:, :, None], columns[:, None, :]]
         frames = by_pixel.permute(0, 3, 4, 5, 1, 2)
         move = torch.stack([amount[1] / width, amount[0] / height], dim=-1)[:, None]
-        boxes = torch.cat([boxes[..., :2] + move, boxes[..., 2:]], dim=-1)
-        visible = visible & (boxes[..., :2] > 0).all(-1) & (boxes[..., :2] < 1).all(-1)
+        boxes, visible = _moved(boxes, visible, move)
+        if more_boxes is not None and more_visible is not None:
+            more_boxes, more_visible = _moved(more_boxes, more_visible, move[:, None])
     if config.brightness:
         scale = 1 + config.brightness * (2 * torch.rand(b, generator=generator).to(device) - 1)
         frames = (frames * scale.view(b, 1, 1, 1, 1, 1)).clamp_(0, 255).to(torch.uint8)
@@ -47,4 +49,12 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator, unk
         boxes=boxes,
         visible=visible,
         event=batch.event,
+        more_boxes=more_boxes,
+        more_visible=more_visible,
     )
+
+
+def _moved(boxes: torch.Tensor, visible: torch.Tensor, move: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes whose centres move, and whether they are still in the picture."""
+    boxes = torch.cat([boxes[..., :2] + move, boxes[..., 2:]], dim=-1)
+    return boxes, visible & (boxes[..., :2] > 0).all(-1) & (boxes[..., :2] < 1).all(-1)

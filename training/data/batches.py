@@ -25,6 +25,7 @@ class SampleConfig:
     frame_stride: int
     chunk: int
     cameras: tuple[str, ...]
+    tubes: tuple[tuple[str, str], ...] = ()
 
 
 class _Part:
@@ -66,6 +67,14 @@ class _Part:
         if data.labelled:
             self.boxes[:] = data.arrays["boxes"][:, self.first_camera]
             self.visible[:] = data.arrays["visible"][:, self.first_camera]
+        more = config.tubes[1:]
+        self.more_boxes = np.zeros((data.steps, things, len(more), 4), np.float32)
+        self.more_visible = np.zeros((data.steps, things, len(more)), np.bool_)
+        for tube, (camera, thing) in enumerate(more):
+            boxes, visible = ("boxes", "visible") if thing == "target" else ("goal_boxes", "goal_visible")
+            if boxes in data.arrays:
+                self.more_boxes[:, :, tube] = data.arrays[boxes][:, names.index(camera)]
+                self.more_visible[:, :, tube] = data.arrays[visible][:, names.index(camera)]
         self.episode = np.repeat(np.arange(data.episodes), lengths)
         self.start, self.end = offsets[:-1][self.episode], offsets[1:][self.episode]
         self.events, self.targets = np.array(data.arrays["events"]), np.array(data.arrays["targets"])
@@ -195,7 +204,14 @@ class Sampler:
         clock = rows - part.start[steps, None]
         event = part.events[episode, things]
         pixels = part.pixels[rows]
+        more = {}
+        if self.config.tubes[1:]:
+            more = {
+                "more_boxes": part.more_boxes[rows, things[:, None]],
+                "more_visible": part.more_visible[rows, things[:, None]],
+            }
         return {
+            **more,
             "frames": pixels if part.cameras is None else pixels[:, :, part.cameras],
             "agent_pos": part.agent_pos[rows],
             "tokens": part.tokens[episode, things],

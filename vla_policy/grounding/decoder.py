@@ -6,7 +6,10 @@ in which query t attends to frame t only, feed-forward. One thing is added: the 
 its frame is a location map, whose mean is the reference point of the box. The cross-entropy of this map is what lets
 small policies learn in minutes.
 
-B batch, T frames, N visual tokens per frame, n = h·w of them in the first camera, L text tokens, D width.
+Several tubes can be found at once: of the target and of the goal that it is to be brought to, in one or all cameras.
+Each has queries of its own, which differ by a learned embedding; those of all tubes and frames attend to one another.
+
+B batch, T frames, K tubes, V cameras, N visual tokens per frame, n = h·w of them in one camera, L text tokens, D width.
 """
 
 from __future__ import annotations
@@ -46,30 +49,52 @@ class EventLogits:
 class GroundingOutput:
     """Where the target is, and when its event holds.
 
-    queries `(B, T, D)`: one per frame.
-    boxes `(B, T, 4)`: of the target.
-    logits `(B, T, n)`: of its location, over the grid (h, w) of the first camera.
-    centre `(B, T, 2)`: the mean of the location map.
+    tube_queries `(B, T, K, D)`: one per frame and tube.
+    tubes `(B, T, K, 4)`: boxes.
+    tube_logits `(B, T, K, n)`: of the location, over the grid (h, w) of the tube's camera.
+    tube_centre `(B, T, K, 2)`: the mean of the location map.
     attention: attention maps by name.
-    visible `(B, T)`: logits of whether the target is visible, None if the decoder does not predict it.
+    tube_visible `(B, T, K)`: logits of whether the thing is visible, None if the decoder does not predict it.
     event: logits of the event, None if the decoder does not predict it.
+
+    `queries`, `boxes`, `logits`, `centre` and `visible` are those of the first tube: the target's in the first camera.
     """
 
-    queries: Tensor
-    boxes: Tensor
-    logits: Tensor
-    centre: Tensor
+    tube_queries: Tensor
+    tubes: Tensor
+    tube_logits: Tensor
+    tube_centre: Tensor
     grid: tuple[int, int]
     attention: dict[str, Tensor]
-    visible: Tensor | None = None
+    tube_visible: Tensor | None = None
     event: EventLogits | None = None
+
+    @property
+    def queries(self) -> Tensor:
+        return self.tube_queries[:, :, 0]
+
+    @property
+    def boxes(self) -> Tensor:
+        return self.tubes[:, :, 0]
+
+    @property
+    def logits(self) -> Tensor:
+        return self.tube_logits[:, :, 0]
+
+    @property
+    def centre(self) -> Tensor:
+        return self.tube_centre[:, :, 0]
+
+    @property
+    def visible(self) -> Tensor | None:
+        return None if self.tube_visible is None else self.tube_visible[:, :, 0]
 
 
 class DecoderBlock(nn.Module):
     """Temporal self-attention, time-aligned cross-attention, feed-forward, each with a residual and a layer norm:
     before it ("pre") or, as in the paper, after the residual ("post").
 
-    A single frame has no other times to attend to: the temporal part is left out then.
+    A single frame of a single tube has no others to attend to: the temporal part is left out then.
     """
 
     def __init__(
@@ -84,22 +109,24 @@ class DecoderBlock(nn.Module):
         self.feed = FeedForward(width)
 
     def forward(
-        self, q_BTD: Tensor, memory_BTND: Tensor, mask_BTN: Tensor | None = None
+        self, q_BTKD: Tensor, memory_BTVND: Tensor, mask_BTVN: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        b, t = q_BTD.shape[:2]
+        """Queries `(B, T, K, D)` read memory in V parts, K/V of them each part, in their order."""
+        b, t, k, _ = q_BTKD.shape
+        parts = memory_BTVND.shape[2]
         attention = {}
         if self.time is not None and self.norm_time is not None:
-            normed = self._before(self.norm_time, q_BTD)
+            normed = self._before(self.norm_time, q_BTKD.flatten(1, 2))
             mixed, attention["time"] = self.time(normed, normed)
-            q_BTD = self._after(self.norm_time, q_BTD + mixed)
+            q_BTKD = self._after(self.norm_time, q_BTKD + mixed.unflatten(1, (t, k)))
         # Folding time into the batch is what keeps query t inside frame t.
-        normed = self._before(self.norm_space, q_BTD).flatten(0, 1)[:, None]
-        mask = None if mask_BTN is None else mask_BTN.flatten(0, 1)
-        read, space_weights = self.space(normed, memory_BTND.flatten(0, 1), mask)
-        q_BTD = self._after(self.norm_space, q_BTD + read.unflatten(0, (b, t)).squeeze(2))
-        attention["space"] = space_weights.unflatten(0, (b, t))[:, -1]
-        q_BTD = self._after(self.norm_feed, q_BTD + self.feed(self._before(self.norm_feed, q_BTD)))
-        return q_BTD, attention
+        normed = self._before(self.norm_space, q_BTKD).unflatten(2, (parts, -1)).flatten(0, 2)
+        mask = None if mask_BTVN is None else mask_BTVN.flatten(0, 2)
+        read, space_weights = self.space(normed, memory_BTVND.flatten(0, 2), mask)
+        q_BTKD = self._after(self.norm_space, q_BTKD + read.unflatten(0, (b, t, parts)).flatten(2, 3))
+        attention["space"] = space_weights.unflatten(0, (b, t, parts))[:, -1].transpose(1, 2).flatten(2, 3)
+        q_BTKD = self._after(self.norm_feed, q_BTKD + self.feed(self._before(self.norm_feed, q_BTKD)))
+        return q_BTKD, attention
 
     def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
         normed: Tensor = x if self.post else norm(x)
@@ -139,12 +166,14 @@ class SpaceTimeDecoder(nn.Module):
 
     Every query begins with the fusion's pooled tokens through a linear layer, whose bias is the paper's object
     embedding: so every query depends on the instruction from the start. Query t then attends to the memory of frame t
-    only. In the newest frames, the fusion's tokens, which carry the whole window, are added to the frame's features.
+    only; if there are tubes in all cameras, only to its own camera's part of it. In the newest frames, the fusion's
+    tokens, which carry the whole window, are added to the frame's features.
 
     Args:
         frame_width: of the frames' features.
         pooled_width: of the fusion's pooled tokens.
         frames: T.
+        cameras: V.
     """
 
     def __init__(
@@ -155,14 +184,18 @@ class SpaceTimeDecoder(nn.Module):
         frame_width: int,
         pooled_width: int,
         frames: int,
+        cameras: int = 1,
     ) -> None:
         super().__init__()
+        self.parts = cameras if config.cameras == "all" else 1  # into which the memory of a frame falls
+        self.tubes = self.parts * len(config.things)
+        self.tube = nn.Parameter(torch.zeros(self.tubes, width).normal_(std=0.3)) if self.tubes > 1 else None
         # The memory keeps the frames' own width: T·N tokens are what this decoder costs.
         self.newest = nn.Linear(width, frame_width)
         self.place = nn.Linear(width, frame_width)
         self.object = nn.Linear(pooled_width, width)
         self.blocks = nn.ModuleList(
-            DecoderBlock(width, attention_heads, frame_width, temporal=frames > 1, norm=config.norm)
+            DecoderBlock(width, attention_heads, frame_width, temporal=frames * self.tubes > 1, norm=config.norm)
             for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
@@ -186,29 +219,35 @@ class SpaceTimeDecoder(nn.Module):
         # The fusion's tokens are of the K newest frames.
         k = fused.vision.shape[1]
         memory[:, t - k :] += self.newest(fused.vision)
-        cells_of_frames, mask = memory[:, :, :cells], None
+        pictures = memory[:, :, : self.parts * cells].unflatten(2, (self.parts, cells))
+        memory, mask = memory.unflatten(2, (self.parts, -1)), None
         if vision.text is not None:
-            text = vision.text
-            memory = torch.cat([memory, text.tokens.to(memory.dtype)], dim=2)
-            mask = torch.cat([text.mask.new_ones(len(memory), n), text.mask], dim=1)[:, None].expand(-1, t, -1)
+            text, read = vision.text, memory.shape[3]
+            words = text.tokens.to(memory.dtype)[:, :, None].expand(-1, -1, self.parts, -1, -1)
+            memory = torch.cat([memory, words], dim=3)
+            mask = torch.cat([text.mask.new_ones(len(memory), read), text.mask], dim=1)
+            mask = mask[:, None, None].expand(-1, t, self.parts, -1)
         queries = self.object(fused.pooled)[:, None]
-        queries = queries + newest_at_zero(t, width, self.object.weight)
+        queries = (queries + newest_at_zero(t, width, self.object.weight))[:, :, None]
+        if self.tube is not None:
+            queries = queries + self.tube
         attention: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
             queries, weights = block(queries, memory, mask)
             attention |= {f"decoder_{name}_{i}": w for name, w in weights.items()}
         queries = self.norm(queries)
-        logits = at_least_float32((cells_of_frames @ self.pointer(queries).unsqueeze(-1)).squeeze(-1))
+        pointers = self.pointer(queries).unflatten(2, (self.parts, -1))
+        logits = at_least_float32((pictures @ pointers.mT).mT).flatten(2, 3)
         centre = logits.softmax(-1) @ centres.to(logits.dtype)
         reference = torch.cat([centre, torch.full_like(centre, PRIOR_EXTENT)], dim=-1)
         boxes = torch.sigmoid(at_least_float32(self.box(queries)) + torch.logit(reference, eps=1e-4))
         return GroundingOutput(
-            queries=queries,
-            boxes=boxes,
-            logits=logits,
-            centre=centre,
+            tube_queries=queries,
+            tubes=boxes,
+            tube_logits=logits,
+            tube_centre=centre,
             grid=vision.grid,
             attention=attention,
-            visible=None if self.visible is None else at_least_float32(self.visible(queries).squeeze(-1)),
-            event=None if self.when is None else self.when(queries, boxes),
+            tube_visible=None if self.visible is None else at_least_float32(self.visible(queries).squeeze(-1)),
+            event=None if self.when is None else self.when(queries[:, :, 0], boxes[:, :, 0]),
         )

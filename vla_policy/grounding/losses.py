@@ -4,7 +4,7 @@ After Yang et al. 2022, section 3.4, with two differences from their published c
 truth to the prediction: its gradient stays large where the prediction is confidently wrong. Guided attention counts
 what queries within the event attend to outside it; theirs counts all that queries outside it attend to.
 
-B batch, T frames, M attention heads.
+B batch, T frames, K tubes, M attention heads.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ def grounding_loss(
     """The weighted sum, and the parts by name, detached.
 
     Args:
-        boxes: (B, T, 4) true ones; visible, event: (B, T) bool.
+        boxes: (B, T, K, 4) true ones; visible: (B, T, K) bool; event: (B, T) bool.
 
     Boxes and location map count in visible frames, with `config.scope` "event" in those of the event alone. In all
     other frames the boxes may hold anything. Where no frame counts, both losses are zero.
     """
-    counted = visible & event if config.scope == "event" else visible
+    counted = visible & event[..., None] if config.scope == "event" else visible
     boxes = torch.where(counted[..., None], boxes, 0.5)
-    cross_entropy = -(location_target(boxes, output.grid) * F.log_softmax(output.logits, dim=-1)).sum(-1)
-    iou, giou = iou_and_giou(output.boxes, boxes)
+    cross_entropy = -(location_target(boxes, output.grid) * F.log_softmax(output.tube_logits, dim=-1)).sum(-1)
+    iou, giou = iou_and_giou(output.tubes, boxes)
     location = masked_average(cross_entropy, counted)
-    off, apart = (output.boxes - boxes).abs().mean(-1), 1 - giou
+    off, apart = (output.tubes - boxes).abs().mean(-1), 1 - giou
     drawn = masked_average(config.l1_weight * off + config.giou_weight * apart, counted)
     total = config.location_weight * location + config.box_weight * drawn
     metrics = {"location": location, "box": drawn, "iou": masked_average(iou[:, -1], counted[:, -1])}
-    if output.visible is not None:
-        visibility = F.binary_cross_entropy_with_logits(output.visible, visible.to(output.visible.dtype))
+    if output.tube_visible is not None:
+        visibility = F.binary_cross_entropy_with_logits(output.tube_visible, visible.to(output.tube_visible.dtype))
         total = total + config.visibility_weight * visibility
         metrics["visible"] = visibility
     if output.event is not None:

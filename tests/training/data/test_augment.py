@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,6 +67,17 @@ class TestAugment:
         assert len(moves) > 20  # each sample has a move of its own, in both directions
         assert {x > 0 for x, _ in moves} == {y > 0 for _, y in moves} == {True, False}
         assert max(abs(m) for pair in moves for m in pair) <= 6
+
+    def test_boxes_of_other_tubes_move_along(self) -> None:
+        batch = drawn()
+        more = torch.stack([batch.boxes, batch.boxes + 0.9], dim=2)
+        batch = replace(batch, more_boxes=more, more_visible=torch.ones(more.shape[:3], dtype=torch.bool))
+        after = augment(batch, AugmentConfig(shift=6, unknown_words=0), generator())
+        assert after.more_boxes is not None
+        assert after.more_visible is not None
+        torch.testing.assert_close(after.more_boxes[:, :, 0], after.boxes)
+        assert torch.equal(after.more_visible[:, :, 0], after.visible)
+        assert not after.more_visible[:, :, 1].all()
 
     def test_the_border_is_repeated(self) -> None:
         batch = drawn()

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ def sampler_of(
     actions: tuple[str, ...] = ("dx", "dy"),
     holdout: float = 0.0,
     relabel: float = 0.0,
+    tubes: tuple[tuple[str, str], ...] = (),
 ) -> tuple[Sampler, WordTokenizer]:
     tokenizer = WordTokenizer.train([text for d in datasets for text in d.texts], WORDS)
-    samples = SampleConfig(frames=frames, frame_stride=stride, chunk=chunk, cameras=cameras)
+    samples = SampleConfig(frames=frames, frame_stride=stride, chunk=chunk, cameras=cameras, tubes=tubes)
     return Sampler(datasets, samples, tokenizer, list(actions), holdout=holdout, relabel=relabel), tokenizer
 
 
@@ -103,6 +105,30 @@ class TestGather:
                 for name, value in expected.items():
                     got = batch[name][int(step)].numpy()
                     np.testing.assert_array_equal(got, value[: len(got)], err_msg=f"{name} of step {step}")
+
+    def test_boxes_of_other_tubes_come_along(self, write_small: WriteSmall) -> None:
+        data = write_small(cameras=("front", "wrist"))
+        arrays = {**data.arrays, "goal_boxes": 1 - data.arrays["boxes"], "goal_visible": ~data.arrays["visible"]}
+        data = replace(data, arrays=arrays)
+        tubes = (("wrist", "target"), ("wrist", "goal"), ("front", "target"), ("front", "goal"))
+        sampler, _ = sampler_of([data], frames=1, cameras=("wrist", "front"), tubes=tubes)
+        batch = sampler.gather([np.arange(data.steps)])
+        boxes, visible = batch.tubes
+        assert boxes.shape == (data.steps, 1, 4, 4)
+        targets = arrays["targets"][np.repeat(np.arange(data.episodes), np.diff(arrays["offsets"]))]
+        for step, target in enumerate(targets):
+            for tube, (camera, thing) in enumerate(tubes):
+                prefix, seen_by = ("goal_" if thing == "goal" else ""), ("front", "wrist").index(camera)
+                expected = arrays[f"{prefix}boxes"][step, seen_by, target]
+                np.testing.assert_array_equal(boxes[step, 0, tube], expected)
+                assert visible[step, 0, tube] == arrays[f"{prefix}visible"][step, seen_by, target]
+
+    def test_where_nobody_says_where_things_are_to_go_no_goal_is_visible(self, write_small: WriteSmall) -> None:
+        data = write_small()
+        sampler, _ = sampler_of([data], frames=1, tubes=(("front", "target"), ("front", "goal")))
+        _, visible = sampler.gather([np.arange(data.steps)]).tubes
+        assert not visible[:, :, 1].any()
+        assert visible[:, :, 0].any()
 
     def test_a_chunk_longer_than_the_labels_is_refused(self, write_small: WriteSmall) -> None:
         with pytest.raises(ValueError, match=r"labels look 8 steps ahead; policy\.head\.chunk 9 exceeds it"):
