@@ -5,6 +5,7 @@ The policy as an actor is `vla_policy.runner.PolicyActor`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -122,8 +123,10 @@ class MixedActor:
         begins = row not in self._until
         if begins or (world.step >= self._until[row] and world.step % self._every == 0):
             self._turn[row] = bool(rng.random() < self._share)
-            length = rng.integers(1, self._stretch + 1) if begins and self._stretch else self._stretch
-            self._until[row] = world.step + length if self._stretch else np.inf
+            length = self._stretch
+            if begins and length:
+                length = int(rng.integers(1, length + 1))
+            self._until[row] = world.step + length if length else math.inf
         return self._turn[row]
 
 
