@@ -60,7 +60,9 @@ def dagger(arguments: list[str]) -> int:
     if code := _run(config, base, rounds, start, out, cloning):
         return code
     print(rounds_table(rounds.rounds))
-    print(f"{out / FILE}\n{out / PICTURE}\n{out / 'checkpoint'}")
+    for name in (FILE, PICTURE, "checkpoint"):
+        if (out / name).exists():
+            print(out / name)
     return 0
 
 
@@ -90,9 +92,8 @@ def _with_policy_of(path: Path, config: RunConfig, *, collects: bool) -> RunConf
 
     policy = load_checkpoint(path).policy
     if collects and config.collect.size != policy.shapes.size:
-        raise ValueError(
-            f"collect.size {config.collect.size} must be {policy.shapes.size}, which {path} was trained on"
-        )
+        seen = policy.shapes.size
+        raise ValueError(f"collect.size {config.collect.size} must be {seen}, which the policy of {path} sees")
     return replace(config, policy=policy.config)
 
 
@@ -161,7 +162,7 @@ def _run(
     from eval.rounds import RoundResult, save_rounds
     from training.dagger import TRAIN, checkpoint_of, collect_round, train_round
     from training.run_folder import STATE
-    from vla_policy.checkpoint import load_checkpoint, save_checkpoint
+    from vla_policy.checkpoint import given_name, load_checkpoint, save_checkpoint
 
     datasets, policy = list(base), start
     for number in range(config.dagger.rounds + 1):
@@ -178,7 +179,7 @@ def _run(
                 number=number,
                 labels=sum(each.steps for each in datasets),
                 share=config.dagger.share(number) if number else 1.0,
-                checkpoint=str(trained),
+                checkpoint=given_name(trained) if trained == start else str(trained.relative_to(out)),
                 success=success,
                 tasks=tasks,
             )
@@ -224,4 +225,5 @@ def _draw(rounds: Rounds, out: Path, cloning: Sequence[Path]) -> None:
 
     judged = [(each.labels, each.success) for each in rounds.rounds if each.success is not None]
     curves = {"DAgger": judged, "cloning": cloning_points(cloning)}
-    write_rounds_plot(out / PICTURE, {name: points for name, points in curves.items() if points})
+    if judged:
+        write_rounds_plot(out / PICTURE, {name: points for name, points in curves.items() if points})

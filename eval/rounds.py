@@ -36,8 +36,9 @@ class RoundResult:
     """One round.
 
     `number` 0 is cloning of the demonstrations. `labels` counts the states that the expert labelled, up to and with
-    this round. `share` is the probability with which the expert acted. `success` is over the episodes of all tasks,
-    None where nothing was judged; `tasks` has it by task.
+    this round. `share` is the probability with which the expert acted. `checkpoint` is where the round's policy is,
+    below the folder of the rounds. `success` is over the episodes of all tasks, None where nothing was judged; `tasks`
+    has it by task.
     """
 
     number: int

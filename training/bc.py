@@ -172,7 +172,8 @@ def train(
     )
     origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
     if begun:
-        origin["start"] = {"weights": described["start"], "steps": begun.provenance.get("steps")}
+        before = {name: begun.provenance[name] for name in ("steps", "start") if name in begun.provenance}
+        origin["start"] = {"weights": described["start"], **before}
     log = Log(out, first, enabled=accelerator.is_main_process)
 
     def save(step: int) -> None:

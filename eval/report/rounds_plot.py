@@ -35,7 +35,7 @@ def write_rounds_plot(path: Path, curves: Mapping[str, Sequence[tuple[int, Succe
         axes.set_xlim(left=0)
         axes.set_ylim(-2, 102)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside upper left", ncols=len(curves))
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
