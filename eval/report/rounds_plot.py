@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -12,7 +13,8 @@ from matplotlib.figure import Figure
 from eval.rounds import Success
 
 COLOURS = ("#c2410c", "#475569", "#0f766e")
-STYLE = {"font.family": "DejaVu Sans", "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+# Any: matplotlib types the keys as one closed set of literals, which differs between its versions.
+STYLE: Any = {"font.family": "DejaVu Sans", "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def write_rounds_plot(path: Path, curves: Mapping[str, Sequence[tuple[int, Success]]]) -> Path:
