@@ -40,6 +40,11 @@ COMMANDS: dict[str, Command] = {
         purpose="train and judge many policies on the same data and seeds, as one table and HTML report",
         kept="finished rows and saved states are kept, and the same command goes on from there",
     ),
+    "dagger": Command(
+        run="eval.dagger:dagger",
+        purpose="let the policy act and the expert label what it visits, in rounds of which each trains on",
+        kept="finished shards and rounds and saved states are kept, and --resume goes on from there",
+    ),
     "rollout": Command(run="eval.commands:rollout", purpose="one episode as a video"),
     "ground": Command(
         run="eval.commands:ground",

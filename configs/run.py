@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.collect import CollectConfig
+from configs.dagger import DaggerConfig
 from configs.evaluation import EvalConfig
 from configs.names import unknown
 from configs.policy import PolicyConfig
@@ -24,6 +25,7 @@ class RunConfig:
         policy: the network.
         train: behaviour cloning.
         eval: evaluation.
+        dagger: rounds in which the policy acts and the expert labels.
     """
 
     tasks: tuple[str, ...] = ("track",)
@@ -31,6 +33,7 @@ class RunConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    dagger: DaggerConfig = field(default_factory=DaggerConfig)
 
     def __post_init__(self) -> None:
         if not self.tasks:

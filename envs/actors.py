@@ -5,6 +5,7 @@ The policy as an actor is `vla_policy.runner.PolicyActor`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,6 +77,57 @@ class NoisyExpert:
         self.clean = clean
         self._drift = NOISE_CORRELATION * self._drift + self._fresh * self.rng.standard_normal(len(self._drift))
         return [world.scale.to_task(np.clip(meant + self._drift, -1, 1).astype(np.float32))]
+
+
+class MixedActor:
+    """The expert and another actor by turns, as in DAgger (Ross et al. 2011): who acts is drawn anew after every
+    stretch, and what the expert would do is known at every step.
+
+    Args:
+        experts: see `envs.task.TaskSpec`; one a row, so that one which remembers something does so for its own episode.
+        other: who acts where the expert does not. It sees every step, so that it knows what came before its turn.
+        share: probability that the expert acts.
+        stretch: control steps that whoever was drawn acts for, the first time of an episode a random part of them;
+            0 draws once an episode.
+        every: control steps between two decisions of the other actor. Turns begin with such a decision, so that none is
+            carried out that began while the expert acted.
+
+    `clean` is what the expert would do now, by row, (A,) in [-1, 1]; `generators` are the episodes' own, by row.
+    """
+
+    def __init__(self, experts: Sequence[Any], other: Actor, share: float, stretch: int, every: int = 1) -> None:
+        self._experts, self._other = experts, other
+        self._share, self._stretch, self._every = share, stretch, every
+
+    def reset(self, worlds: Sequence[World | None]) -> None:
+        self.clean: dict[int, np.ndarray] = {}
+        self.generators = {w.row: np.random.default_rng((w.seed, 4)) for w in worlds if w is not None}
+        self._turn: dict[int, bool] = {}  # whether it is the expert's
+        self._until: dict[int, float] = {}
+        self._other.reset(worlds)
+
+    def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
+        others = self._other.act(worlds)
+        actions: list[np.ndarray | None] = []
+        for world, other in zip(worlds, others, strict=True):
+            if world is None:
+                actions.append(None)
+                continue
+            meant = _bounded(world, self._experts[world.row](world.env, world.info))
+            self.clean[world.row] = world.scale.to_unit(meant)
+            actions.append(meant if self._experts_turn(world) else other)
+        return actions
+
+    def _experts_turn(self, world: World) -> bool:
+        row, rng = world.row, self.generators[world.row]
+        begins = row not in self._until
+        if begins or (world.step >= self._until[row] and world.step % self._every == 0):
+            self._turn[row] = bool(rng.random() < self._share)
+            length = self._stretch
+            if begins and length:
+                length = int(rng.integers(1, length + 1))
+            self._until[row] = world.step + length if length else math.inf
+        return self._turn[row]
 
 
 class RandomActor:

@@ -28,7 +28,7 @@ CRITERION_EPISODES = 200  # fewer make a success rate too vague to quote
 
 def evaluate(arguments: list[str]) -> int:
     more = "CHECKPOINT is a folder, or the name of a policy that ships"
-    parser = run_parser("eval", "track", more, hidden=("policy", "train", "collect"))
+    parser = run_parser("eval", "track", more, hidden=("policy", "train", "collect", "dagger"))
     parser.add_argument("checkpoint", type=str, help=CHECKPOINT_HELP)
     parser.add_argument("--episodes", type=int, help="episodes a condition; short for --eval.episodes")
     parser.add_argument("--seed", type=int, help="first test seed; short for --eval.seed")
@@ -39,7 +39,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, default="runs/eval", help="folder for results.json, table and report")
     parser.add_argument("--videos", type=int, default=2, help="videos per task in the report")
     for argument in arguments:
-        if re.match(r"--(policy|train|collect)\b", argument):
+        if re.match(r"--(policy|train|collect|dagger)\b", argument):
             raise ValueError(f"{argument}: has no part in judging, the checkpoint is as it was trained; leave it out")
     # Here --tasks are the tasks to evaluate; the run's own list says what was trained.
     parsed = parse(parser, [re.sub(r"^--tasks(?==|$)", "--eval.tasks", argument) for argument in arguments])
@@ -131,7 +131,7 @@ def ground(arguments: list[str]) -> int:
 
 
 def demo(arguments: list[str]) -> int:
-    parser = run_parser("demo", "track")
+    parser = run_parser("demo", "track", hidden=("dagger",))
     parser.add_argument("--out", type=str, help="folder of the run; runs/NAME if left out")
     parser.add_argument("--videos", type=int, default=3, help="videos per task in the report")
     parsed = parse(parser, arguments)

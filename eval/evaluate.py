@@ -51,12 +51,15 @@ def evaluate(
     checkpoint_path: Path,
     config: EvalConfig,
     *,
+    split: str = "test",
     on_progress: OnProgress | None = None,
     on_condition: OnCondition | None = None,
 ) -> Results:
     """Evaluate a checkpoint.
 
     Args:
+        split: whose seeds: "validation" for what is looked at while training goes on, so that nothing is chosen by the
+            test seeds.
         on_progress: called after every group of episodes.
         on_condition: called after every condition with the results of those that are finished, so that they can be
             saved: an interruption then costs the unfinished ones only.
@@ -67,7 +70,7 @@ def evaluate(
     """
     checkpoint = load_checkpoint(checkpoint_path)
     tasks = find_tasks(config.tasks or checkpoint.purpose.tasks)
-    tried = {task: _try_task(checkpoint, task, config) for task in tasks}
+    tried = {task: _try_task(checkpoint, task, config, split) for task in tasks}
     conditions = {task: [name for name in tried[task].conditions if not tried[task].conditions[name]] for task in tasks}
     found: dict[tuple[str, str], list[EpisodeResult]] = {(t, c): [] for t in tasks for c in conditions[t]}
 
@@ -86,13 +89,13 @@ def evaluate(
             checkpoint=CheckpointInfo(path=given_name(checkpoint_path), provenance=checkpoint.provenance),
             seed=config.seed,
             tasks=results,
-            settings={**_settings(config, tried), "unread_words": _unread(checkpoint, done)},
+            settings={**_settings(config, tried), "split": split, "unread_words": _unread(checkpoint, done)},
             versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
             gl_renderer=next((t.renderer for t in tried.values() if t.renderer), ""),
             complete=len(done) == len(found),
         )
 
-    jobs = [_Job(task=task, condition=name, seeds=seeds) for task, name in found for seeds in _groups(config)]
+    jobs = [_Job(task=task, condition=name, seeds=seeds) for task, name in found for seeds in _groups(config, split)]
     for job, episodes in _finish_all(jobs, checkpoint_path, config):
         of_condition = found[job.task, job.condition]
         of_condition += episodes
@@ -103,8 +106,8 @@ def evaluate(
     return finished()
 
 
-def _groups(config: EvalConfig) -> Iterator[tuple[int | None, ...]]:
-    seeds: list[int | None] = [split_seed("test", config.seed + i) for i in range(config.episodes)]
+def _groups(config: EvalConfig, split: str) -> Iterator[tuple[int | None, ...]]:
+    seeds: list[int | None] = [split_seed(split, config.seed + i) for i in range(config.episodes)]
     seeds += [None] * (-len(seeds) % GROUP)
     for start in range(0, len(seeds), GROUP):
         yield tuple(seeds[start : start + GROUP])
@@ -191,7 +194,7 @@ class _Tried:
     rate: float
 
 
-def _try_task(checkpoint: Checkpoint, task: str, config: EvalConfig) -> _Tried:
+def _try_task(checkpoint: Checkpoint, task: str, config: EvalConfig, split: str) -> _Tried:
     """Make a task in this process, which fails early if it cannot be made or done, and measure the policy's rate while
     no worker needs the cores.
     """
@@ -200,7 +203,7 @@ def _try_task(checkpoint: Checkpoint, task: str, config: EvalConfig) -> _Tried:
     try:
         conditions = {name: CONTROLS[name].missing(env, spec) for name in choose_controls(config.controls)}
         renderer = str(offers(env, "gl_renderer") or "")
-        rate = control_rate(checkpoint, env, split_seed("test", config.seed))
+        rate = control_rate(checkpoint, env, split_seed(split, config.seed))
     finally:
         env.close()
     return _Tried(spec=spec, conditions=conditions, renderer=renderer, rate=rate)

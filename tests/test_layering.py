@@ -213,6 +213,7 @@ def loaded(code: str) -> set[str]:
         ("training.collect", "torch mujoco OpenGL vla_policy eval"),
         ("training.data.batches", "mujoco OpenGL eval"),
         ("training.commands", "torch mujoco OpenGL transformers"),
+        ("eval.dagger", "torch mujoco OpenGL transformers scipy matplotlib"),
         ("eval.commands", "torch mujoco OpenGL transformers scipy matplotlib"),
         ("eval.evaluate", "mujoco OpenGL scipy matplotlib transformers"),
         *((module, "torch mujoco gymnasium numpy transformers jsonargparse yaml") for module in LIGHT),

@@ -20,6 +20,7 @@ SMALLER: dict[str, list[str]] = {
     "collect": COLLECT,
     "train": TRAIN,
     "eval": ["--episodes", "2"],
+    "dagger": [*COLLECT, *TRAIN, *[f"--dagger.{name}=2" for name in ("episodes", "steps", "validation")]],
     "compare": ["--episodes", "2", "--jobs", "2"],
     "bench": ["--seconds", "0.5", "--episodes", "1"],
 }

@@ -32,7 +32,8 @@ from training.error import TrainingError
 from training.log import Log
 from training.provenance import provenance
 from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
-from training.state import load_state, save_state
+from training.start import check_shapes, load_start, state_beside, weights_print
+from training.state import has_state, load_state, save_state
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.contract import Batch
@@ -101,13 +102,20 @@ def train(
     datasets: Sequence[Dataset],
     out: Path,
     *,
+    start: Path | None = None,
     resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> TrainResult:
     """Train a policy; `out` receives the log, states to resume from, and the checkpoint.
 
+    Args:
+        start: folder of a checkpoint to go on from in place of random weights. Its words and the statistics of its
+            normaliser stay, whatever the data. If the state of its run lies beside it, weights, moving average and
+            optimiser go on from there; else the optimiser begins anew from the averaged weights of the checkpoint.
+
     Raises:
-        TrainingError: `out` is taken, there is nothing to resume, or the loss is not finite.
+        TrainingError: `out` is taken, there is nothing to resume, the data do not fit `start`, or the loss is not
+            finite.
     """
     keep_freed_memory()
     torch.set_num_threads(config.threads or share_of_cores())
@@ -115,15 +123,17 @@ def train(
     rank, processes = accelerator.process_index, accelerator.num_processes
     if config.batch % processes:
         raise TrainingError(f"batch {config.batch} must be a multiple of the {processes} processes")
-    described = describe(policy_config, config, datasets)
+    described = describe(policy_config, config, datasets, "" if start is None else weights_print(start))
     check_folder(out, resume, described)
 
-    texts = (text for d in datasets for text in d.texts)
-    tokenizer = TOKENIZERS[policy_config.language.name].make(policy_config.language, texts)
+    begun = None if start is None else load_start(start, policy_config, datasets)
+    language, texts = policy_config.language, (text for d in datasets for text in d.texts)
+    tokenizer = begun.tokenizer if begun else TOKENIZERS[language.name].make(language, texts)
     _check_words(tokenizer, datasets)
     _check_visibility(policy_config, datasets)
     grounding = policy_config.grounding
     names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
+    names = list(begun.purpose.action_names) if begun else names
     samples = SampleConfig(
         frames=policy_config.frames,
         frame_stride=policy_config.frame_stride,
@@ -133,8 +143,13 @@ def train(
     )
     sampler = Sampler(datasets, samples, tokenizer, names, holdout=config.holdout, relabel=config.relabel)
     torch.manual_seed(config.seed)
-    policy = VLAPolicy(policy_config, sampler.shapes(len(names), tokenizer.size))
-    policy.normaliser.set_statistics(*sampler.statistics())
+    shapes = sampler.shapes(len(names), tokenizer.size)
+    if begun and start:
+        check_shapes(start, begun.policy.shapes, shapes)
+        policy = begun.policy
+    else:
+        policy = VLAPolicy(policy_config, shapes)
+        policy.normaliser.set_statistics(*sampler.statistics())
     place(policy, accelerator.device)
     optimizer = make_optimizer(policy, config)
     average = AveragedModel(policy, multi_avg_fn=_average(config.ema), use_buffers=False)
@@ -143,6 +158,8 @@ def train(
     module, optimizer = accelerator.prepare(TrainStep(policy), optimizer)
     if config.compile:
         module = torch.compile(module)
+    if start and not resume and has_state(state_beside(start)):
+        load_state(state_beside(start), policy, average, optimizer)
     first = load_state(out / STATE, policy, average, optimizer) if resume else 0
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
@@ -155,6 +172,9 @@ def train(
         control_hz=next((d.interface.control_hz for d in datasets if d.interface.control_hz is not None), None),
     )
     origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
+    if begun:
+        before = {name: begun.provenance[name] for name in ("steps", "start") if name in begun.provenance}
+        origin["start"] = {"weights": described["start"], **before}
     log = Log(out, first, enabled=accelerator.is_main_process)
 
     def save(step: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,30 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
     """
     spec = find_task(task)
     spec.make_expert()
-    content = _content(config, spec)
-    folder = path.with_name(f"{path.name}.shards")
+    setup = (task, config, shards_of(path))
+    return collect_shards(path, config, _content(config, spec), _prepare, setup, on_progress=on_progress)
+
+
+def collect_shards(
+    path: Path,
+    config: CollectConfig,
+    content: dict[str, Any],
+    prepare: Callable[[Pulse, Any], Callable[[int], None]],
+    setup: Any,
+    *,
+    on_progress: OnProgress | None = None,
+) -> Dataset:
+    """Have workers write all shards that are not there yet, and join them at `path`.
+
+    Args:
+        content: what decides the data; each shard's header has it as `collection`.
+        prepare: called in every worker as `prepare(pulse, setup)`; what it returns writes one shard, see `write_shard`.
+
+    Raises:
+        ValueError: what was asked for cannot be done.
+        DatasetError: `path` holds a dataset made otherwise, episodes keep failing, or workers keep dying.
+    """
+    folder = shards_of(path)
     if path.exists():
         done = open_dataset(path)
         if not _same(done, content):
@@ -105,7 +127,7 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
     todo = deque(shard for shard in range(config.shards) if shard not in parts)
     tries = dict.fromkeys(todo, 0)
     workers = min(config.workers or usable_cores(), max(len(todo), 1))
-    for answer in run_jobs(todo, _prepare, (task, config, folder), workers=workers, timeout=config.timeout):
+    for answer in run_jobs(todo, prepare, setup, workers=workers, timeout=config.timeout):
         if isinstance(answer, Lost):
             tries[answer.job] += 1
             if tries[answer.job] == TRIES:
@@ -124,6 +146,66 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
     merge_datasets(path, ordered, header)
     shutil.rmtree(folder)
     return open_dataset(path, verify=False)
+
+
+def shards_of(path: Path) -> Path:
+    """Where the shards of a dataset are while it is being collected."""
+    return path.with_name(f"{path.name}.shards")
+
+
+def write_shard(
+    folder: Path,
+    shard: int,
+    config: CollectConfig,
+    header: dict[str, Any],
+    episodes: Callable[[Iterator[int]], Iterator[Episode | None]],
+    *,
+    keep_failures: bool = False,
+) -> None:
+    """Write one shard.
+
+    Args:
+        header: of the dataset; the number of failures comes to it.
+        episodes: the episode of each of these environment seeds, in their order; None where there is nothing to keep.
+        keep_failures: keep the episodes that failed, too.
+
+    Raises:
+        DatasetError: too few episodes can be kept.
+    """
+    wanted, first = wanted_of(config, shard), shard * SHARD_SEEDS
+    seeds = (collection_seed(config.split, config.seed, first + attempt) for attempt in range(SHARD_SEEDS))
+    kept = failures = 0
+    with DatasetWriter(_part(folder, shard)) as writer:
+        for episode in episodes(seeds):
+            if episode is None or not (episode.success or keep_failures):
+                failures += 1
+                continue
+            writer.add(episode)
+            kept += 1
+            if kept == wanted:
+                writer.finish({**header, "failures": failures})
+                return
+    what = "end with a stable simulation" if keep_failures else "succeed at this noise"
+    raise DatasetError(f"task {header['task']}: only {kept} of {SHARD_SEEDS} episodes {what}")
+
+
+def wanted_of(config: CollectConfig, shard: int) -> int:
+    """Episodes that a shard is to hold."""
+    return min(SHARD_EPISODES, config.episodes - shard * SHARD_EPISODES)
+
+
+def describe_dataset(env: Env, spec: TaskSpec, config: CollectConfig, content: dict[str, Any]) -> dict[str, Any]:
+    """What the header of a collected dataset says of it."""
+    return {
+        "task": spec.name,
+        "collection": content,
+        "cameras": list(config.cameras),
+        "action_names": list(spec.action_names),
+        "agent_pos_names": list(spec.agent_pos_names),
+        "control_hz": spec.control_hz,
+        "versions": {name: version(name) for name in VERSIONED},
+        "gl_renderer": offers(env, "gl_renderer") or "",
+    }
 
 
 def _part(folder: Path, shard: int) -> Path:
@@ -154,32 +236,9 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
     if "no_cameras" in spec.takes:
         scout = make_task(task, cameras=(), size=config.size, labels=False, randomise=config.randomise)
     demonstrator = Demonstrator(env, spec, config, scout)
-    header = {
-        "task": task,
-        "collection": _content(config, spec),
-        "cameras": list(config.cameras),
-        "action_names": list(spec.action_names),
-        "agent_pos_names": list(spec.agent_pos_names),
-        "control_hz": spec.control_hz,
-        "versions": {name: version(name) for name in VERSIONED},
-        "gl_renderer": offers(env, "gl_renderer") or "",
-    }
+    header = describe_dataset(env, spec, config, _content(config, spec))
 
-    def handle(shard: int) -> None:
-        wanted = min(SHARD_EPISODES, config.episodes - shard * SHARD_EPISODES)
-        kept = failures = 0
-        with DatasetWriter(_part(folder, shard)) as writer:
-            for attempt in range(SHARD_SEEDS):
-                seed = collection_seed(config.split, config.seed, shard * SHARD_SEEDS + attempt)
-                episode = demonstrator.demonstrate(seed, pulse.beat)
-                if episode is None or not episode.success:
-                    failures += 1
-                    continue
-                writer.add(episode)
-                kept += 1
-                if kept == wanted:
-                    writer.finish({**header, "failures": failures})
-                    return
-        raise DatasetError(f"task {task}: only {kept} of {SHARD_SEEDS} episodes succeed at this noise")
+    def episodes(seeds: Iterator[int]) -> Iterator[Episode | None]:
+        return (demonstrator.demonstrate(seed, pulse.beat) for seed in seeds)
 
-    return handle
+    return lambda shard: write_shard(folder, shard, config, header, episodes)

@@ -15,7 +15,7 @@ from training.progress import Progress
 def collect(arguments: list[str]) -> int:
     """Demonstrations of every task of a run."""
     more = "One folder per task is written below --out"
-    parser = run_parser("collect", "track", more, hidden=("policy", "train", "eval"))
+    parser = run_parser("collect", "track", more, hidden=("policy", "train", "eval", "dagger"))
     parser.add_argument("--out", type=str, default="data", help="folder for the datasets")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
@@ -29,7 +29,9 @@ def collect(arguments: list[str]) -> int:
 
 def train(arguments: list[str]) -> int:
     """A policy from the demonstrations of every task of a run."""
-    parser = run_parser("train", "track", "Reads one dataset per task below --data", hidden=("collect", "eval"))
+    parser = run_parser(
+        "train", "track", "Reads one dataset per task below --data", hidden=("collect", "eval", "dagger")
+    )
     parser.add_argument("--data", type=str, default="data", help="folder of `vla collect`, or of one dataset")
     parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -89,8 +91,21 @@ def collect_all(config: RunConfig, folder: Path) -> list[Dataset]:
     return datasets
 
 
-def train_all(config: RunConfig, datasets: list[Dataset], out: Path, *, resume: bool) -> int:
-    """Train on datasets, with progress; the exit code."""
+def train_all(
+    config: RunConfig,
+    datasets: list[Dataset],
+    out: Path,
+    *,
+    resume: bool,
+    start: Path | None = None,
+    keep_state: bool = False,
+) -> int:
+    """Train on datasets, with progress; the exit code.
+
+    Args:
+        start: checkpoint to go on from, see `training.bc.train`.
+        keep_state: leave the last state where it is, so that another training can go on from it.
+    """
     from training.bc import train as train_policy
 
     with Progress("train", config.train.steps, "steps") as progress:
@@ -99,12 +114,13 @@ def train_all(config: RunConfig, datasets: list[Dataset], out: Path, *, resume: 
             words = f"loss {row['loss']:.3f} action {row['action']:.3f} iou {row['iou']:.2f}" if row else ""
             progress.update(step, words)
 
-        result = train_policy(config.policy, config.train, datasets, out, resume=resume, on_progress=show)
+        result = train_policy(config.policy, config.train, datasets, out, start=start, resume=resume, on_progress=show)
     if not result.main:  # one of several that torchrun started
         return 130 if result.interrupted else 0
     print(f"{result.checkpoint}: step {result.step} of {config.train.steps}, {result.samples_per_second:.0f} samples/s")
     if result.interrupted:
         print(f"interrupted; go on with --resume (state in {out / 'state'})")
         return 130
-    shutil.rmtree(out / "state")
+    if not keep_state:
+        shutil.rmtree(out / "state")
     return 0

@@ -21,10 +21,15 @@ CONFIG = "config.json"
 STATE = "state"
 
 
-def describe(policy_config: PolicyConfig, config: TrainConfig, datasets: Sequence[Dataset]) -> dict[str, Any]:
-    """What decides a run's weights, as its `config.json` holds it: settings, and the fingerprint of each dataset."""
+def describe(
+    policy_config: PolicyConfig, config: TrainConfig, datasets: Sequence[Dataset], start: str = ""
+) -> dict[str, Any]:
+    """What decides a run's weights, as its `config.json` holds it: settings, the fingerprint of each dataset, and that
+    of the weights it began with, if these were another run's.
+    """
     data = {f"dataset {i} ({d.header['task']})": fingerprint(d) for i, d in enumerate(datasets)}
-    return {"policy": asdict(policy_config), "train": asdict(config), "data": data}
+    described = {"policy": asdict(policy_config), "train": asdict(config), "data": data}
+    return {**described, "start": start} if start else described
 
 
 def read_described(out: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 SCHEMA_VERSION = 2
+WEIGHTS = "model.safetensors"
 COMPLETE = "COMPLETE"
 COMPILED = "_orig_mod"  # how torch.compile calls what it wraps
 SHIPPED = Path(__file__).parent / "assets"  # a folder for each policy that ships
@@ -128,9 +129,9 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
         for name, value in policy.state_dict().items()
     }
     try:
-        save_file(weights, folder / "model.safetensors")
+        save_file(weights, folder / WEIGHTS)
     except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(f"{folder / 'model.safetensors'}: not written ({error}); free some space") from None
+        raise OSError(f"{folder / WEIGHTS}: not written ({error}); free some space") from None
     described = {
         "schema_version": SCHEMA_VERSION,
         "policy": asdict(policy.config),
@@ -155,7 +156,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: no checkpoint folder here; train one with `vla train`, or name one that ships: {names}"
         )
-    _require(path, (COMPLETE, "config.json", "model.safetensors", "provenance.json"))
+    _require(path, (COMPLETE, "config.json", WEIGHTS, "provenance.json"))
     described = _read_json(path / "config.json")
     version = described.get("schema_version")
     if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
@@ -176,19 +177,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({error})") from None
     try:
-        loaded = load_file(path / "model.safetensors")
+        loaded = load_file(path / WEIGHTS)
         policy.load_state_dict(loaded)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()  # torch begins with a headline
-        weights = path / "model.safetensors"
+        weights = path / WEIGHTS
         raise CheckpointError(
             f"{weights}: not this policy's weights, or those of another version; train again ({reason})"
         ) from None
     broken = [name for name, value in loaded.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise CheckpointError(
-            f"{path / 'model.safetensors'}: {broken[0]!r} has values that are not finite; train again"
-        )
+        raise CheckpointError(f"{path / WEIGHTS}: {broken[0]!r} has values that are not finite; train again")
     try:
         tokenizer = kind.load(path, config.language.max_words)
     except ValueError as error:

@@ -28,6 +28,9 @@ class SampleConfig:
     tubes: tuple[tuple[str, str], ...] = ()
 
 
+FOLLOWED = 0.05  # what was done may be so far from a label of [-1, 1] and still count as it
+
+
 class _Part:
     """One dataset, with everything that is looked up per sample as arrays over its steps."""
 
@@ -39,6 +42,7 @@ class _Part:
         tokenizer: TextTokenizer,
         holdout: float,
     ) -> None:
+        self.task = str(data.header["task"])
         names = data.interface.cameras
         missing = [name for name in config.cameras if name not in names]
         if missing:
@@ -77,6 +81,10 @@ class _Part:
                 self.more_visible[:, :, tube] = data.arrays[visible][:, names.index(camera)]
         self.episode = np.repeat(np.arange(data.episodes), lengths)
         self.start, self.end = offsets[:-1][self.episode], offsets[1:][self.episode]
+        # Where each step's chunk ends. Noise on what was done averages out, what another actor does there does not.
+        self.until = self.end
+        if data.on_policy and not self.planned:
+            self.until = np.minimum(self.end, _followed_until(data.arrays["executed"], data.arrays["action"][:, 0, 0]))
         self.events, self.targets = np.array(data.arrays["events"]), np.array(data.arrays["targets"])
         self.named = np.array([[text is not None for text in texts] for texts in data.instructions])
         ids, mask = tokenizer.encode(data.texts)
@@ -99,8 +107,22 @@ class _Part:
         return self.labels[rows, things[:, None], 0]
 
 
+def _followed_until(executed: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """One past the last step whose label belongs to each step's chunk, (N,): a label counts if all labels before it,
+    from the chunk's first step on, were followed.
+
+    Args:
+        executed, label: (N, A) in [-1, 1].
+    """
+    strayed = np.flatnonzero(np.abs(executed - label).max(axis=1) > FOLLOWED)
+    steps = np.arange(len(executed))
+    until: np.ndarray = np.append(strayed, len(executed))[np.searchsorted(strayed, steps)] + 1
+    return until
+
+
 class Sampler:
-    """Random batches from one or several datasets; datasets count alike, however many steps each holds.
+    """Random batches from one or several datasets. Tasks count alike, however many steps each holds; datasets of one
+    task, such as the rounds of DAgger, share its weight in proportion to their steps.
 
     Actions of several tasks share one space: the union of their names, with zeros where a task has no such action.
 
@@ -132,6 +154,8 @@ class Sampler:
             for other in datasets[:i]:  # each: one that does not say its rate fits two that differ
                 check_same_robot(other.interface, data.interface, (str(other.path), str(data.path)))
         self.parts = [_Part(d, config, action_names, tokenizer, holdout) for d in datasets]
+        names = [part.task for part in self.parts]
+        self._tasks = [[i for i, of in enumerate(names) if of == task] for task in dict.fromkeys(names)]
         self.size, self.proprioception = self.parts[0].pixels.shape[2], self.parts[0].agent_pos.shape[1]
         # Attention costs what the padding costs: keep as many words as the longest instruction has.
         longest = max(part.longest for part in self.parts)
@@ -151,22 +175,28 @@ class Sampler:
         )
 
     def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of proprioception, each dataset counting alike: `(P,)`, `(P,)`."""
-        means = np.mean([p.agent_pos.mean(0, dtype=np.float64) for p in self.parts], axis=0)
-        squares = np.mean([(p.agent_pos.astype(np.float64) ** 2).mean(0) for p in self.parts], axis=0)
+        """Mean and standard deviation of proprioception, each task counting alike: `(P,)`, `(P,)`."""
+        felt = [np.concatenate([self.parts[i].agent_pos for i in task]) for task in self._tasks]
+        means = np.mean([values.mean(0, dtype=np.float64) for values in felt], axis=0)
+        squares = np.mean([(values.astype(np.float64) ** 2).mean(0) for values in felt], axis=0)
         std = np.sqrt(np.maximum(squares - means**2, 0))
         return torch.from_numpy(means.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
 
     @property
     def held_out(self) -> bool:
-        """Whether every dataset keeps some episodes out of training."""
-        return all(part.trained < len(part) for part in self.parts)
+        """Whether every task keeps some episodes out of training."""
+        return all(any(self.parts[i].trained < len(self.parts[i]) for i in task) for task in self._tasks)
 
     def batch(self, rng: np.random.Generator, size: int, *, held_out: bool = False) -> Batch:
         """A random batch of `size` samples from the training or the held-out episodes."""
-        counts = np.bincount(rng.integers(len(self.parts), size=size), minlength=len(self.parts))
+        counts = np.bincount(rng.integers(len(self._tasks), size=size), minlength=len(self._tasks))
         ranges = [(p.trained, len(p)) if held_out else (0, p.trained) for p in self.parts]
-        steps = [rng.integers(low, high, size=int(n)) for (low, high), n in zip(ranges, counts, strict=True)]
+        steps = [np.zeros(0, np.int64)] * len(self.parts)
+        for task, count in zip(self._tasks, counts, strict=True):
+            bounds = np.cumsum([0, *(ranges[i][1] - ranges[i][0] for i in task)])
+            places = rng.integers(bounds[-1], size=int(count))  # among the steps of all the task's datasets
+            for i, first, last in zip(task, bounds[:-1], bounds[1:], strict=True):
+                steps[i] = places[(places >= first) & (places < last)] - first + ranges[i][0]
         things = [self._draw_things(rng, p, s) for p, s in zip(self.parts, steps, strict=True)]
         return self.gather(steps, things)
 
@@ -217,7 +247,7 @@ class Sampler:
             "tokens": part.tokens[episode, things],
             "token_mask": part.token_mask[episode, things],
             "action": part.action(steps, things),
-            "action_mask": steps[:, None] + self._ahead < part.end[steps, None],
+            "action_mask": steps[:, None] + self._ahead < part.until[steps, None],
             "boxes": part.boxes[rows, things[:, None]],
             "visible": part.visible[rows, things[:, None]],
             "event": (clock >= event[:, :1]) & (clock < event[:, 1:]),

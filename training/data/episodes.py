@@ -24,7 +24,9 @@ proprioception and A action dimensions:
 
 The header holds the schema version, the task, `cameras`, `action_names`, `agent_pos_names` and `control_hz` (see
 `configs.interface`), versions, every file's size and checksum, `instructions` (for every episode one text per thing,
-null for one that no words single out), and a checksum of all that.
+null for one that no words single out), and a checksum of all that. `on_policy: true` says that what was done is not
+what the labels say, as where a policy acts and an expert labels: labels of successive steps are then a chunk only as
+far as they were followed.
 """
 
 from __future__ import annotations
@@ -128,6 +130,11 @@ class Dataset:
     def interface(self) -> RobotInterface:
         """The robot that was recorded."""
         return read_interface(self.header)
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether somebody else acted than who labelled."""
+        return bool(self.header.get("on_policy", False))
 
     @property
     def labelled(self) -> bool:

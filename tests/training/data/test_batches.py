@@ -236,15 +236,46 @@ class TestSeveralDatasets:
                     np.testing.assert_array_equal(got, value, err_msg=f"{data.path.name} {name}")
                 at += 1
 
-    def test_datasets_count_alike_however_long_they_are(self, write_small: WriteSmall) -> None:
-        short, long = write_small("short", lengths=(5, 5)), write_small("long", lengths=(40, 40), actions=("dz", "dx"))
+    def test_tasks_count_alike_however_long_they_are(self, write_small: WriteSmall) -> None:
+        short = write_small("short", lengths=(5, 5))
+        long = write_small("long", lengths=(40, 40), actions=("dz", "dx"), task="reach")
         sampler, _ = sampler_of([short, long], actions=("dx", "dy", "dz"))
         batch = sampler.batch(np.random.default_rng(0), 2000)
         from_long = (batch.action[..., 2] != 0).any(1).sum()  # only the long one has dz
         assert 900 < int(from_long) < 1100
 
-    def test_statistics_count_datasets_alike(self, write_small: WriteSmall) -> None:
-        parts = [write_small("a", lengths=(5,)), write_small("b", lengths=(50,), seed=3)]
+    def test_datasets_of_one_task_share_its_weight_by_their_steps(self, write_small: WriteSmall) -> None:
+        parts = [
+            write_small("first", lengths=(30, 30)),
+            write_small("other", lengths=(9, 9), task="reach"),
+            write_small("round", lengths=(10, 10)),
+        ]
+        for number, data in enumerate(parts):
+            data.arrays["agent_pos"] = np.full((data.steps, 3), number, np.float32)
+        sampler, _ = sampler_of(parts, holdout=0.5)
+        rng = np.random.default_rng(0)
+        for held_out in (False, True):
+            drawn = sampler.batch(rng, 4000, held_out=held_out).observation.agent_pos[:, -1, 0]
+            shares = [float((drawn == number).float().mean()) for number in range(3)]
+            assert shares == pytest.approx([0.375, 0.5, 0.125], abs=0.03)
+
+    def test_of_datasets_of_one_task_every_step_can_be_drawn(self, write_small: WriteSmall) -> None:
+        parts = [write_small("a", lengths=(5, 6)), write_small("b", lengths=(4, 3))]
+        for start, data in zip((0, 11), parts, strict=True):
+            data.arrays["agent_pos"] = start + np.arange(data.steps, dtype=np.float32)[:, None].repeat(3, 1)
+        newest = sampler_of(parts)[0].batch(np.random.default_rng(0), 900).observation.agent_pos[:, -1, 0]
+        assert set(newest.tolist()) == set(map(float, range(18)))
+
+    def test_a_round_too_small_to_hold_anything_out_leaves_validation_to_the_others(
+        self, write_small: WriteSmall
+    ) -> None:
+        parts = [write_small("a", lengths=(5,) * 8), write_small("b", lengths=(5,))]
+        sampler, _ = sampler_of(parts, holdout=0.25)
+        assert sampler.held_out
+        sampler.batch(np.random.default_rng(0), 20, held_out=True)
+
+    def test_statistics_count_tasks_alike(self, write_small: WriteSmall) -> None:
+        parts = [write_small("a", lengths=(5,)), write_small("b", lengths=(50,), seed=3, task="reach")]
         mean, std = sampler_of(parts)[0].statistics()
         each = [p.arrays["agent_pos"].astype(np.float64) for p in parts]
         expected = np.mean([a.mean(0) for a in each], axis=0)

@@ -1,0 +1,189 @@
+"""What rounds of DAgger record: the expert's labels of the states that the policy led to."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.collect import CollectConfig
+from configs.dagger import FIRST_SEED, DaggerConfig
+from configs.evaluation import RunnerConfig
+from configs.seeds import collection_seed
+from envs.task import find_task, make_task, use_task_modules
+from envs.workers import Pulse
+from training import mixture as module
+from training.collect import Demonstrator
+from training.data.batches import FOLLOWED, SampleConfig, Sampler
+from training.data.episodes import Dataset, open_dataset
+from training.mixture import Mixture, collect_mixture, mixture_config
+from vla_policy.tokenizer import WordTokenizer
+
+SaveTiny = Callable[..., Path]
+Record = Callable[..., Dataset]
+
+
+@pytest.fixture
+def dots_policy(foreign: Path, save_tiny: SaveTiny) -> Path:
+    use_task_modules([str(foreign)])
+    names = {"action_names": ("right", "down"), "agent_pos_names": ("x", "y")}
+    return save_tiny(("top",), tasks=("dots/plain",), control_hz=5, boxes=False, **names)
+
+
+def mixed(policy: Path, share: float, **settings: Any) -> Mixture:
+    return Mixture(
+        policy=policy, runner=RunnerConfig(execute=2), share=share, config=DaggerConfig(**settings), number=1
+    )
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    """Records one shard in this process."""
+
+    def make(task: str, mixture: Mixture, name: str = "round", **changes: Any) -> Dataset:
+        settings = {"cameras": find_task(task).cameras[:1], "size": 32, "noise": 0.0, "detours": 0.0, **changes}
+        config = CollectConfig(episodes=mixture.config.episodes, **settings)
+        (tmp_path / name).mkdir()
+        setup = (task, config, mixture, {"mixture": mixture.content()}, tmp_path / name)
+        module._prepare(Pulse(multiprocessing), setup)(0)
+        return open_dataset(tmp_path / name / "00000")
+
+    return make
+
+
+def test_with_a_share_of_one_it_is_what_the_expert_demonstrates(dots_policy: Path, record: Record) -> None:
+    data = record("dots/plain", mixed(dots_policy, 1.0, episodes=7))
+    spec, config = find_task("dots/plain"), CollectConfig(cameras=("top",), size=32, noise=0.0, detours=0.0)
+    demonstrator = Demonstrator(make_task("dots/plain", cameras=("top",), size=32), spec, config)
+    assert data.arrays["seeds"].tolist() == list(range(7))
+    for index in (0, 6):
+        first, last = data.arrays["offsets"][index : index + 2]
+        episode = demonstrator.demonstrate(index)
+        assert episode is not None
+        for name in ("pixels", "agent_pos", "action", "executed"):
+            np.testing.assert_array_equal(data.arrays[name][first:last], getattr(episode, name), err_msg=name)
+        assert data.instructions[index] == list(episode.instructions)
+
+
+def test_each_label_is_what_the_expert_does_in_the_state_that_was_reached(dots_policy: Path, record: Record) -> None:
+    data = record("dots/plain", mixed(dots_policy, 0.5, episodes=3, stretch=4))
+    env, expert = make_task("dots/plain", cameras=("top",), size=32), find_task("dots/plain").make_expert()
+    followed = np.abs(data.arrays["executed"] - data.arrays["action"][:, 0, 0]).max(axis=1) <= FOLLOWED
+    assert 0.1 < followed.mean() < 0.9
+    for index in range(data.episodes):
+        first, last = data.arrays["offsets"][index : index + 2]
+        env.reset(seed=int(data.arrays["seeds"][index]))
+        for step in range(first, last):
+            np.testing.assert_allclose(env.unwrapped.hand, data.arrays["agent_pos"][step], rtol=1e-5)
+            label = np.clip(expert(env, {}), -2, 3) * 0.4 - 0.2  # to [-1, 1]
+            np.testing.assert_allclose(data.arrays["action"][step, 0, 0], label, atol=1e-5)
+            env.step(((data.arrays["executed"][step] + 0.2) / 0.4).clip(-2, 3).astype(np.float32))
+
+
+def test_chunks_of_single_labels_are_whole_only_where_the_expert_acts(dots_policy: Path, record: Record) -> None:
+    data = record("dots/plain", mixed(dots_policy, 0.5, episodes=5, stretch=4))
+    assert data.on_policy
+    samples = SampleConfig(frames=1, frame_stride=1, chunk=3, cameras=("top",))
+    mask = (
+        Sampler([data], samples, WordTokenizer.train(data.texts, 8), ["right", "down"])
+        .gather([np.arange(data.steps)])
+        .action_mask
+    )
+    followed = np.abs(data.arrays["executed"] - data.arrays["action"][:, 0, 0]).max(axis=1) <= FOLLOWED
+    for step in range(data.steps):
+        left = data.arrays["offsets"][np.searchsorted(data.arrays["offsets"], step, side="right")] - step
+        expected = [ahead < left and followed[step : step + ahead].all() for ahead in range(3)]
+        assert mask[step].tolist() == expected
+    assert mask[:, 0].all()
+    assert 0 < int(mask[:, 2].sum()) < data.steps
+
+
+def test_failures_are_kept_unless_told_otherwise(dots_policy: Path, record: Record, tmp_path: Path) -> None:
+    kept = record("dots/plain", mixed(dots_policy, 0.3, episodes=6), "kept")
+    assert kept.arrays["seeds"].tolist() == list(range(6))
+    assert kept.header["failures"] == 0
+    left_out = record("dots/plain", mixed(dots_policy, 0.3, episodes=6, keep_failures=False), "left_out")
+    assert left_out.header["failures"] > 0
+    assert left_out.episodes == 6
+
+
+def test_an_expert_that_plans_labels_the_visited_states_and_episodes_can_be_cut(
+    tiny_checkpoint: Path, record: Record
+) -> None:
+    data = record("track", mixed(tiny_checkpoint, 0.0, episodes=2, max_steps=9), plan_steps=3)
+    assert np.diff(data.arrays["offsets"]).tolist() == [9, 9]
+    env = make_task("track", cameras=("front",), size=32)
+    expert = find_task("track").make_expert()
+    for index in range(2):
+        first, last = data.arrays["offsets"][index : index + 2]
+        _, info = env.reset(seed=int(data.arrays["seeds"][index]))
+        infos = []
+        for step in range(first, last):
+            infos.append(info)
+            np.testing.assert_array_equal(data.arrays["action"][step, :, 0], expert.towards(env, info))
+            *_, info = env.step(data.arrays["executed"][step])
+        np.testing.assert_array_equal(data.arrays["action"][first:last], expert.plan(env, infos, 3))
+    target = data.arrays["targets"][np.repeat([0, 1], 9)]
+    assert np.abs(data.arrays["executed"] - data.arrays["action"][np.arange(18), target, 0]).max() > FOLLOWED
+    # Planned chunks are whole whoever acts.
+    samples = SampleConfig(frames=1, frame_stride=1, chunk=3, cameras=("front",))
+    sampler = Sampler([data], samples, WordTokenizer.train(data.texts, 20), ["dx", "dy"])
+    assert sampler.gather([np.arange(7)]).action_mask.all()
+    env.close()
+
+
+def test_the_same_again_is_the_same_to_the_byte(dots_policy: Path, record: Record, tmp_path: Path) -> None:
+    one = record("dots/plain", mixed(dots_policy, 0.5, episodes=3), "one")
+    two = record("dots/plain", mixed(dots_policy, 0.5, episodes=3), "two")
+    assert one.header == two.header
+    assert one.header["collection"]["mixture"]["share"] == 0.5
+    other = record("dots/plain", mixed(dots_policy, 0.2, episodes=3), "other")
+    assert other.header["files"] != one.header["files"]
+
+
+def test_a_round_fits_the_demonstrations_and_has_scenes_of_its_own(
+    dots_policy: Path, write_small: Callable[..., Dataset]
+) -> None:
+    base = write_small("base", cameras=("top", "side"))
+    usual = CollectConfig(seed=3, episodes=1000)
+    config = mixture_config(usual, base, mixed(dots_policy, 0.5, episodes=20))
+    assert (config.cameras, config.size, config.plan_steps) == (("top", "side"), 32, 8)
+    assert (config.episodes, config.noise, config.detours, config.split) == (20, 0, 0, "train")
+    starts = [collection_seed("train", seed, 0) for seed in (3, config.seed, config.seed + 1)]
+    assert config.seed == 3 + FIRST_SEED + 1
+    assert min(abs(a - b) for i, a in enumerate(starts) for b in starts[:i]) > 100_000
+
+
+def test_a_policy_of_another_robot_is_refused(
+    tiny_checkpoint: Path, dots_policy: Path, record: Record, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="task 'dots/plain' needs action 'right', the policy gives dx, dy"):
+        record("dots/plain", mixed(tiny_checkpoint, 0.5, episodes=2))
+    with pytest.raises(ValueError, match="has no expert"):
+        collect_mixture("dots/alone", CollectConfig(), mixed(dots_policy, 0.5), tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"rounds": 0}, "dagger.rounds 0 must be at least 1"),
+        ({"beta": 1.5}, r"dagger.beta 1.5 must lie in \[0, 1\]"),
+        ({"beta_least": -0.1}, r"dagger.beta_least -0.1 must lie in \[0, 1\]"),
+        ({"learning_rate": 0.0}, "dagger.learning_rate 0.0 must be above 0"),
+        ({"stretch": -1}, "dagger.stretch -1 must be at least 0"),
+        ({"steps": 1.5}, "dagger.steps is 1.5, expected a whole number"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        DaggerConfig(**wrong)
+
+
+def test_the_experts_share_falls_to_its_least() -> None:
+    config = DaggerConfig(beta=0.5, beta_least=0.2)
+    assert [config.share(number) for number in (1, 2, 3, 9)] == [0.5, 0.25, 0.2, 0.2]
+    assert DaggerConfig(beta=1.0).share(4) == 1.0

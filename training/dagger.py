@@ -1,0 +1,101 @@
+"""One round of DAgger (Ross, Gordon and Bagnell 2011): the policy of the round before acts by turns with the expert,
+which labels every state that is visited; then training goes on with all that was labelled so far.
+
+A round is a folder: `data/TASK`, ordinary datasets, and `train`, an ordinary run. `eval.dagger` puts rounds in a row
+and judges them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from configs.run import RunConfig
+from training.commands import train_all
+from training.data.batches import SampleConfig, Sampler
+from training.data.episodes import Dataset
+from training.mixture import Mixture, collect_mixture, mixture_config
+from training.progress import Progress
+from training.run_folder import CHECKPOINT, STATE
+from training.start import check_shapes, load_start
+from training.state import has_state
+
+TRAIN = "train"
+DATA = "data"
+
+
+def check_start(start: Path, config: RunConfig, datasets: Sequence[Dataset]) -> None:
+    """Refuse a policy that could not go on with these data, before the first round is collected.
+
+    Raises:
+        ValueError: it could not; the message says why.
+    """
+    begun, policy = load_start(start, config.policy, datasets), config.policy
+    samples = SampleConfig(
+        frames=policy.frames, frame_stride=policy.frame_stride, chunk=policy.head.chunk, cameras=policy.cameras
+    )
+    names = list(begun.purpose.action_names)
+    shapes = Sampler(datasets, samples, begun.tokenizer, names).shapes(len(names), begun.tokenizer.size)
+    check_shapes(start, begun.policy.shapes, shapes)
+
+
+def collect_round(config: RunConfig, base: Sequence[Dataset], number: int, policy: Path, folder: Path) -> list[Dataset]:
+    """The datasets of a round, a task each, below `folder`; those that are there are taken as they are.
+
+    Args:
+        base: the demonstrations of each task, which the round's datasets are to be joined with.
+        number: of the round, from 1.
+        policy: the checkpoint that acts.
+
+    Raises:
+        DatasetError: as `training.collect.collect`.
+    """
+    dagger = config.dagger
+    mixture = Mixture(
+        policy=policy, runner=config.eval.runner, share=dagger.share(number), config=dagger, number=number
+    )
+    datasets = []
+    for demonstrations in base:
+        task = str(demonstrations.header["task"])
+        collected = mixture_config(config.collect, demonstrations, mixture)
+        with Progress(f"round {number}: collect {task}", dagger.episodes, "episodes") as progress:
+
+            def show(episodes: int, failures: int, rate: float, progress: Progress = progress) -> None:
+                progress.update(episodes, f"{rate:.0f} frames/s, {failures} left out")
+
+            path = folder / DATA / task
+            datasets.append(collect_mixture(task, collected, mixture, path, on_progress=show))
+    return datasets
+
+
+def train_round(config: RunConfig, datasets: list[Dataset], number: int, start: Path | None, folder: Path) -> int:
+    """Train for a round, going on where an interrupted call stopped; the exit code. The last state is kept.
+
+    Args:
+        datasets: all that was labelled so far.
+        number: 0 is the first training, with the settings of `train`; later ones have steps and rate of `dagger`.
+        start: the checkpoint of the round before; None in round 0.
+
+    Raises:
+        TrainingError: as `training.bc.train`.
+    """
+    train = config.train
+    if number:
+        dagger = config.dagger
+        # Another seed: else each round would draw the places of its samples as the one before.
+        train = replace(train, steps=dagger.steps, learning_rate=dagger.learning_rate, seed=train.seed + number)
+    out = folder / TRAIN
+    return train_all(
+        replace(config, train=train),
+        datasets,
+        out,
+        resume=has_state(out / STATE),
+        start=start,
+        keep_state=True,
+    )
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """Where a round's checkpoint is."""
+    return folder / TRAIN / CHECKPOINT

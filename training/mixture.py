@@ -1,0 +1,179 @@
+"""Collection for DAgger: workers let policy and expert act by turns, and the expert labels every state that is visited.
+
+What is written is an ordinary dataset, in shards as `training.collect` writes them. Its header says `on_policy`: what
+was done is not what the labels say, so that labels of successive steps are not always a chunk; see
+`training.data.batches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from configs.collect import CollectConfig
+from configs.dagger import FIRST_SEED, DaggerConfig
+from configs.evaluation import RunnerConfig
+from configs.interface import check_policy_serves
+from envs.actors import MixedActor
+from envs.contract import check_contract
+from envs.rollout import World, run
+from envs.task import Env, TaskSpec, find_task, make_task
+from envs.workers import Pulse
+from training.collect import (
+    OnProgress,
+    collect_shards,
+    describe_dataset,
+    shards_of,
+    wanted_of,
+    write_shard,
+)
+from training.data.episodes import Dataset, Episode
+from training.recorder import EpisodeRecorder
+from training.start import weights_print
+from vla_policy.checkpoint import Checkpoint, load_checkpoint
+from vla_policy.runner import PolicyActor, PolicyRunner
+
+ROWS = 5  # episodes side by side: the policy decides for all at once, which costs less than one by one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Who acts in a round.
+
+    Args:
+        policy: folder of its checkpoint. runner: how its chunks are executed.
+        share: probability that the expert acts. config: the other settings.
+        number: of the round, from 1.
+    """
+
+    policy: Path
+    runner: RunnerConfig
+    share: float
+    config: DaggerConfig
+    number: int
+
+    def content(self) -> dict[str, Any]:
+        """What decides the data beside the settings of a collection."""
+        policy = weights_print(self.policy)
+        mixture = {"round": self.number, "policy": policy, "share": self.share, **self.config.mixture()}
+        return {**mixture, "runner": asdict(self.runner)}
+
+
+def mixture_config(config: CollectConfig, data: Dataset, mixture: Mixture) -> CollectConfig:
+    """The settings of a round's collection, such that what it writes can be joined to a task's dataset: the same
+    cameras, size and plans, other scenes, and no noise: the policy's own mistakes take its place.
+    """
+    return replace(
+        config,
+        episodes=mixture.config.episodes,
+        cameras=data.interface.cameras,
+        size=int(data.arrays["pixels"].shape[2]),
+        plan_steps=int(data.arrays["action"].shape[2]),
+        noise=0.0,
+        detours=0.0,
+        seed=config.seed + FIRST_SEED + mixture.number,
+    )
+
+
+def collect_mixture(
+    task: str, config: CollectConfig, mixture: Mixture, path: Path, *, on_progress: OnProgress | None = None
+) -> Dataset:
+    """Collect a round's dataset of a task at `path`, going on from the shards an interrupted call left beside it.
+
+    Raises:
+        ValueError: the policy cannot act in the task, or the task has no expert.
+        DatasetError: as `training.collect.collect`.
+    """
+    spec = find_task(task)
+    spec.make_expert()
+    content = {**config.content(task), "version": spec.version, "mixture": mixture.content()}
+    setup = (task, config, mixture, content, shards_of(path))
+    return collect_shards(path, config, content, _prepare, setup, on_progress=on_progress)
+
+
+class MixtureDemonstrator:
+    """Makes episodes of one task, as many side by side as there are environments."""
+
+    def __init__(
+        self, envs: list[Env], spec: TaskSpec, config: CollectConfig, mixture: Mixture, policy: Checkpoint
+    ) -> None:
+        check_policy_serves(policy.interface, spec.interface, spec.name, ", ".join(policy.purpose.tasks))
+        experts = [spec.make_expert() for _ in envs]
+        acting = PolicyActor(PolicyRunner(policy, len(envs), mixture.runner))
+        self._actor = actor = MixedActor(experts, acting, mixture.share, mixture.config.stretch, mixture.runner.execute)
+        self._envs, self._names = envs, spec.action_names
+        self._rows = _Rows(
+            [
+                EpisodeRecorder(config.cameras, expert, config.plan_steps, label=_label(actor), rng=_generator(actor))
+                for expert in experts
+            ]
+        )
+
+    def demonstrate(self, seeds: list[int], pulse: Pulse | None = None) -> list[Episode | None]:
+        """The episodes of these environment seeds; None where the simulation became unstable."""
+        rows: list[int | None] = [*seeds, *[None] * (len(self._envs) - len(seeds))]
+        beat = None if pulse is None else pulse.beat
+        run(self._envs, rows, self._actor, [self._rows], action_names=self._names, beat=beat)
+        return [recorder.episode for recorder in self._rows.recorders[: len(seeds)]]
+
+
+class _Rows:
+    """A recorder for each of several rows, as one."""
+
+    def __init__(self, recorders: list[EpisodeRecorder]) -> None:
+        self.recorders = recorders
+
+    def begin(self, world: World) -> None:
+        self.recorders[world.row].begin(world)
+
+    def step(self, world: World, action: np.ndarray) -> None:
+        self.recorders[world.row].step(world, action)
+
+    def end(self, world: World) -> None:
+        self.recorders[world.row].end(world)
+
+
+def _label(actor: MixedActor) -> Callable[[World], np.ndarray]:
+    return lambda world: actor.clean[world.row]
+
+
+def _generator(actor: MixedActor) -> Callable[[World], np.random.Generator]:
+    return lambda world: actor.generators[world.row]
+
+
+def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Mixture, dict[str, Any], Path]) -> Callable[[int], None]:
+    """In a worker: loads the policy and makes the environments once; what it returns collects one shard."""
+    torch.set_num_threads(1)  # the same arithmetic for any number of workers, and no fight for cores
+    task, config, mixture, content, folder = setup
+    spec, policy = find_task(task), load_checkpoint(mixture.policy)
+    envs: list[Env] = []
+    for _ in range(ROWS):
+        env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
+        if not envs:
+            check_contract(env, spec, config.cameras, config.size)
+        cut = mixture.config.max_steps
+        envs.append(gymnasium.wrappers.TimeLimit(env, cut) if cut else env)
+        pulse.beat()
+    demonstrator = MixtureDemonstrator(envs, spec, config, mixture, policy)
+    header = {**describe_dataset(envs[0], spec, config, content), "on_policy": True}
+
+    def handle(shard: int) -> None:
+        wanted, keep = wanted_of(config, shard), mixture.config.keep_failures
+
+        def episodes(seeds: Iterator[int]) -> Iterator[Episode | None]:
+            made = 0
+            while group := list(islice(seeds, min(ROWS, max(wanted - made, 1)))):
+                for episode in demonstrator.demonstrate(group, pulse):
+                    made += episode is not None and (episode.success or keep)
+                    yield episode
+
+        write_shard(folder, shard, config, header, episodes, keep_failures=keep)
+
+    return handle
