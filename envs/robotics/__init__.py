@@ -1,0 +1,1 @@
+"""Gymnasium-Robotics' Fetch arm as tasks with words, pictures and labels. See docs/robotics.md."""
