@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,9 @@ class DaggerConfig:
 
     Args:
         rounds: rounds of collection and training.
-        episodes: episodes a round and task.
+        episodes: episodes a round and task; with `focus`, on the average over the tasks.
+        focus: share a round's episodes out by what the policy failed in when it was last judged: more of the tasks that
+            it cannot do, at least a tenth of `episodes` of each. Needs `validation`.
         beta: probability, in the first round, that the expert acts; its powers are those of later rounds. At 1 the
             policy never acts: cloning with as many labels.
         beta_least: what that probability does not fall below. Tasks whose expert plans can do with 0.
@@ -39,6 +42,7 @@ class DaggerConfig:
 
     rounds: int = 4
     episodes: int = 50
+    focus: bool = False
     beta: float = 0.5
     beta_least: float = 0.2
     stretch: int = 20
@@ -51,11 +55,27 @@ class DaggerConfig:
     def __post_init__(self) -> None:
         check_kinds("dagger", self)
         check_least("dagger", self, rounds=1, episodes=1, steps=1, stretch=0, max_steps=0, validation=0)
+        if self.focus and not self.validation:
+            raise ValueError("dagger.focus needs to know what fails; set dagger.validation to 1 or more")
         for name in ("beta", "beta_least"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"dagger.{name} {getattr(self, name)} must lie in [0, 1]")
         if not self.learning_rate > 0:
             raise ValueError(f"dagger.learning_rate {self.learning_rate} must be above 0")
+
+    def shared_out(self, judged: Mapping[str, tuple[int, int]], tasks: Sequence[str]) -> dict[str, int]:
+        """Episodes of each task in a round.
+
+        Args:
+            judged: of each task, successes and episodes when the policy was last judged; empty if it was not.
+        """
+        if not self.focus or not judged:
+            return dict.fromkeys(tasks, self.episodes)
+        # Laplace's rule: few episodes without a failure do not prove that there is none.
+        failing = {task: (judged[task][1] - judged[task][0] + 1) / (judged[task][1] + 2) for task in tasks}
+        least = max(1, self.episodes // 10)
+        rest = (self.episodes - least) * len(tasks)
+        return {task: least + round(rest * failing[task] / sum(failing.values())) for task in tasks}
 
     def share(self, number: int) -> float:
         """Probability that the expert acts in a round (1, 2, ...)."""

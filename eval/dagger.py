@@ -169,7 +169,10 @@ def _run(
         folder = out / "rounds" / f"{number:02d}"
         if number:
             assert policy is not None
-            datasets += collect_round(config, base, number, policy, folder)
+            before = rounds.rounds[number - 1].tasks
+            judged = {task: (found.successes, found.episodes) for task, found in before.items()}
+            episodes = config.dagger.shared_out(judged, [str(each.header["task"]) for each in base])
+            datasets += collect_round(config, base, number, policy, folder, episodes)
         trained = checkpoint_of(folder) if number or start is None else start
         if number == len(rounds.rounds):
             if trained != start and (code := train_round(config, datasets, number, policy, folder)):

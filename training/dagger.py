@@ -7,7 +7,7 @@ and judges them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,13 +40,21 @@ def check_start(start: Path, config: RunConfig, datasets: Sequence[Dataset]) -> 
     check_shapes(start, begun.policy.shapes, shapes)
 
 
-def collect_round(config: RunConfig, base: Sequence[Dataset], number: int, policy: Path, folder: Path) -> list[Dataset]:
+def collect_round(
+    config: RunConfig,
+    base: Sequence[Dataset],
+    number: int,
+    policy: Path,
+    folder: Path,
+    episodes: Mapping[str, int],
+) -> list[Dataset]:
     """The datasets of a round, a task each, below `folder`; those that are there are taken as they are.
 
     Args:
         base: the demonstrations of each task, which the round's datasets are to be joined with.
         number: of the round, from 1.
         policy: the checkpoint that acts.
+        episodes: of each task.
 
     Raises:
         DatasetError: as `training.collect.collect`.
@@ -58,8 +66,8 @@ def collect_round(config: RunConfig, base: Sequence[Dataset], number: int, polic
     datasets = []
     for demonstrations in base:
         task = str(demonstrations.header["task"])
-        collected = mixture_config(config.collect, demonstrations, mixture)
-        with Progress(f"round {number}: collect {task}", dagger.episodes, "episodes") as progress:
+        collected = replace(mixture_config(config, demonstrations, mixture), episodes=episodes[task])
+        with Progress(f"round {number}: collect {task}", episodes[task], "episodes") as progress:
 
             def show(episodes: int, failures: int, rate: float, progress: Progress = progress) -> None:
                 progress.update(episodes, f"{rate:.0f} frames/s, {failures} left out")

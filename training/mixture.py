@@ -21,10 +21,11 @@ from configs.collect import CollectConfig
 from configs.dagger import FIRST_SEED, DaggerConfig
 from configs.evaluation import RunnerConfig
 from configs.interface import check_policy_serves
+from configs.run import RunConfig
 from envs.actors import MixedActor
 from envs.contract import check_contract
 from envs.rollout import World, run
-from envs.task import Env, TaskSpec, find_task, make_task
+from envs.task import Env, TaskSpec, find_task, make_task, offers
 from envs.workers import Pulse
 from training.collect import (
     OnProgress,
@@ -66,19 +67,19 @@ class Mixture:
         return {**mixture, "runner": asdict(self.runner)}
 
 
-def mixture_config(config: CollectConfig, data: Dataset, mixture: Mixture) -> CollectConfig:
-    """The settings of a round's collection, such that what it writes can be joined to a task's dataset: the same
-    cameras, size and plans, other scenes, and no noise: the policy's own mistakes take its place.
+def mixture_config(run: RunConfig, data: Dataset, mixture: Mixture) -> CollectConfig:
+    """The settings of a round's collection, such that the policy can learn from it beside a task's dataset: its cameras
+    and chunks, the same size, other scenes, and no noise: the policy's own mistakes take its place.
     """
     return replace(
-        config,
+        run.collect,
         episodes=mixture.config.episodes,
-        cameras=data.interface.cameras,
+        cameras=run.policy.cameras,
         size=int(data.arrays["pixels"].shape[2]),
-        plan_steps=int(data.arrays["action"].shape[2]),
+        plan_steps=max(int(data.arrays["action"].shape[2]), run.policy.head.chunk),
         noise=0.0,
         detours=0.0,
-        seed=config.seed + FIRST_SEED + mixture.number,
+        seed=run.collect.seed + FIRST_SEED + mixture.number,
     )
 
 
@@ -111,7 +112,14 @@ class MixtureDemonstrator:
         self._envs, self._names = envs, spec.action_names
         self._rows = _Rows(
             [
-                EpisodeRecorder(config.cameras, expert, config.plan_steps, label=_label(actor), rng=_generator(actor))
+                EpisodeRecorder(
+                    config.cameras,
+                    expert,
+                    config.plan_steps,
+                    label=_label(actor),
+                    rng=_generator(actor),
+                    foresees=offers(envs[0], "foresee") is not None,
+                )
                 for expert in experts
             ]
         )

@@ -21,10 +21,11 @@ class EpisodeRecorder:
     Args:
         cameras: to record.
         expert: whose actions are the labels. One that plans labels every thing of the scene with its next S actions;
-            any other one labels each step with one action.
+            any other one labels each step with one action or, where the environment can `foresee`, with S.
         plan_steps: S of an expert that plans.
         label: the clean action of a step, (A,) in [-1, 1], of an expert that does not plan.
         rng: the generator that draws the words for the other things of the scene.
+        foresees: ask environments that can what an expert that does not plan would do in the next S steps.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class EpisodeRecorder:
         *,
         label: Callable[[World], np.ndarray],
         rng: Callable[[World], np.random.Generator],
+        foresees: bool = False,
     ) -> None:
         self._cameras, self._expert, self._plan_steps = cameras, expert, plan_steps
         self._label, self._rng = label, rng
-        self._plans = hasattr(expert, "plan")
+        self._plans, self._foresees = hasattr(expert, "plan"), foresees
         self.episode: Episode | None = None
 
     def begin(self, world: World) -> None:
@@ -64,6 +66,9 @@ class EpisodeRecorder:
                 row["goal_visible"] = np.stack([known["visible"][name][goal] for name in self._cameras])
         if self._plans:
             self._infos.append(world.info)
+        elif self._foresees:
+            ahead = offers(world.env, "foresee")(self._expert, self._plan_steps)
+            row["action"] = np.stack([world.scale.to_unit(action) for action in ahead])[None]
         else:
             row["action"] = self._label(world)[None, None]
         for name, value in row.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -79,6 +79,18 @@ class MetaWorldTask(MujocoTask):
 
     def knowledge(self) -> Mapping[str, Any]:
         return {"state": self._sawyer.state, "hand": self._sawyer.state[:3], "goal": GOAL}
+
+    def foresee(self, expert: Callable[[Any, dict[str, Any]], np.ndarray], steps: int) -> np.ndarray:
+        """What the expert would do in the next S steps if nobody disturbed it, (S, 4) in [-1, 1]. The episode then goes
+        on as if nobody had asked.
+        """
+        actions = []
+        with self._sawyer.aside():
+            for _ in range(steps):
+                action = expert(self, {"privileged": self.knowledge()})
+                actions.append(action)
+                self._sawyer.step(action)
+        return np.stack(actions)
 
     @property
     def target_name(self) -> str:

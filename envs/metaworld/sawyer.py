@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -38,6 +40,7 @@ class Sawyer(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         super().__init__(env)
         self._sawyer = env
         self.state, self.success = np.zeros(STATE), False
+        self._aside = mujoco.MjData(env.model)
         # The tasks move bodies and sites of the model at each reset, some of them after the hand has gone to its place.
         self._places = {part: getattr(env.model, part).copy() for part in ("body_pos", "site_pos")}
         roots = env.model.body_rootid[env.model.dof_bodyid]
@@ -67,6 +70,23 @@ class Sawyer(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         self.state, reward, terminated, truncated, info = self.env.step(action)
         self.success = bool(info["success"])
         return self.state, float(reward), terminated, truncated, info
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Steps taken in here are undone at the end, to the bit."""
+        env = self._sawyer
+        mujoco.mj_copyData(self._aside, env.model, env.data)
+        places = {part: getattr(env.model, part).copy() for part in self._places}
+        kept = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in vars(env).items()}
+        state, success = self.state, self.success
+        try:
+            yield
+        finally:
+            mujoco.mj_copyData(env.data, env.model, self._aside)
+            for part, values in places.items():
+                getattr(env.model, part)[:] = values
+            vars(env).update(kept)
+            self.state, self.success = state, success
 
 
 def scripted_policy(name: str) -> Any:

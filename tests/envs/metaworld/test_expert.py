@@ -24,6 +24,11 @@ def test_all_fifty_succeed(make: Make, play: Play) -> None:
     for name in SPECS:
         env = make(name)
         assert any(play(env, seed)["is_success"] for seed in range(2)), name
+        _, info = env.reset(seed=2)
+        state = info["privileged"]["state"].copy()
+        first, again = expert(env, info), expert(env, info)  # asked twice, as by whoever labels what another one does
+        np.testing.assert_array_equal(info["privileged"]["state"], state, err_msg=name)
+        np.testing.assert_array_equal(first, again, err_msg=name)
 
 
 def test_actions_are_cut_before_anybody_sees_them(make: Make) -> None:
@@ -67,3 +72,25 @@ def test_a_scout_changes_nothing_but_what_is_drawn(monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(getattr(again, field.name), getattr(kept, field.name))
     env.close()
     scout.close()
+
+
+@pytest.mark.parametrize("name", ["door-open", "peg-insert-side", "stick-pull", "hammer", "plate-slide", "soccer"])
+def test_looking_ahead_leaves_no_trace(name: str, make: Make) -> None:
+    """The foreseen actions are those of an expert that acts from there, and the episode goes on to the bit."""
+    asked, left_alone, followed = make(name), make(name), make(name)
+    rng = np.random.default_rng(0)
+    infos = [env.reset(seed=1)[1] for env in (asked, left_alone, followed)]
+    for step in range(6):
+        ahead = asked.foresee(expert, 4)
+        assert ahead.shape == (4, 4)
+        if step == 5:
+            for action in ahead:
+                np.testing.assert_array_equal(action, expert(followed, infos[2]))
+                infos[2] = followed.step(action)[-1]
+        action = np.clip(ahead[0] + rng.normal(0, 0.3, 4), -1, 1).astype(np.float32)
+        if step < 5:
+            infos = [env.step(action)[-1] for env in (asked, left_alone, followed)]
+    state, untouched = (info["privileged"]["state"] for info in infos[:2])
+    np.testing.assert_array_equal(state, untouched)
+    for part in ("qpos", "qvel", "mocap_pos", "qacc_warmstart"):
+        np.testing.assert_array_equal(getattr(asked.data, part), getattr(left_alone.data, part), err_msg=part)
