@@ -13,6 +13,8 @@ import pytest
 from configs.collect import CollectConfig
 from configs.dagger import FIRST_SEED, DaggerConfig
 from configs.evaluation import RunnerConfig
+from configs.policy import HeadConfig, PolicyConfig
+from configs.run import RunConfig
 from configs.seeds import collection_seed
 from envs.task import find_task, make_task, use_task_modules
 from envs.workers import Pulse
@@ -149,13 +151,39 @@ def test_a_round_fits_the_demonstrations_and_has_scenes_of_its_own(
     dots_policy: Path, write_small: Callable[..., Dataset]
 ) -> None:
     base = write_small("base", cameras=("top", "side"))
-    usual = CollectConfig(seed=3, episodes=1000)
+    usual = RunConfig(
+        collect=CollectConfig(seed=3, episodes=1000), policy=PolicyConfig(cameras=("side",), head=HeadConfig(chunk=12))
+    )
     config = mixture_config(usual, base, mixed(dots_policy, 0.5, episodes=20))
-    assert (config.cameras, config.size, config.plan_steps) == (("top", "side"), 32, 8)
+    assert (config.cameras, config.size, config.plan_steps) == (("side",), 32, 12)
     assert (config.episodes, config.noise, config.detours, config.split) == (20, 0, 0, "train")
     starts = [collection_seed("train", seed, 0) for seed in (3, config.seed, config.seed + 1)]
     assert config.seed == 3 + FIRST_SEED + 1
     assert min(abs(a - b) for i, a in enumerate(starts) for b in starts[:i]) > 100_000
+
+
+def test_where_the_simulation_can_be_put_back_labels_are_whole_chunks(save_tiny: SaveTiny, record: Record) -> None:
+    """From every state that was visited, whoever acts: the expert's own next actions, were it left alone."""
+    task, cameras = "metaworld/drawer-close", ("corner2_middle",)
+    spec = find_task(task)
+    names = {"action_names": spec.action_names, "agent_pos_names": spec.agent_pos_names}
+    policy = save_tiny(cameras, tasks=(task,), control_hz=spec.control_hz, **names)
+    mixture = mixed(policy, 0.5, episodes=1, max_steps=12, stretch=4)
+    data = record(task, mixture, cameras=cameras, plan_steps=5)
+    assert data.arrays["action"].shape == (12, 1, 5, 4)
+    assert data.goals
+    env, expert = make_task(task, cameras=(), size=32), spec.make_expert()
+    try:
+        for step in (0, 5, 11):
+            _, info = env.reset(seed=int(data.arrays["seeds"][0]))
+            for done in range(step):
+                *_, info = env.step(data.arrays["executed"][done])
+            for ahead in range(5):
+                action = expert(env, info)
+                np.testing.assert_allclose(data.arrays["action"][step, 0, ahead], action, atol=1e-6)
+                *_, info = env.step(action)
+    finally:
+        env.close()
 
 
 def test_a_policy_of_another_robot_is_refused(
