@@ -24,6 +24,8 @@ class CollectConfig:
         detours: of tasks whose expert plans for every object: share of the episodes that begin on the way to another
             object, while the label says where to go. Without them the gripper is always near the target, and a policy
             learns to look there instead of reading.
+        counterfactual: of tasks whose scene can be told something else (`reset` takes `told`): share of the episodes
+            that are. Without them the scene alone says what to do, and a policy need not read.
         plan_steps: of tasks whose expert plans for every object: actions that a label looks ahead, which is the longest
             chunk a policy can learn from it.
         randomise: vary light, table colour and camera pose, in tasks that can.
@@ -38,6 +40,7 @@ class CollectConfig:
     size: int = 64
     noise: float = 0.4
     detours: float = 0.7
+    counterfactual: float = 0.0
     plan_steps: int = 8
     randomise: bool = False
     seed: int = 0
@@ -55,8 +58,9 @@ class CollectConfig:
             raise ValueError(f"size {self.size} must lie between {SIZES[0]} and {SIZES[1]} pixels")
         if not 0 <= self.noise <= 2:
             raise ValueError(f"noise {self.noise} must lie between 0 and 2 (1 is full speed)")
-        if not 0 <= self.detours <= 1:
-            raise ValueError(f"detours {self.detours} must lie between 0 and 1")
+        for name in ("detours", "counterfactual"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} must lie between 0 and 1")
         if self.split not in ("train", "validation"):
             raise ValueError(f"split {self.split!r} must be 'train' or 'validation'; test seeds are for evaluation")
         if self.workers < 0:

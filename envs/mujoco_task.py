@@ -34,7 +34,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
     and `privileged`: by camera `boxes` (O, 4) and `visible` (O,), `present` (O,), `target`, and `events` (O, 2), the
     control steps in which what the words ask for can be done.
 
-    `reset(options=…)` takes `phrasing` and the names in `passed_options`, which the environment gets.
+    `reset(options=…)` takes `phrasing`, what `own_options` lists, and the names in `passed_options`, which the
+    environment gets.
 
     Args:
         env: the environment. Its own time limit, if any, stays; make it without if the task has another horizon.
@@ -60,6 +61,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
     agent_pos_bounds: ClassVar[tuple[Any, Any]] = (-np.inf, np.inf)  # low and high, numbers or (P,); values are cut
     horizon: ClassVar[int]  # control steps, as in `max_episode_steps`
     phrasings: ClassVar[tuple[str, ...]] = ("train",)  # with "held_out" where the task has some
+    own_options: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # option → its values, for `begin`
     passed_options: ClassVar[tuple[str, ...]] = ()
 
     def begin(self, phrasing: str, options: Mapping[str, Any]) -> tuple[str, int]:
@@ -158,10 +160,13 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         phrasing = options.pop("phrasing", "train")
         if phrasing not in self.phrasings:
             raise ValueError(f"phrasing {phrasing!r} must be one of {', '.join(self.phrasings)}")
-        for name in options:
-            if name not in self.passed_options:
-                raise unknown("reset option", name, ("phrasing", *self.passed_options))
-        _, info = self.env.reset(seed=seed, options=options or None)
+        passed = {name: value for name, value in options.items() if name in self.passed_options}
+        for name, value in options.items():
+            if name not in passed and name not in self.own_options:
+                raise unknown("reset option", name, ("phrasing", *self.own_options, *self.passed_options))
+            if name in self.own_options and value not in self.own_options[name]:
+                raise ValueError(f"{name} {value!r} must be one of {', '.join(self.own_options[name])}")
+        _, info = self.env.reset(seed=seed, options=passed or None)
         if seed is not None:
             self.rng = np.random.default_rng((seed, 4))
         self.step_count, self._over, self._fresh = 0, False, False
@@ -229,7 +234,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
 
     @property
     def reset_options(self) -> dict[str, tuple[str, ...]]:
-        return {"phrasing": self.phrasings}
+        return {"phrasing": self.phrasings, **self.own_options}
 
     @property
     def gl_renderer(self) -> str:

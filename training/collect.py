@@ -15,12 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from configs.collect import SHARD_EPISODES, SHARD_SEEDS, CollectConfig
 from configs.seeds import collection_seed
 from envs.actors import NoisyExpert
 from envs.contract import check_contract
 from envs.cores import usable_cores
-from envs.rollout import Beat, run
+from envs.rollout import Beat, Scenario, run
 from envs.task import Env, TaskSpec, find_task, make_task, offers
 from envs.workers import NOTHING, Lost, Pulse, run_jobs
 from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
@@ -44,6 +46,8 @@ class Demonstrator:
     def __init__(self, env: Env, spec: TaskSpec, config: CollectConfig, scout: Env | None = None) -> None:
         expert = spec.make_expert()
         self._env, self._scout, self._names = env, scout, spec.action_names
+        told = (offers(env, "reset_options") or {}).get("told", ())
+        self._counterfactual = config.counterfactual if "other" in told else 0.0
         self._actor = actor = NoisyExpert(expert, config.noise, config.detours)
         self._recorder = EpisodeRecorder(
             config.cameras, expert, config.plan_steps, label=lambda _: actor.clean, rng=lambda _: actor.rng
@@ -52,11 +56,13 @@ class Demonstrator:
     def demonstrate(self, seed: int, beat: Beat | None = None) -> Episode | None:
         """The episode of this environment seed, None if the simulation became unstable or the scout failed."""
         own = None if beat is None else lambda *_: beat(seed)  # all that is done is done for this seed
+        other = np.random.default_rng((seed, 6)).random() < self._counterfactual
+        scenario = Scenario(options={"told": "other"}) if other else None
         if self._scout is not None:
-            [tried] = run([self._scout], [seed], self._actor, action_names=self._names, beat=own)
+            [tried] = run([self._scout], [seed], self._actor, action_names=self._names, scenario=scenario, beat=own)
             if not tried.info["is_success"]:
                 return None
-        run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, beat=own)
+        run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, scenario=scenario, beat=own)
         return self._recorder.episode
 
 

@@ -20,6 +20,7 @@ from envs.rendering import SHOWN_GROUPS
 BEHIND = ("controller_box", "pedestal_feet", "torso", "pedestal", "right_arm_base_link", "right_l0", "head", "screen")
 BACKDROP = 2  # a group of geoms that Meta-World does not use
 OPPOSITE = LookAt(position=(-0.75, 0.075, 0.7), target=(0.1, 0.75, 0.1), fovy=42)
+STAY = 60  # control steps for which what is done already is left alone, 0.75 s
 OBJECT, GOAL, SISTER = range(3)  # things that labels are about; the last one only where there is a sister
 
 
@@ -27,7 +28,8 @@ class MetaWorldTask(MujocoTask):
     """One of the fifty tasks. Success: Meta-World says so after any step, which ends the episode.
 
     The policy sees pictures and the first four numbers of Meta-World's state: where the hand is, and how far the
-    gripper is open. `info["privileged"]["state"]` is the whole state (39,) float64 with the goal, for experts;
+    gripper is open. `info["privileged"]["state"]` is the whole state (39,) float64 with the goal, for experts; `script`
+    names the scripted policy that shows what is to be done, and `reads` is the state that it has to be given;
     `info["success"]` and the other measures are Meta-World's own, of the newest step.
 
     Args:
@@ -78,7 +80,8 @@ class MetaWorldTask(MujocoTask):
         return self._sawyer.state[:PROPRIOCEPTION]
 
     def knowledge(self) -> Mapping[str, Any]:
-        return {"state": self._sawyer.state, "hand": self._sawyer.state[:3], "goal": GOAL}
+        state = self._sawyer.state
+        return {"state": state, "hand": state[:3], "goal": GOAL, "script": self.name, "reads": state}
 
     def foresee(self, expert: Callable[[Any, dict[str, Any]], np.ndarray], steps: int) -> np.ndarray:
         """What the expert would do in the next S steps if nobody disturbed it, (S, 4) in [-1, 1]. The episode then goes
@@ -98,21 +101,51 @@ class MetaWorldTask(MujocoTask):
 
 
 class SharedScene(MetaWorldTask):
-    """A task whose scene is that of another one as well: it can be told to do the other one, its sister.
+    """A task whose scene is that of another one as well: it can be told to do the other one, its sister. After
+    `reset(options={"told": "other"})` that is the task: its words, its success, and an expert that does it or, where it
+    is done from the start, stays where it is.
 
     Thing 2 of the labels is what the sister's words mean. It was done if it came about at any time or, where it is so
     from the start, if it is still so; and in no case if the scene's own task was done instead.
     """
 
+    own_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"told": ("own", "other")}
+
     def __init__(self, name: str, **settings: Any) -> None:
         super().__init__(name, **settings)
         self.sister = SISTERS[name]
         self.things = (*self.things, THINGS[self.sister][OBJECT])
+        self._other = False
 
     def begin(self, phrasing: Any, options: Mapping[str, Any]) -> tuple[str, int]:
         self._done = DONE[self.sister](Scene(self.data))
         self._from_the_start = self._came_about = self._done()
-        return super().begin(phrasing, options)
+        self._start = self._sawyer.state[:3].copy()
+        self._other = options.get("told", "own") == "other"
+        own = super().begin(phrasing, options)
+        return (say(self.sister, phrasing, self.rng), SISTER) if self._other else own
+
+    def success(self) -> bool:
+        return self.judge(SISTER if self._other else OBJECT)
+
+    def is_over(self) -> bool:
+        if self._other and self._from_the_start:
+            return self._succeeded or self.step_count >= STAY
+        return super().is_over()
+
+    def knowledge(self) -> Mapping[str, Any]:
+        known = super().knowledge()
+        if not self._other:
+            return known
+        reads = known["state"].copy()
+        if self.sister == "coffee-button":  # its policy looks for the button where the mug is here
+            reads[4:7] = self.data.site("buttonStart").xpos
+        script = "" if self._from_the_start else self.sister
+        return {**known, "goal": SISTER, "script": script, "reads": reads, "start": self._start}
+
+    @property
+    def target_name(self) -> str:
+        return name_of(self.sister if self._other else self.name)
 
     def note(self) -> None:
         super().note()
