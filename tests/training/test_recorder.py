@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from configs.collect import CollectConfig
+from envs.metaworld.instructions import texts
 from envs.task import find_task, make_task
 from training.collect import Demonstrator
 
@@ -34,3 +35,34 @@ def test_boxes_of_the_target_and_of_its_goal_are_those_of_each_step() -> None:
         env.close()
         again.close()
     assert (episode.goal_boxes != episode.boxes).any()
+
+
+def test_a_share_of_the_demonstrations_is_told_the_other_thing() -> None:
+    """In the order of the seeds, and with the labels of what was told."""
+    env, spec = make_task(TASK, cameras=CAMERAS[:1], size=16), find_task(TASK)
+    try:
+        made = {
+            share: Demonstrator(env, spec, CollectConfig(cameras=CAMERAS[:1], size=16, noise=0.2, counterfactual=share))
+            for share in (0.0, 0.5, 1.0)
+        }
+        told = {share: [one.demonstrate(seed) for seed in range(4)] for share, one in made.items()}
+    finally:
+        env.close()
+    words = {share: [e.instructions[0] for e in found if e is not None] for share, found in told.items()}
+    opening, closing = (set(texts(name, "train")) for name in ("drawer-open", "drawer-close"))
+    assert set(words[0.0]) <= opening
+    assert set(words[1.0]) <= closing
+    assert {text in opening for text in words[0.5]} == {True, False}
+    for episode in told[1.0]:
+        assert episode is not None
+        assert episode.success
+        np.testing.assert_array_equal(episode.goal_boxes, episode.boxes)
+
+
+def test_a_task_without_another_thing_is_told_its_own() -> None:
+    env, spec = make_task("metaworld/reach", cameras=(), size=16), find_task("metaworld/reach")
+    try:
+        config = CollectConfig(cameras=CAMERAS[:1], counterfactual=1.0)
+        assert Demonstrator(env, spec, config)._counterfactual == 0
+    finally:
+        env.close()

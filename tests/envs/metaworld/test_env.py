@@ -172,7 +172,7 @@ def test_words_are_for_training_or_held_out(make: Make) -> None:
     assert len(said["train"]) == 8
     assert len(said["held_out"]) == 4
     assert not said["train"] & said["held_out"]
-    assert env.reset_options == {"phrasing": ("train", "held_out")}
+    assert env.reset_options == {"phrasing": ("train", "held_out"), "told": ("own", "other")}
     assert env.target_name == "puck"
     with pytest.raises(ValueError, match="phrasing 'loud' must be one of train, held_out"):
         env.reset(options={"phrasing": "loud"})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs.seeds import split_seed
-from envs.metaworld.env import OBJECT, SISTER
+from envs.metaworld.env import OBJECT, SISTER, STAY
 from envs.metaworld.expert import expert
 from envs.metaworld.instructions import texts
 from envs.metaworld.sawyer import Sawyer, scripted_policy
@@ -107,3 +107,36 @@ def test_the_expert_knows_nothing_of_sisters(make: Make) -> None:
     env = make("drawer-open")
     _, info = env.reset(seed=0)
     assert expert(env, info).shape == (4,)
+
+
+@pytest.mark.parametrize("name", sorted(SISTERS))
+def test_told_the_other_thing_that_is_the_task(name: str, make: Make) -> None:
+    """Its words, its success and an expert for it; what is done from the start is left alone for a while."""
+    env = make(name)
+    told = {"told": "other"}
+    _, info = env.reset(seed=split_seed("test", 2), options=told)
+    known = info["privileged"]
+    assert env.instruction in texts(SISTERS[name], "train")
+    assert (known["target"], known["goal"]) == (SISTER, SISTER)
+    assert info["is_success"] == (name not in TO_DO)
+    steps, over = 0, False
+    while not over:
+        *_, terminated, truncated, info = env.step(expert(env, info))
+        steps, over = steps + 1, terminated or truncated
+    assert info["is_success"]
+    assert not env.judge(OBJECT)
+    assert steps < 120 if name in TO_DO else steps == STAY
+    env.reset(seed=split_seed("test", 2), options={**told, "phrasing": "held_out"})
+    assert env.instruction in texts(SISTERS[name], "held_out")
+    env.reset(seed=split_seed("test", 2))
+    assert env.instruction in texts(name, "train")
+
+
+def test_the_scene_does_not_depend_on_what_is_told(make: Make) -> None:
+    env = make("faucet-open")
+    scenes = [env.reset(seed=3, options={"told": who})[1]["privileged"]["state"] for who in ("own", "other")]
+    np.testing.assert_array_equal(*scenes)
+    with pytest.raises(ValueError, match="told 'both' must be one of own, other"):
+        env.reset(seed=3, options={"told": "both"})
+    with pytest.raises(ValueError, match="reset option 'told' is unknown"):
+        make("reach").reset(seed=3, options={"told": "other"})
