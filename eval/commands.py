@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from configs.options import eval_config, parse, plain_parser, run_config, run_parser
 from envs.task import find_tasks, use_task_modules
 from training.commands import check_demonstrable, collect_all, train_all
+from training.lock import hold_file, hold_folder
 from training.progress import Progress
 
 if TYPE_CHECKING:
     from configs.evaluation import EvalConfig
+    from configs.run import RunConfig
     from eval.results import Results
     from vla_policy.checkpoint import Checkpoint
 
@@ -50,8 +52,7 @@ def evaluate(arguments: list[str]) -> int:
     config = replace(eval_config(parsed), **{k: v for k, v in changes.items() if v is not None})
     check_evaluation(config)
     path = resolve_checkpoint(parsed.checkpoint)
-    results = _evaluate(path, config, Path(parsed.out))
-    _report(results, path, config, Path(parsed.out), log=path.parent, videos=parsed.videos)
+    _judge(path, config, Path(parsed.out), log=path.parent, videos=parsed.videos)
     return 0
 
 
@@ -74,8 +75,9 @@ def rollout(arguments: list[str]) -> int:
     tasks = checkpoint.purpose.tasks
     task = parsed.task or (guess_task(parsed.instruction, tasks) if parsed.instruction else tasks[0])
     seed = split_seed("test", parsed.seed)
-    recording = record(checkpoint, task, seed, instruction=parsed.instruction)
-    path = write_video(recording, Path(parsed.video))
+    with hold_file(Path(parsed.video)):
+        recording = record(checkpoint, task, seed, instruction=parsed.instruction)
+        path = write_video(recording, Path(parsed.video))
     episode = recording.episode
     verdict = "success" if episode.success else f"failure: {episode.failure}"
     print(f"{task}: {episode.instruction!r}, target {episode.target}: {verdict}\n{path}")
@@ -104,7 +106,7 @@ def ground(arguments: list[str]) -> int:
     _say_unread(checkpoint, words)
     out = Path(parsed.out)
     _make_folder(out)
-    with ExitStack() as stack:
+    with hold_folder(out), ExitStack() as stack:
         progress: Progress | None = None
 
         def show(done: int, total: int) -> None:
@@ -119,7 +121,7 @@ def ground(arguments: list[str]) -> int:
             tasks = checkpoint.purpose.tasks
             task = parsed.task or (guess_task(words, tasks) if words else tasks[0])
             found = grounding.ground_episode(checkpoint, task, split_seed("test", parsed.seed), words, show)
-    video, described = grounding.write_grounding(out, found)
+        video, described = grounding.write_grounding(out, found)
     interval, rate = found.tube.interval, found.control_hz
     said = "no event"
     if not found.tube.during:
@@ -136,13 +138,18 @@ def demo(arguments: list[str]) -> int:
     parser.add_argument("--videos", type=int, default=3, help="videos per task in the report")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
-    from training.run_folder import CHECKPOINT, STATE, check_same, describe, is_finished
-    from training.state import has_state
-
     config = run_config(parsed)
     check_demonstrable(config)
     check_evaluation(config.eval)
     out = Path(parsed.out or f"runs/{Path(str(parsed.config)).stem}")
+    with hold_folder(out):
+        return _demo(config, out, parsed.videos)
+
+
+def _demo(config: RunConfig, out: Path, videos: int) -> int:
+    from training.run_folder import CHECKPOINT, STATE, check_same, describe, is_finished
+    from training.state import has_state
+
     folder = out / "train"
     checkpoint = folder / CHECKPOINT
     started = time.monotonic()
@@ -153,8 +160,7 @@ def demo(arguments: list[str]) -> int:
     elif code := train_all(config, datasets, folder, resume=has_state(folder / STATE)):
         return code
     trained = time.monotonic()
-    results = _evaluate(checkpoint, config.eval, out / "eval")
-    _report(results, checkpoint, config.eval, out / "eval", log=folder, videos=parsed.videos)
+    _judge(checkpoint, config.eval, out / "eval", log=folder, videos=videos)
     ended = time.monotonic()
     times = {
         "collect": round(collected - started, 1),
@@ -175,17 +181,19 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--tasks", type=tuple[str, ...], help="tasks or suites whose experts alone are measured")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
+    from eval.results import write_whole
     from training.bench import pipeline_ratio
     from training.collect_bench import collection_ratio, expert_success
 
     figures: dict[str, Any] = {}
-    if not parsed.tasks:
-        figures["collection"] = collection_ratio(parsed.seconds)
-        figures["pipeline"] = pipeline_ratio(parsed.seconds)
-    figures["experts"] = expert_success(parsed.episodes, find_tasks(parsed.tasks) if parsed.tasks else None)
-    print(json.dumps(figures, indent=2))
-    if parsed.out:
-        Path(parsed.out).write_text(json.dumps(figures, indent=2) + "\n")
+    with hold_file(Path(parsed.out)) if parsed.out else nullcontext():
+        if not parsed.tasks:
+            figures["collection"] = collection_ratio(parsed.seconds)
+            figures["pipeline"] = pipeline_ratio(parsed.seconds)
+        figures["experts"] = expert_success(parsed.episodes, find_tasks(parsed.tasks) if parsed.tasks else None)
+        print(json.dumps(figures, indent=2))
+        if parsed.out:
+            write_whole(Path(parsed.out), json.dumps(figures, indent=2) + "\n")
     return 0
 
 
@@ -215,16 +223,24 @@ def check_evaluation(config: EvalConfig) -> None:
     find_tasks(config.tasks)
 
 
+def _judge(path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int) -> None:
+    """Evaluate a checkpoint into a folder, and report."""
+    from vla_policy.checkpoint import load_checkpoint
+
+    load_checkpoint(path)  # what is wrong with it comes to light before a folder is made
+    _make_folder(out)
+    with hold_folder(out):
+        results = _evaluate(path, config, out)
+        _report(results, path, config, out, log=log, videos=videos)
+
+
 def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:
     from eval.evaluate import evaluate as evaluate_policy
     from eval.results import save_results
-    from vla_policy.checkpoint import load_checkpoint
 
     def save(results: Results) -> None:
         save_results(results, out / "results.json")
 
-    load_checkpoint(path)  # what is wrong with it comes to light before a folder is made
-    _make_folder(out)
     with ExitStack() as stack:
         progress: Progress | None = None
 

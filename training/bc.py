@@ -7,11 +7,12 @@ steps, and N steps resumed for N more, give bit-identical weights on a CPU.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.device import anywhere, make_accelerator, place, share_of_cores
 from training.error import TrainingError
+from training.lock import hold_folder
 from training.log import Log
 from training.provenance import provenance
 from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
@@ -108,7 +110,21 @@ def train(
 
     Raises:
         TrainingError: `out` is taken, there is nothing to resume, or the loss is not finite.
+        LockedError: another process trains into `out`.
     """
+    # Of several processes that torchrun started, the first one writes.
+    with hold_folder(out) if os.environ.get("RANK", "0") == "0" else nullcontext():
+        return _train(policy_config, config, datasets, out, resume, on_progress)
+
+
+def _train(
+    policy_config: PolicyConfig,
+    config: TrainConfig,
+    datasets: Sequence[Dataset],
+    out: Path,
+    resume: bool,
+    on_progress: OnProgress | None,
+) -> TrainResult:
     keep_freed_memory()
     torch.set_num_threads(config.threads or share_of_cores())
     accelerator = make_accelerator(config)

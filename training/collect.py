@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from envs.task import Env, TaskSpec, find_task, make_task, offers
 from envs.workers import NOTHING, Lost, Pulse, run_jobs
 from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
 from training.data.writer import DatasetWriter, merge_datasets
+from training.lock import hold_folder
 from training.recorder import EpisodeRecorder
 
 TRIES = 2  # for a shard whose worker died or hung
@@ -68,11 +70,17 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
     Raises:
         ValueError: the task is unknown, has no expert, or cannot be recorded so.
         DatasetError: `path` holds a dataset made otherwise, the expert keeps failing, or workers keep dying.
+        LockedError: another process collects there.
     """
-    spec = find_task(task)
-    spec.make_expert()
-    content = _content(config, spec)
+    find_task(task).make_expert()
     folder = path.with_name(f"{path.name}.shards")
+    with nullcontext() if path.exists() else hold_folder(folder):
+        return _collect(task, config, path, folder, on_progress)
+
+
+def _collect(task: str, config: CollectConfig, path: Path, folder: Path, on_progress: OnProgress | None) -> Dataset:
+    spec = find_task(task)
+    content = _content(config, spec)
     if path.exists():
         done = open_dataset(path)
         if not _same(done, content):
@@ -82,7 +90,6 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
             )
         shutil.rmtree(folder, ignore_errors=True)  # left by a call that ended between joining and tidying up
         return done
-    folder.mkdir(parents=True, exist_ok=True)
     parts = {}
     for shard in range(config.shards):
         try:

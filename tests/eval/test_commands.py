@@ -57,8 +57,7 @@ class TestDemo:
         self.datasets = [data]
         monkeypatch.setattr(commands, "collect_all", lambda *_: self.datasets)
         monkeypatch.setattr(commands, "train_all", train)
-        monkeypatch.setattr(commands, "_evaluate", lambda *_: None)
-        monkeypatch.setattr(commands, "_report", lambda *_, **__: None)
+        monkeypatch.setattr(commands, "_judge", lambda *_, **__: None)
         return ["demo", "--config", "debug", "--out", str(tmp_path / "run")]
 
     def test_a_finished_training_is_not_repeated(self, demo: list[str], tmp_path: Path) -> None:

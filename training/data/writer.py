@@ -28,6 +28,7 @@ from training.data.episodes import (
     read_interface,
     reason_of,
 )
+from training.lock import hold_file
 
 PARTIAL = ".partial"
 COPIED_ROWS = 256  # at a time, where datasets are joined
@@ -42,7 +43,9 @@ class DatasetWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path = Path(path)
+        self._lock = hold_file(path)
         if path.exists():
+            self._lock.release()
             raise DatasetError(f"{path}: is there already; choose another path, or remove it")
         self._partial = path.with_name(f"{path.name}{PARTIAL}")
         shutil.rmtree(self._partial, ignore_errors=True)
@@ -89,7 +92,7 @@ class DatasetWriter:
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{self.path}: the header does not describe the robot: {reason_of(error)}") from None
         self._append({"offsets": np.array(self._offsets)})
-        self.close()
+        self._close_files()
         files = {}
         for name in (name for name in ARRAYS if name in self._files):
             file = self._partial / f"{name}.npy"
@@ -98,8 +101,13 @@ class DatasetWriter:
         full["sha256"] = header_checksum(full)
         (self._partial / HEADER).write_text(json.dumps(full, indent=1))
         os.replace(self._partial, self.path)
+        self._lock.release()
 
     def close(self) -> None:
+        self._close_files()
+        self._lock.release()
+
+    def _close_files(self) -> None:
         for file in self._files.values():
             file.close()
 
