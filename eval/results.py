@@ -40,6 +40,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.decode import decode, show
+from configs.disk import filling
+from configs.seeds import split_seed
 from eval.statistics import PairedDifference, mean_known, paired_difference, wilson_interval
 from eval.tubes import TubeScores, TubeSummary, summarise_tubes
 
@@ -244,11 +246,13 @@ def write_whole(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with filling(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
     return path

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from configs.disk import filling, require_room
 from configs.policy import PolicyConfig
 from configs.training import TrainConfig
 from training.data.augment import augment
@@ -160,8 +161,11 @@ def _train(
         module = torch.compile(module)
     first = load_state(out / STATE, policy, average, optimizer) if resume else 0
     if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+        # Weights, their average and two moments; the state before stays until the new one is whole; the checkpoint.
+        size = sum(value.nbytes for value in policy.state_dict().values())
+        require_room(out, (5 if resume else 9) * size, "a run's states and checkpoint")
+        with filling(out / CONFIG):
+            (out / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     purpose = Purpose(
         tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
         action_names=tuple(names),

@@ -25,7 +25,7 @@ from envs.rollout import Beat, run
 from envs.task import Env, TaskSpec, find_task, make_task, offers
 from envs.workers import NOTHING, Lost, Pulse, run_jobs
 from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
-from training.data.writer import DatasetWriter, merge_datasets
+from training.data.writer import PARTIAL, DatasetWriter, OtherHeaderError, merge_datasets
 from training.lock import hold_folder
 from training.recorder import EpisodeRecorder
 
@@ -125,7 +125,7 @@ def _collect(task: str, config: CollectConfig, path: Path, folder: Path, on_prog
         frames += parts[shard].steps
         report()
     ordered = [parts[shard] for shard in sorted(parts)]
-    left_out = ("schema_version", "files", "instructions", "failures", "sha256")
+    left_out = ("schema_version", "files", "steps", "instructions", "failures", "sha256")
     header = {k: v for k, v in ordered[0].header.items() if k not in left_out}
     header["failures"] = sum(int(p.header["failures"]) for p in ordered)
     merge_datasets(path, ordered, header)
@@ -174,10 +174,14 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
 
     def handle(shard: int) -> None:
         wanted = min(SHARD_EPISODES, config.episodes - shard * SHARD_EPISODES)
-        kept = failures = 0
-        with DatasetWriter(_part(folder, shard)) as writer:
-            for attempt in range(SHARD_SEEDS):
-                seed = collection_seed(config.split, config.seed, shard * SHARD_SEEDS + attempt)
+        seeds = [
+            collection_seed(config.split, config.seed, shard * SHARD_SEEDS + attempt) for attempt in range(SHARD_SEEDS)
+        ]
+        with _shard_writer(_part(folder, shard), header) as writer:
+            kept = len(writer.seeds)
+            begun = seeds.index(writer.seeds[-1]) + 1 if kept else 0
+            failures = begun - kept
+            for seed in seeds[begun:]:
                 episode = demonstrator.demonstrate(seed, pulse.beat)
                 if episode is None or not episode.success:
                     failures += 1
@@ -185,8 +189,19 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
                 writer.add(episode)
                 kept += 1
                 if kept == wanted:
-                    writer.finish({**header, "failures": failures})
-                    return
+                    break
+            if kept == wanted:
+                writer.finish({"failures": failures})
+                return
         raise DatasetError(f"task {task}: only {kept} of {SHARD_SEEDS} episodes succeed at this noise")
 
     return handle
+
+
+def _shard_writer(path: Path, header: dict[str, Any]) -> DatasetWriter:
+    """A writer that goes on with the episodes that a killed worker left."""
+    try:
+        return DatasetWriter(path, header, resume=True)
+    except OtherHeaderError:  # other settings or versions: episodes of both must not be mixed
+        shutil.rmtree(path.with_name(f"{path.name}{PARTIAL}"))
+        return DatasetWriter(path, header)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from configs.decode import decode
+from configs.disk import DiskFullError, filling, require_room
 from configs.encoder import SMALL
 from configs.interface import RobotInterface
 from configs.policy import PolicyConfig
@@ -98,7 +100,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         return
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _write(checkpoint, partial)
+    try:
+        _write(checkpoint, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
+        raise
     previous = path.with_name(f".{path.name}.previous")
     shutil.rmtree(previous, ignore_errors=True)
     if path.exists():
@@ -127,21 +133,23 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
         name.replace(f"{COMPILED}.", ""): value.detach().contiguous().cpu()
         for name, value in policy.state_dict().items()
     }
+    require_room(folder / "model.safetensors", sum(value.nbytes for value in weights.values()), "the checkpoint")
     try:
         save_file(weights, folder / "model.safetensors")
     except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(f"{folder / 'model.safetensors'}: not written ({error}); free some space") from None
+        raise DiskFullError(f"{folder / 'model.safetensors'}: not written ({error}); free some space") from None
     described = {
         "schema_version": SCHEMA_VERSION,
         "policy": asdict(policy.config),
         "shapes": asdict(policy.shapes),
         "purpose": asdict(checkpoint.purpose),
     }
-    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    checkpoint.tokenizer.save(folder)
-    policy.describe(folder)
-    (folder / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
-    (folder / COMPLETE).write_text("")
+    with filling(folder):
+        (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+        checkpoint.tokenizer.save(folder)
+        policy.describe(folder)
+        (folder / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
+        (folder / COMPLETE).write_text(json.dumps({"model.safetensors": weights_digest(folder)}) + "\n")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -201,6 +209,42 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(policy.eval(), tokenizer, purpose, _read_json(path / "provenance.json"))
 
 
+def _check_fit(config: PolicyConfig, shapes: Shapes, purpose: Purpose) -> None:
+    """Refuse sizes that cannot be meant, before a network of them is made.
+
+    Raises:
+        ValueError: what is wrong with which.
+    """
+    for name, size in asdict(shapes).items():
+        if not 1 <= size <= LARGEST:
+            raise ValueError(f"shapes.{name}: got {size}, expected 1 to {LARGEST}")
+    for name, got, expected, why in (
+        ("frames", shapes.frames, config.frames, "policy.frames"),
+        ("cameras", shapes.cameras, len(config.cameras), "the number of policy.cameras"),
+        ("actions", shapes.actions, len(purpose.action_names), "the number of purpose.action_names"),
+        ("proprioception", shapes.proprioception, len(purpose.agent_pos_names), "that of purpose.agent_pos_names"),
+    ):
+        if got != expected:
+            raise ValueError(f"shapes.{name}: got {got}, expected {expected}, {why}")
+
+
+def _check_weights(path: Path) -> None:
+    """Compare the weights with the checksum that was written with them; earlier checkpoints have none.
+
+    Raises:
+        CheckpointError: they were changed or damaged.
+    """
+    text = (path / COMPLETE).read_text()
+    if not text.strip():
+        return
+    stated = _read_json(path / COMPLETE).get("model.safetensors")
+    if stated != weights_digest(path):
+        raise CheckpointError(
+            f"{path / 'model.safetensors'}: its checksum differs from {COMPLETE}; the file was changed or damaged, "
+            "take another copy or train again"
+        )
+
+
 def resolve_checkpoint(name: str) -> Path:
     """The folder of a checkpoint given by its path or by that of the run that trained it, or by the name of a policy
     that ships with the package.
@@ -216,6 +260,12 @@ def shipped_names() -> list[str]:
     """Policies that ship with the package; `default` first."""
     names = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
     return sorted(names, key=lambda name: name != DEFAULT_POLICY.name)
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a checkpoint's weights, as hexadecimal digits."""
+    with (path / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def given_name(path: Path) -> str:

@@ -23,8 +23,8 @@ proprioception and A action dimensions:
 | `events.npy` | (E, O, 2) int64 | first and one-past-last step in which the instruction's event holds |
 
 The header holds the schema version, the task, `cameras`, `action_names`, `agent_pos_names` and `control_hz` (see
-`configs.interface`), versions, every file's size and checksum, `instructions` (for every episode one text per thing,
-null for one that no words single out), and a checksum of all that.
+`configs.interface`), versions, every file's size and checksum, `steps` (how many every episode has), `instructions`
+(for every episode one text per thing, null for one that no words single out), and a checksum of all that.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
         raise DatasetError(f"{path}: no dataset here; make one with `vla collect`")
     header = _read_header(path / HEADER)
     arrays = {name: _read_array(path, name, header, verify=verify) for name in _listed(path / HEADER, header)}
-    _check_lengths(path, arrays)
+    _check_lengths(path, header, arrays)
     _check_instructions(path, header, arrays)
     return Dataset(path=path, header=header, arrays=arrays)
 
@@ -232,10 +232,15 @@ def _read_array(path: Path, name: str, header: dict[str, Any], *, verify: bool) 
     return array
 
 
-def _check_lengths(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _check_lengths(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     offsets = arrays["offsets"]
     if len(offsets) < 2 or offsets[0] != 0 or np.any(np.diff(offsets) < 1):
         raise DatasetError(f"{path / 'offsets.npy'}: not an ascending list of first steps; collect the dataset again")
+    steps = np.diff(offsets).tolist()
+    if header.get("steps", steps) != steps:  # earlier datasets do not say it
+        raise DatasetError(
+            f"{path / 'offsets.npy'}: episodes begin elsewhere than {HEADER} says; collect the dataset again"
+        )
     for name in (name for name in PER_STEP if name in arrays):
         if len(arrays[name]) != offsets[-1]:
             raise DatasetError(f"{path / name}.npy: {len(arrays[name])} steps, offsets.npy says {offsets[-1]}")
