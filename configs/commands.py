@@ -33,7 +33,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command(
         run="eval.commands:evaluate",
         purpose="success rates with intervals on unseen seeds, with controls, as JSON, table and HTML report",
-        kept="conditions that were finished are in results.json; the same command begins anew",
+        kept="conditions that were finished are kept, and the same command with its --out goes on from there",
     ),
     "compare": Command(
         run="eval.compare.run:compare",

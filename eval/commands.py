@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tempfile
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -14,18 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from configs.options import eval_config, parse, plain_parser, run_config, run_parser
 from envs.task import find_tasks, use_task_modules
+from eval.judge import check_evaluation, judge, make_folder
 from training.commands import check_demonstrable, collect_all, train_all
 from training.lock import hold_file, hold_folder
 from training.progress import Progress
 
 if TYPE_CHECKING:
-    from configs.evaluation import EvalConfig
     from configs.run import RunConfig
-    from eval.results import Results
     from vla_policy.checkpoint import Checkpoint
 
 CHECKPOINT_HELP = "checkpoint folder, or the name of a policy that ships, such as `default`"
-CRITERION_EPISODES = 200  # fewer make a success rate too vague to quote
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -38,7 +35,10 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--controls", type=tuple[str, ...], help="all, none or names with commas; short for --eval.controls"
     )
-    parser.add_argument("--out", type=str, default="runs/eval", help="folder for results.json, table and report")
+    parser.add_argument(
+        "--out", type=str, help="folder for results.json, table and report; a new one in runs/eval if left out"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace another evaluation that is in --out")
     parser.add_argument("--videos", type=int, default=2, help="videos per task in the report")
     for argument in arguments:
         if re.match(r"--(policy|train|collect)\b", argument):
@@ -46,13 +46,15 @@ def evaluate(arguments: list[str]) -> int:
     # Here --tasks are the tasks to evaluate; the run's own list says what was trained.
     parsed = parse(parser, [re.sub(r"^--tasks(?==|$)", "--eval.tasks", argument) for argument in arguments])
     use_task_modules(filter(None, [parsed.task_module]))
+    from eval.result_folder import new_folder
     from vla_policy.checkpoint import resolve_checkpoint
 
     changes: dict[str, Any] = {k: getattr(parsed, k) for k in ("episodes", "seed", "workers", "controls")}
     config = replace(eval_config(parsed), **{k: v for k, v in changes.items() if v is not None})
     check_evaluation(config)
     path = resolve_checkpoint(parsed.checkpoint)
-    _judge(path, config, Path(parsed.out), log=path.parent, videos=parsed.videos)
+    out = Path(parsed.out) if parsed.out else new_folder(parsed.checkpoint)
+    judge(path, config, out, log=path.parent, videos=parsed.videos, overwrite=parsed.overwrite)
     return 0
 
 
@@ -105,7 +107,7 @@ def ground(arguments: list[str]) -> int:
     checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
     _say_unread(checkpoint, words)
     out = Path(parsed.out)
-    _make_folder(out)
+    make_folder(out)
     with hold_folder(out), ExitStack() as stack:
         progress: Progress | None = None
 
@@ -136,6 +138,7 @@ def demo(arguments: list[str]) -> int:
     parser = run_parser("demo", "track")
     parser.add_argument("--out", type=str, help="folder of the run; runs/NAME if left out")
     parser.add_argument("--videos", type=int, default=3, help="videos per task in the report")
+    parser.add_argument("--overwrite", action="store_true", help="replace an evaluation with other settings in --out")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
     config = run_config(parsed)
@@ -143,10 +146,11 @@ def demo(arguments: list[str]) -> int:
     check_evaluation(config.eval)
     out = Path(parsed.out or f"runs/{Path(str(parsed.config)).stem}")
     with hold_folder(out):
-        return _demo(config, out, parsed.videos)
+        return _demo(config, out, parsed.videos, parsed.overwrite)
 
 
-def _demo(config: RunConfig, out: Path, videos: int) -> int:
+def _demo(config: RunConfig, out: Path, videos: int, overwrite: bool) -> int:
+    from eval.results import write_whole
     from training.run_folder import CHECKPOINT, STATE, check_same, describe, is_finished
     from training.state import has_state
 
@@ -160,7 +164,7 @@ def _demo(config: RunConfig, out: Path, videos: int) -> int:
     elif code := train_all(config, datasets, folder, resume=has_state(folder / STATE)):
         return code
     trained = time.monotonic()
-    _judge(checkpoint, config.eval, out / "eval", log=folder, videos=videos)
+    judge(checkpoint, config.eval, out / "eval", log=folder, videos=videos, overwrite=overwrite)
     ended = time.monotonic()
     times = {
         "collect": round(collected - started, 1),
@@ -168,7 +172,7 @@ def _demo(config: RunConfig, out: Path, videos: int) -> int:
         "evaluate": round(ended - trained, 1),
         "total": round(ended - started, 1),
     }
-    (out / "times.json").write_text(json.dumps(times, indent=2) + "\n")
+    write_whole(out / "times.json", json.dumps(times, indent=2) + "\n")
     print(", ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items()))
     return 0
 
@@ -209,108 +213,3 @@ def _say_unread(checkpoint: Checkpoint, instruction: str | None) -> None:
         notice = check_instruction(checkpoint.tokenizer, instruction)
         if notice:
             print(f"vla: {notice}", file=sys.stderr)
-
-
-def check_evaluation(config: EvalConfig) -> None:
-    """Refuse an evaluation of what nobody knows, before the work that comes ahead of it.
-
-    Raises:
-        ValueError: a control or a task is unknown; the message names the nearest one.
-    """
-    from eval.controls import choose_controls
-
-    choose_controls(config.controls)
-    find_tasks(config.tasks)
-
-
-def _judge(path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int) -> None:
-    """Evaluate a checkpoint into a folder, and report."""
-    from vla_policy.checkpoint import load_checkpoint
-
-    load_checkpoint(path)  # what is wrong with it comes to light before a folder is made
-    _make_folder(out)
-    with hold_folder(out):
-        results = _evaluate(path, config, out)
-        _report(results, path, config, out, log=log, videos=videos)
-
-
-def _evaluate(path: Path, config: EvalConfig, out: Path) -> Results:
-    from eval.evaluate import evaluate as evaluate_policy
-    from eval.results import save_results
-
-    def save(results: Results) -> None:
-        save_results(results, out / "results.json")
-
-    with ExitStack() as stack:
-        progress: Progress | None = None
-
-        def show(task: str, condition: str, done: int, total: int) -> None:
-            nonlocal progress
-            progress = progress or stack.enter_context(Progress("evaluate", total, "episodes"))
-            progress.update(done, f"{task} {condition}")
-
-        results = evaluate_policy(path, config, on_progress=show, on_condition=save)
-    save(results)
-    return results
-
-
-def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int) -> None:
-    from eval.report.answers import summary
-    from eval.report.page import markdown_table, write_report
-    from eval.results import write_whole
-    from training.log import read_log
-
-    if videos:
-        print("writing videos and report", flush=True)
-    recorded = _record(results, path, config, out, videos)
-    table = markdown_table(results)
-    write_whole(out / "table.md", table + "\n")
-    report = write_report(results, out, recorded, read_log(log) or None)
-    print(table)
-    for name, task in results.tasks.items():
-        print(summary(name, task))
-        for control, why in results.settings.get("not_offered", {}).get(name, {}).items():
-            print(f"{name}: no {control}, {why}")
-        for kind, words in results.settings.get("unread_words", {}).get(name, {}).items():
-            print(f"{name}: words of its instructions that the policy reads as {kind}: {', '.join(words)}")
-    if config.episodes < CRITERION_EPISODES:
-        print(f"{config.episodes} episodes a condition are too few to quote; take {CRITERION_EPISODES} or more")
-    print(f"{out / 'results.json'}\n{report}")
-
-
-def _record(results: Results, path: Path, config: EvalConfig, out: Path, count: int) -> dict[str, Path]:
-    """Videos of the first test seeds, and of the first failure among the others, so that the report hides none."""
-    if not count:
-        return {}
-    from eval.acting import GROUP
-    from eval.report.episode_video import record, write_video
-    from eval.results import POLICY
-    from vla_policy.checkpoint import load_checkpoint
-
-    checkpoint = load_checkpoint(path)
-    videos = {}
-    for task, found in results.tasks.items():
-        episodes = found.conditions[POLICY].results
-        chosen = list(range(min(count, len(episodes))))
-        failed = [i for i, e in enumerate(episodes) if not e.success and e.valid and i not in chosen]
-        for i in chosen + failed[:1]:
-            seed = episodes[i].seed
-            recording = record(checkpoint, task, seed, runner=config.runner, row=i % GROUP)
-            key = f"{task}/{POLICY}/{seed}"
-            videos[key] = write_video(recording, out / "videos" / f"{task}-{seed}.mp4")
-    return videos
-
-
-def _make_folder(path: Path) -> None:
-    """Make the folder for results and try to write to it, before the work that would be lost.
-
-    Raises:
-        ValueError: it cannot be written to.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        reason = "it is a file" if path.is_file() else error.strerror
-        raise ValueError(f"--out {path}: no folder that can be written to ({reason}); choose another one") from None

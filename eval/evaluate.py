@@ -24,11 +24,11 @@ from eval.controls import CONTROLS, choose_controls
 from eval.outcome import OutcomeRecorder
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
 from eval.words import unread_words
-from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint
+from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint, weights_digest
 from vla_policy.runner import PolicyRunner
 
 VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "transformers")
-GIVE_UP = 3  # groups lost before any was finished: then it is not the episodes
+GIVE_UP = 3  # groups, or single seeds, lost before any was finished: then it is not the episodes
 TIMED = 20  # decisions
 
 
@@ -45,6 +45,7 @@ class _Job:
 
 OnProgress = Callable[[str, str, int, int], None]  # task, condition, finished episodes, all episodes
 OnCondition = Callable[[Results], None]
+TakeUp = Callable[[Results], Results | None]
 
 
 def evaluate(
@@ -53,6 +54,7 @@ def evaluate(
     *,
     on_progress: OnProgress | None = None,
     on_condition: OnCondition | None = None,
+    take_up: TakeUp | None = None,
 ) -> Results:
     """Evaluate a checkpoint.
 
@@ -60,6 +62,8 @@ def evaluate(
         on_progress: called after every group of episodes.
         on_condition: called after every condition with the results of those that are finished, so that they can be
             saved: an interruption then costs the unfinished ones only.
+        take_up: called before the first episode with the evaluation that is asked for, which has no conditions yet;
+            those of what it returns are taken as they are. It may raise ValueError to stop.
 
     Raises:
         ValueError: the checkpoint cannot be loaded or cannot do a task.
@@ -83,7 +87,11 @@ def evaluate(
             }
             results[task] = TaskResult(control_rate_hz=tried[task].rate, conditions=summaries)
         return Results(
-            checkpoint=CheckpointInfo(path=given_name(checkpoint_path), provenance=checkpoint.provenance),
+            checkpoint=CheckpointInfo(
+                path=given_name(checkpoint_path),
+                provenance=checkpoint.provenance,
+                weights=weights_digest(checkpoint_path),
+            ),
             seed=config.seed,
             tasks=results,
             settings={**_settings(config, tried), "unread_words": _unread(checkpoint, done)},
@@ -92,7 +100,14 @@ def evaluate(
             complete=len(done) == len(found),
         )
 
-    jobs = [_Job(task=task, condition=name, seeds=seeds) for task, name in found for seeds in _groups(config)]
+    before = take_up(finished()) if take_up else None
+    for (task, name), episodes in found.items():
+        if before is not None and name in before.tasks[task].conditions:
+            episodes += before.tasks[task].conditions[name].results
+    todo = [key for key, episodes in found.items() if not episodes]
+    if before is not None and not todo:
+        return replace(finished(), created=before.created)
+    jobs = [_Job(task=task, condition=name, seeds=seeds) for task, name in todo for seeds in _groups(config)]
     for job, episodes in _finish_all(jobs, checkpoint_path, config):
         of_condition = found[job.task, job.condition]
         of_condition += episodes

@@ -5,7 +5,7 @@ The file is the dataclasses below, field by field, so each docstring here is the
     schema_version   int, SCHEMA_VERSION; a file of another version is refused
     created          str, ISO 8601 with time zone
     complete         bool; false in what an interrupted evaluation leaves, which lacks the conditions not finished
-    checkpoint       {path: str, provenance: {...}} of the weights that were judged; the path as the user gave it
+    checkpoint       {path: str, provenance: {...}, weights: SHA-256} of what was judged; the path as the user gave it
     versions         {python: "3.11.7", torch: ..., mujoco: ..., gymnasium: ..., ...}
     gl_renderer      str, what OpenGL says it is; pictures differ between renderers
     seed             int, the seed that the episodes' seeds derive from
@@ -159,10 +159,11 @@ class TaskResult:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """Where the judged weights lay and what they say about their making."""
+    """Where the judged weights lay, what they say about their making, and their SHA-256, "" where nobody noted it."""
 
     path: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
 
 
 def _now() -> str:

@@ -224,7 +224,7 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
         judging = {key: value for key, value in row.changes.items() if key.startswith("eval.")}
         command = ["eval", str(train / CHECKPOINT), *_options(shared.grid.run, judging), *shared.evaluation]
         workers = f"--workers={shared.threads}"
-        running.run([*command, workers, "--videos=0", "--out", str(folder / "eval")], folder)
+        running.run([*command, workers, "--videos=0", "--overwrite", "--out", str(folder / "eval")], folder)
     except (_RowError, TrainingError, OSError, ValueError) as error:
         return replace(outcome, failure=str(error))
     return replace(outcome, samples=steps * config.train.batch)
@@ -265,6 +265,9 @@ def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutco
         results = load_results(folder / RESULTS)
         if any(POLICY not in task.conditions for task in results.tasks.values()):
             raise ValueError(f"{folder / RESULTS}: condition {POLICY!r} is missing")
+        trained = results.checkpoint.provenance.get("settings", {}).get("train", {}).get("seed", outcome.seed)
+        if trained != outcome.seed:
+            raise ValueError(f"{folder / RESULTS}: of training seed {trained}, the row's is {outcome.seed}")
         if outcome.cost is not None and outcome.samples_per_second is not None:
             return outcome
         policy = load_checkpoint(folder / "train" / CHECKPOINT).policy
