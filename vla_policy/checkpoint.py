@@ -7,7 +7,7 @@
 | `tokenizer.json` | the word tokenizer; or, with a pretrained text model: |
 | `language/` | `tokenizer.json` and `config.json` of that model, whose weights are among the others |
 | `provenance.json` | commit, data checksums, versions, seed, training settings |
-| `COMPLETE` | written last; a folder without it is refused |
+| `COMPLETE` | written last, with the checksum of the weights; a folder without it is refused |
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ COMPLETE = "COMPLETE"
 COMPILED = "_orig_mod"  # how torch.compile calls what it wraps
 SHIPPED = Path(__file__).parent / "assets"  # a folder for each policy that ships
 DEFAULT_POLICY = SHIPPED / "default"
+LARGEST = 10_000_000  # of a policy's shapes, a vocabulary's words for one
 T = TypeVar("T")
 
 
@@ -58,6 +59,12 @@ class Purpose:
     agent_pos_names: tuple[str, ...]
     control_hz: float | None = None
     boxes: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "action_names", "agent_pos_names"):
+            values = getattr(self, name)
+            if not values or not all(values) or len(set(values)) != len(values):
+                raise ValueError(f"{name} {list(values)} must be one or more names, each once")
 
 
 class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
@@ -176,13 +183,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config = decode(PolicyConfig, policy_settings)
         shapes = decode(Shapes, described["shapes"])
         purpose = decode(Purpose, described["purpose"])
+        _check_fit(config, shapes, purpose)
         kind = TOKENIZERS.get(config.language.name, TextTokenizer)
         _require(path, kind.FILES)
         policy = VLAPolicy(config, shapes, saved=path)
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({error})") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({reason})") from None
     try:
         loaded = load_file(path / "model.safetensors")
         policy.load_state_dict(loaded)
@@ -197,6 +206,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path / 'model.safetensors'}: {broken[0]!r} has values that are not finite; train again"
         )
+    if not (policy.normaliser.std > 0).all():
+        raise CheckpointError(
+            f"{path / 'model.safetensors'}: 'normaliser.std' has values that are not above 0; train again"
+        )
+    _check_weights(path)
     try:
         tokenizer = kind.load(path, config.language.max_words)
     except ValueError as error:
