@@ -38,9 +38,12 @@ class EvaluationError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
+    """One group of episodes, each with its place in the batch; `again`: one that a worker was lost over, alone."""
+
     task: str
     condition: str
     seeds: tuple[int | None, ...]
+    again: bool = False
 
 
 OnProgress = Callable[[str, str, int, int], None]  # task, condition, finished episodes, all episodes
@@ -126,23 +129,28 @@ def _groups(config: EvalConfig) -> Iterator[tuple[int | None, ...]]:
 
 
 def _finish_all(jobs: list[_Job], path: Path, config: EvalConfig) -> Iterator[tuple[_Job, list[EpisodeResult]]]:
-    """Run all jobs. A seed whose worker hung, died or failed is reported as invalid, and its group runs again without
-    it; where no single seed is to blame, all of the group's are.
+    """Run all jobs. A seed whose worker hung, died or failed runs again alone, at the end, and its group without it;
+    where no single seed is to blame, all of the group's do. One that fails alone, too, is reported as invalid.
     """
     waiting = deque(jobs)
     workers = min(config.workers or usable_cores(), len(jobs))
-    finished, lost, reason = 0, 0, ""
+    finished, reason = 0, ""
+    lost = {False: 0, True: 0}  # groups, and seeds that ran again
     for answer in run_jobs(waiting, _prepare, (path, config.runner), workers=workers, timeout=config.timeout):
         if not isinstance(answer, Lost):
             finished += 1
             yield answer
             continue
-        lost, reason = lost + 1, answer.reason
-        if not finished and lost == GIVE_UP:
+        job, reason = answer.job, answer.reason
+        lost[job.again] += 1
+        if not finished and lost[job.again] == GIVE_UP:
             break
-        job = answer.job
         guilty = [answer.item] if answer.item in job.seeds else [seed for seed in job.seeds if seed is not None]
-        yield job, [EpisodeResult(seed=seed, success=False, valid=False, failure=reason) for seed in guilty]
+        if job.again:
+            yield job, [EpisodeResult(seed=seed, success=False, valid=False, failure=reason) for seed in guilty]
+            continue
+        for seed in guilty:  # in its own place: that decides the outcome, too
+            waiting.append(replace(job, seeds=tuple(s if s == seed else None for s in job.seeds), again=True))
         rest = tuple(None if seed in guilty else seed for seed in job.seeds)
         if any(seed is not None for seed in rest):
             waiting.appendleft(replace(job, seeds=rest))
