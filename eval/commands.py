@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.options import eval_config, parse, plain_parser, run_config, run_parser
+from configs.options import describe_option, eval_config, parse, plain_parser, run_config, run_parser
 from envs.task import find_tasks, use_task_modules
 from eval.judge import check_evaluation, judge, make_folder
 from training.commands import check_demonstrable, collect_all, train_all
@@ -40,6 +40,7 @@ def evaluate(arguments: list[str]) -> int:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace another evaluation that is in --out")
     parser.add_argument("--videos", type=int, default=2, help="videos per task in the report")
+    describe_option(parser, "tasks", "tasks to evaluate, short for --eval.tasks; those of the training if left out")
     for argument in arguments:
         if re.match(r"--(policy|train|collect)\b", argument):
             raise ValueError(f"{argument}: has no part in judging, the checkpoint is as it was trained; leave it out")

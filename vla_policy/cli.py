@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from configs.commands import COMMANDS
 from configs.names import unknown
 
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports of any program whose reader, such as `head`, has gone
 OUT_OF_MEMORY = "out of memory; lower train.batch, eval.workers or collect.workers"
 # What to do when the system refuses something.
 ADVICE: dict[int, str] = {
@@ -31,6 +32,17 @@ ADVICE: dict[int, str] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # here, and not when Python ends: nobody may be reading any more
+    except BrokenPipeError:
+        _say_no_more()
+        return BROKEN_PIPE
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
@@ -49,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _command(name)(rest)
     except KeyboardInterrupt:
         return _fail("; ".join(filter(None, ["interrupted", COMMANDS[name].kept])), code=130)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _fail(_os_error(error))
     except ValueError as error:
@@ -101,6 +115,17 @@ def _os_error(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     advice = ADVICE.get(error.errno or 0, "")
     return f"{where}{error.strerror[:1].lower()}{error.strerror[1:]}{advice and f'; {advice}'}"
+
+
+def _say_no_more() -> None:
+    """Whoever read what we print has gone: what is still to be written goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _fail(message: str, code: int = 2) -> int:
