@@ -33,6 +33,7 @@ from training.device import anywhere, make_accelerator, place, share_of_cores
 from training.error import TrainingError
 from training.lock import hold_folder
 from training.log import Log
+from training.memory import require_memory
 from training.provenance import provenance
 from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
 from training.state import load_state, save_state
@@ -141,6 +142,16 @@ def _train(
     _check_visibility(policy_config, datasets)
     grounding = policy_config.grounding
     names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
+    require_memory(
+        policy_config,
+        config,
+        datasets,
+        actions=len(names),
+        vocabulary=tokenizer.size,
+        processes=processes,
+        device=accelerator.device,
+        half=accelerator.mixed_precision == "bf16",
+    )
     samples = SampleConfig(
         frames=policy_config.frames,
         frame_stride=policy_config.frame_stride,

@@ -19,6 +19,8 @@ from configs.names import unknown
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports of any program whose reader, such as `head`, has gone
 OUT_OF_MEMORY = "out of memory; lower train.batch, eval.workers or collect.workers"
+SHORT_OF_MEMORY = ("out of memory", "can't allocate memory", "can't start new thread")
+UNLOADED = ("failed to map segment", "Cannot allocate memory", "cannot allocate memory")  # of a library
 # What to do when the system refuses something.
 ADVICE: dict[int, str] = {
     errno.ENOSPC: "free some space, or write elsewhere",
@@ -54,6 +56,8 @@ def _run(argv: list[str]) -> int:
     name, rest = argv[0], argv[1:]
     if name not in COMMANDS:
         return _fail(str(unknown("command", name, COMMANDS)))
+    if lacking := _lacking_space(name):
+        return _fail(lacking)
     # The oneDNN and tokenizers libraries otherwise chat or warn when processes fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -69,11 +73,15 @@ def _run(argv: list[str]) -> int:
         return _fail(" ".join(str(error).split()))
     except MemoryError:
         return _fail(OUT_OF_MEMORY)
+    except ImportError as error:
+        if not any(words in str(error) for words in UNLOADED):
+            raise
+        return _fail(OUT_OF_MEMORY)
     except RuntimeError as error:
         if type(error).__name__ == "EpisodeError":  # of envs.rollout, which this file must not import
             return _fail(" ".join(str(error).split()), code=1)
         # torch's OutOfMemoryError of a GPU, and what its allocator says on a CPU.
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        if not any(words in str(error) for words in SHORT_OF_MEMORY):
             raise
         return _fail(OUT_OF_MEMORY)
 
@@ -101,6 +109,19 @@ def _command(name: str) -> Callable[[list[str]], int]:
     module, _, function = COMMANDS[name].run.partition(":")
     run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
     return run
+
+
+def _lacking_space(name: str) -> str:
+    """Why a command cannot start under `ulimit -v`, in a sentence; empty if it can."""
+    from configs.memory import address_space
+
+    allowed, needed = address_space(), COMMANDS[name].space
+    if allowed is None or allowed >= needed * 1e9:
+        return ""
+    return (
+        f"`vla {name}` needs {needed:g} GB of address space or more, {allowed / 1e9:.2f} GB are allowed; raise the "
+        "limit (ulimit -v), and lower train.batch, train.threads or the workers if it is still too low"
+    )
 
 
 def _overview() -> str:
