@@ -182,7 +182,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         policy_settings = described["policy"] if version == SCHEMA_VERSION else upgrade_policy(described["policy"])
         config = decode(PolicyConfig, policy_settings)
         shapes = decode(Shapes, described["shapes"])
-        purpose = decode(Purpose, described["purpose"])
+        purpose = decode(Purpose, described["purpose"], "purpose")
         _check_fit(config, shapes, purpose)
         kind = TOKENIZERS.get(config.language.name, TextTokenizer)
         _require(path, kind.FILES)

@@ -25,8 +25,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if Path(str(item.path)).is_relative_to(HERE):
             item.add_marker(pytest.mark.faults)
-            if item.get_closest_marker("long") and not asked:
-                item.add_marker(pytest.mark.skip(reason="long; `make faults` runs it"))
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.timeout(1800))
+                if not asked:
+                    item.add_marker(pytest.mark.skip(reason="long; `make faults` runs it"))
 
 
 @pytest.fixture

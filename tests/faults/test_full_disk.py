@@ -226,16 +226,16 @@ def test_a_collection_goes_on_once_there_is_room(vla: Any, small_disk: SmallDisk
     common = ["collect", "--config", "debug", "--tasks", "reach", "--collect.episodes", "30", "--collect.size", "32"]
     common += ["--collect.workers", "1", "--out"]
     whole = vla(*common, str(tmp_path / "whole"))
-    assert whole.wait(600) == 0
+    assert whole.wait(900) == 0
     size = sum(file.stat().st_size for file in (tmp_path / "whole" / "reach").iterdir())
     disk = small_disk(str(int(1.3 * size) // 4096 * 4096))
     short = vla(*common, str(disk))
-    _, said = short.communicate(timeout=600)
+    _, said = short.communicate(timeout=900)
     assert short.returncode == 2
     line = said.strip().splitlines()[-1]
     assert "are missing; free some space" in line
     assert "Traceback" not in said
     small_disk("64m")
     again = vla(*common, str(disk))
-    assert again.wait(600) == 0
+    assert again.wait(900) == 0
     assert_same(disk / "reach", tmp_path / "whole" / "reach")

@@ -82,7 +82,7 @@ def test_a_collector_that_is_killed_early_goes_on_with_its_episodes(start: Calla
     command += ["--collect.size", "32", "--out"]
     killed = start(*command, str(tmp_path / "killed"))
     partial = tmp_path / "killed" / "dots" / "plain.shards" / "00000.partial"
-    journal, until = partial / "journal.jsonl", time.monotonic() + 100
+    journal, until = partial / "journal.jsonl", time.monotonic() + 300
     while not journal.is_file() or len(journal.read_text().splitlines()) < 4:
         assert time.monotonic() < until
         assert killed.poll() is None, killed.communicate()
@@ -97,7 +97,7 @@ def test_a_collector_that_is_killed_early_goes_on_with_its_episodes(start: Calla
         file.write(b"half an episode")
     for folder in ("killed", "whole"):
         process = start(*command, str(tmp_path / folder))
-        _, said = process.communicate(timeout=200)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
     left, right = (tmp_path / folder / "dots" / "plain" for folder in ("killed", "whole"))
     assert open_dataset(left).episodes == 8

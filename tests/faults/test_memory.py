@@ -21,7 +21,7 @@ GIGABYTE = 1_000_000_000
 def limited(environment: dict[str, str], kilobytes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     code = f'ulimit -v {kilobytes}; exec {sys.executable} -m vla_policy.cli "$@"'
     return subprocess.run(
-        ["bash", "-c", code, "bash", *arguments], env=environment, capture_output=True, text=True, timeout=600
+        ["bash", "-c", code, "bash", *arguments], env=environment, capture_output=True, text=True, timeout=900
     )
 
 
@@ -80,7 +80,7 @@ def test_the_estimate_is_what_a_step_takes() -> None:
     weights = sum(parameter.nbytes for parameter in policy.parameters())
     assert network_bytes(config, shapes, 8) == pytest.approx(COPIES * weights + kept, rel=0.02)
     wider = replace(config, frames=20)
-    assert network_bytes(wider, replace(shapes, frames=20), 8) > 5 * network_bytes(config, shapes, 8)
+    assert network_bytes(wider, replace(shapes, frames=20), 8) > 3 * network_bytes(config, shapes, 8)
 
 
 def test_what_limits_the_memory(tmp_path: Path) -> None:

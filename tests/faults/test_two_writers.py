@@ -129,7 +129,7 @@ class TestWhole:
     def both(self, vla: Start, first: list[str], second: list[str]) -> list[str]:
         """What the one that lost said; the other one came to its end."""
         processes = [vla(*first), vla(*second)]
-        said = [process.communicate(timeout=600)[1] for process in processes]
+        said = [process.communicate(timeout=900)[1] for process in processes]
         codes = [process.returncode for process in processes]
         assert sorted(codes) == [0, 2], said
         return said[codes.index(2)].strip().splitlines()[-1:]

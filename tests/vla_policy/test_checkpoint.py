@@ -252,7 +252,7 @@ class TestDamage:
             (lambda d: d["purpose"].update(tasks=[]), r"purpose.tasks \[\] must be one or more names, each once"),
             (lambda d: d["shapes"].update(size=-32), "shapes.size: got -32, expected 1 to"),
             (lambda d: d["shapes"].update(vocabulary=10**12), "shapes.vocabulary: got 1000000000000, expected 1 to"),
-            (lambda d: d["shapes"].update(frames=99), "shapes.frames: got 99, expected 2, policy.frames"),
+            (lambda d: d["shapes"].update(frames=99), "shapes.frames: got 99, expected 3, policy.frames"),
             (lambda d: d["shapes"].update(actions=7), "shapes.actions: got 7, expected 3, the number of purpose.act"),
             (lambda d: d["shapes"].update(proprioception=9), "shapes.proprioception: got 9, expected 4"),
         ],
