@@ -2,7 +2,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup test demo format lock clean
+.PHONY: help setup test faults demo format lock clean
 .NOTPARALLEL:
 
 help:  ## list these commands
@@ -19,6 +19,9 @@ test: setup  ## lint, format check, types and all tests
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest $(ARGS)
+
+faults: setup  ## other processes, full disks, little memory, signals, damaged files: the long tests, too
+	$(PY) -m pytest -m faults tests/faults $(ARGS)
 
 format: setup  ## sort imports, fix what the linter can fix, format
 	$(PY) -m ruff check --fix .

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """`run` is "module:function" of a function that takes the arguments and returns the exit code."""
+    """`run` is "module:function" of a function that takes the arguments and returns the exit code. `space` is the
+    address space in GB without which the libraries that it loads do not start, and may end the process without a word.
+    """
 
     run: str
     purpose: str
     kept: str = ""
+    space: float = 2.0
 
 
 COMMANDS: dict[str, Command] = {
@@ -33,7 +36,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command(
         run="eval.commands:evaluate",
         purpose="success rates with intervals on unseen seeds, with controls, as JSON, table and HTML report",
-        kept="conditions that were finished are in results.json; the same command begins anew",
+        kept="conditions that were finished are kept, and the same command with its --out goes on from there",
     ),
     "compare": Command(
         run="eval.compare.run:compare",
@@ -50,7 +53,7 @@ COMMANDS: dict[str, Command] = {
         run="eval.commands:ground",
         purpose="where and when a video shows what the words mean: boxes and interval, as a video and JSON",
     ),
-    "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each"),
+    "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each", space=0.5),
     "bench": Command(
         run="eval.commands:bench",
         purpose="speed of collection and data pipeline as ratios taken side by side, and the experts' success",

@@ -50,6 +50,13 @@ def run_parser(command: str, default: str, more: str = "", *, hidden: tuple[str,
     return parser
 
 
+def describe_option(parser: ArgumentParser, name: str, words: str) -> None:
+    """Say of an option what it means in this command, where that is not what the configuration says of it."""
+    for action in parser._actions:
+        if action.dest == name:
+            action.help = words
+
+
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     """Parse, with the chosen run's YAML file as defaults. Lists are given as `a,b` or as `[a, b]`.
 

@@ -203,7 +203,7 @@ def all_tasks() -> dict[str, TaskSpec]:
     """Every task by name: ours, those of installed packages, and those of the modules that were named."""
     _load_entry_points()
     for module in filter(None, os.environ.get(MODULES, "").split(os.pathsep)):
-        _import_module(module)
+        _import_module(module, MODULES)
     return dict(_REGISTRY)
 
 
@@ -252,7 +252,7 @@ def use_task_modules(modules: Iterable[str]) -> None:
     # Workers may run elsewhere: a path must not depend on the folder.
     named = [str(Path(m).absolute()) if m.endswith(".py") else m for m in modules]
     for module in named:
-        _import_module(module)
+        _import_module(module, "--task-module")
     os.environ[MODULES] = os.pathsep.join(dict.fromkeys([*before, *named]))
 
 
@@ -416,24 +416,48 @@ def _load_entry_points() -> None:
             print(f"vla: tasks of {point.value!r} are left out: {type(error).__name__}: {said}", file=sys.stderr)
 
 
-@cache
-def _import_module(module: str) -> None:
+def _import_module(module: str, given: str) -> None:
+    """Import it once, however it was given; `given` says how, for messages."""
     try:
-        if not module.endswith(".py"):
-            importlib.import_module(module)
-            return
-        path = Path(module)
-        if not path.is_file():
-            raise ValueError("no such file")
-        # Under the file's own name, so that "module:name" of its experts finds it.
-        if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) != module:
-            raise ValueError(f"a module named {path.stem!r} is loaded already; choose another file name")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = loaded
-        spec.loader.exec_module(loaded)
+        _import_once(module)
     except Exception as error:
         said = " ".join(str(error).split())
-        raise ValueError(f"--task-module {module}: {type(error).__name__}: {said}") from error
+        raise ValueError(f"{given} {module}: {type(error).__name__}: {said}") from error
+
+
+@cache
+def _import_once(module: str) -> None:
+    if not module.endswith(".py"):
+        importlib.import_module(module)
+        return
+    path = Path(module)
+    if not path.is_file():
+        raise ValueError("no such file")
+    # Under the file's own name, so that "module:name" of its experts finds it.
+    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) != module:
+        raise ValueError(f"a module named {path.stem!r} is loaded already; choose another file name")
+    if _is_library(path):
+        raise ValueError(f"{path.stem!r} is the name of a library, which others could then not import; rename the file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = loaded
+    try:
+        spec.loader.exec_module(loaded)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+
+
+def _is_library(path: Path) -> bool:
+    """Whether Python finds something else than this file under the file's name."""
+    if path.stem in sys.stdlib_module_names:
+        return True
+    try:
+        spec = importlib.util.find_spec(path.stem)
+    except (ImportError, ValueError):
+        return False
+    if spec is None or (spec.origin is None and not spec.has_location and spec.loader is None):
+        return False  # nothing, or a folder without code that happens to have the name
+    return spec.origin is None or Path(spec.origin).resolve() != path.resolve()

@@ -24,11 +24,11 @@ from eval.controls import CONTROLS, choose_controls
 from eval.outcome import OutcomeRecorder
 from eval.results import POLICY, CheckpointInfo, EpisodeResult, Results, TaskResult, summarise_condition
 from eval.words import unread_words
-from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint
+from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint, weights_digest
 from vla_policy.runner import PolicyRunner
 
 VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "transformers")
-GIVE_UP = 3  # groups lost before any was finished: then it is not the episodes
+GIVE_UP = 3  # groups, or single seeds, lost before any was finished: then it is not the episodes
 TIMED = 20  # decisions
 
 
@@ -38,13 +38,17 @@ class EvaluationError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
+    """One group of episodes, each with its place in the batch; `again`: one that a worker was lost over, alone."""
+
     task: str
     condition: str
     seeds: tuple[int | None, ...]
+    again: bool = False
 
 
 OnProgress = Callable[[str, str, int, int], None]  # task, condition, finished episodes, all episodes
 OnCondition = Callable[[Results], None]
+TakeUp = Callable[[Results], Results | None]
 
 
 def evaluate(
@@ -54,6 +58,7 @@ def evaluate(
     split: str = "test",
     on_progress: OnProgress | None = None,
     on_condition: OnCondition | None = None,
+    take_up: TakeUp | None = None,
 ) -> Results:
     """Evaluate a checkpoint.
 
@@ -63,6 +68,8 @@ def evaluate(
         on_progress: called after every group of episodes.
         on_condition: called after every condition with the results of those that are finished, so that they can be
             saved: an interruption then costs the unfinished ones only.
+        take_up: called before the first episode with the evaluation that is asked for, which has no conditions yet;
+            those of what it returns are taken as they are. It may raise ValueError to stop.
 
     Raises:
         ValueError: the checkpoint cannot be loaded or cannot do a task.
@@ -86,7 +93,11 @@ def evaluate(
             }
             results[task] = TaskResult(control_rate_hz=tried[task].rate, conditions=summaries)
         return Results(
-            checkpoint=CheckpointInfo(path=given_name(checkpoint_path), provenance=checkpoint.provenance),
+            checkpoint=CheckpointInfo(
+                path=given_name(checkpoint_path),
+                provenance=checkpoint.provenance,
+                weights=weights_digest(checkpoint_path),
+            ),
             seed=config.seed,
             tasks=results,
             settings={**_settings(config, tried), "split": split, "unread_words": _unread(checkpoint, done)},
@@ -95,7 +106,14 @@ def evaluate(
             complete=len(done) == len(found),
         )
 
-    jobs = [_Job(task=task, condition=name, seeds=seeds) for task, name in found for seeds in _groups(config, split)]
+    before = take_up(finished()) if take_up else None
+    for (task, name), episodes in found.items():
+        if before is not None and name in before.tasks[task].conditions:
+            episodes += before.tasks[task].conditions[name].results
+    todo = [key for key, episodes in found.items() if not episodes]
+    if before is not None and not todo:
+        return replace(finished(), created=before.created)
+    jobs = [_Job(task=task, condition=name, seeds=seeds) for task, name in todo for seeds in _groups(config, split)]
     for job, episodes in _finish_all(jobs, checkpoint_path, config):
         of_condition = found[job.task, job.condition]
         of_condition += episodes
@@ -114,23 +132,28 @@ def _groups(config: EvalConfig, split: str) -> Iterator[tuple[int | None, ...]]:
 
 
 def _finish_all(jobs: list[_Job], path: Path, config: EvalConfig) -> Iterator[tuple[_Job, list[EpisodeResult]]]:
-    """Run all jobs. A seed whose worker hung, died or failed is reported as invalid, and its group runs again without
-    it; where no single seed is to blame, all of the group's are.
+    """Run all jobs. A seed whose worker hung, died or failed runs again alone, at the end, and its group without it;
+    where no single seed is to blame, all of the group's do. One that fails alone, too, is reported as invalid.
     """
     waiting = deque(jobs)
     workers = min(config.workers or usable_cores(), len(jobs))
-    finished, lost, reason = 0, 0, ""
+    finished, reason = 0, ""
+    lost = {False: 0, True: 0}  # groups, and seeds that ran again
     for answer in run_jobs(waiting, _prepare, (path, config.runner), workers=workers, timeout=config.timeout):
         if not isinstance(answer, Lost):
             finished += 1
             yield answer
             continue
-        lost, reason = lost + 1, answer.reason
-        if not finished and lost == GIVE_UP:
+        job, reason = answer.job, answer.reason
+        lost[job.again] += 1
+        if not finished and lost[job.again] == GIVE_UP:
             break
-        job = answer.job
         guilty = [answer.item] if answer.item in job.seeds else [seed for seed in job.seeds if seed is not None]
-        yield job, [EpisodeResult(seed=seed, success=False, valid=False, failure=reason) for seed in guilty]
+        if job.again:
+            yield job, [EpisodeResult(seed=seed, success=False, valid=False, failure=reason) for seed in guilty]
+            continue
+        for seed in guilty:  # in its own place: that decides the outcome, too
+            waiting.append(replace(job, seeds=tuple(s if s == seed else None for s in job.seeds), again=True))
         rest = tuple(None if seed in guilty else seed for seed in job.seeds)
         if any(seed is not None for seed in rest):
             waiting.appendleft(replace(job, seeds=rest))

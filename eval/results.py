@@ -4,8 +4,9 @@ The file is the dataclasses below, field by field, so each docstring here is the
 
     schema_version   int, SCHEMA_VERSION; a file of another version is refused
     created          str, ISO 8601 with time zone
+    sha256           str, checksum of all other fields; files of earlier versions have none
     complete         bool; false in what an interrupted evaluation leaves, which lacks the conditions not finished
-    checkpoint       {path: str, provenance: {...}} of the weights that were judged; the path as the user gave it
+    checkpoint       {path: str, provenance: {...}, weights: SHA-256} of what was judged; the path as the user gave it
     versions         {python: "3.11.7", torch: ..., mujoco: ..., gymnasium: ..., ...}
     gl_renderer      str, what OpenGL says it is; pictures differ between renderers
     seed             int, the seed that the episodes' seeds derive from
@@ -30,6 +31,7 @@ more in `invalid`, so that trouble can never raise a success rate.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -40,6 +42,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.decode import decode, show
+from configs.disk import filling
+from configs.seeds import split_seed
 from eval.statistics import PairedDifference, mean_known, paired_difference, wilson_interval
 from eval.tubes import TubeScores, TubeSummary, summarise_tubes
 
@@ -157,10 +161,11 @@ class TaskResult:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """Where the judged weights lay and what they say about their making."""
+    """Where the judged weights lay, what they say about their making, and their SHA-256, "" where nobody noted it."""
 
     path: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
 
 
 def _now() -> str:
@@ -234,6 +239,7 @@ def save_results(results: Results, path: str | Path) -> Path:
     try:
         # A round trip through the compact text turns tuples into lists and refuses what JSON cannot hold.
         plain = json.loads(json.dumps(asdict(results), allow_nan=False))
+        plain["sha256"] = _checksum(plain)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: not written, the results hold something that JSON cannot: {error}") from None
     return write_whole(path, _pretty(plain) + "\n")
@@ -241,14 +247,15 @@ def save_results(results: Results, path: str | Path) -> Path:
 
 def write_whole(path: Path, text: str) -> Path:
     """Write a text file so that nobody, after a crash either, finds half of it under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with filling(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
     return path
@@ -271,10 +278,52 @@ def load_results(path: str | Path) -> Results:
         if plain.get("schema_version") != SCHEMA_VERSION:
             got = show(plain["schema_version"]) if "schema_version" in plain else "nothing"
             raise ValueError(f"schema_version: got {got}, expected {SCHEMA_VERSION}")
+        stated = plain.pop("sha256", None)  # earlier files have none
         decoded = decode(Results, plain)
+        _check_recomputed(decoded)
+        if stated is not None and stated != _checksum(plain):
+            raise ValueError(f"sha256: got {show(stated)}, expected another: the file was changed; evaluate again")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return decoded
+
+
+def _check_recomputed(results: Results) -> None:
+    """Everything that follows from the episodes does, and their seeds are those that such an evaluation has.
+
+    Raises:
+        ValueError: the first thing that does not; one line with its path, got and expected.
+    """
+    for task_name, task in results.tasks.items():
+        policy = task.conditions.get(POLICY)
+        for name, condition in task.conditions.items():
+            where = f"tasks.{task_name}.conditions.{name}"
+            expected = [split_seed("test", results.seed + i) for i in range(condition.episodes)]
+            for episode, seed in zip(condition.results, expected, strict=True):
+                if episode.seed != seed:
+                    raise ValueError(
+                        f"{where}.results: got seed {episode.seed}, expected {seed}, a test seed of seed {results.seed}"
+                    )
+            again = summarise_condition(name, condition.results, policy=policy.results if policy else None)
+            got, meant = asdict(condition), asdict(again)
+            if condition.difference_to_policy is None:  # of results that were saved before the policy's
+                meant["difference_to_policy"] = None
+            for key, value in meant.items():
+                if key != "results" and not _close(got[key], value):
+                    raise ValueError(f"{where}.{key}: got {show(got[key])}, expected {show(value)}, as counted")
+
+
+def _close(got: Any, meant: Any) -> bool:
+    """Whether two values are the same but for rounding, which differs between versions of the libraries."""
+    if isinstance(got, dict) and isinstance(meant, dict):
+        return got.keys() == meant.keys() and all(_close(got[key], meant[key]) for key in got)
+    if isinstance(got, float) and isinstance(meant, float | int):
+        return math.isclose(got, meant, rel_tol=1e-6, abs_tol=1e-6)
+    return bool(got == meant)
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 # Numbers ------------------------------------------------------------

@@ -58,7 +58,7 @@ def forget_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ids, modules = set(gymnasium.registry), set(sys.modules)
     monkeypatch.setattr(task, "_REGISTRY", dict(task._REGISTRY))
     monkeypatch.setenv(task.MODULES, "")
-    task._import_module.cache_clear()
+    task._import_once.cache_clear()
     task._load_entry_points.cache_clear()
     yield
     for added in set(gymnasium.registry) - ids:
@@ -66,7 +66,7 @@ def forget_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [m for m in set(sys.modules) - modules if getattr(sys.modules[m], "__file__", None)]:
         if not Path(str(sys.modules[name].__file__)).is_relative_to(sys.prefix) and name.split(".")[0] not in OURS:
             del sys.modules[name]
-    task._import_module.cache_clear()
+    task._import_once.cache_clear()
     task._load_entry_points.cache_clear()
 
 

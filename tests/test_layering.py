@@ -34,7 +34,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
 # And what it may know inside functions alone.
 LAZY: dict[str, tuple[str, ...]] = {"training": ("mujoco", "OpenGL")}
 # What an import of these brings along must not be heavy: every command begins with it.
-LIGHT = ("vla_policy.cli", "configs.commands", "configs.names")
+LIGHT = ("vla_policy.cli", "configs.commands", "configs.memory", "configs.names")
 
 
 @dataclass(frozen=True, kw_only=True)

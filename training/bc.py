@@ -7,11 +7,12 @@ steps, and N steps resumed for N more, give bit-identical weights on a CPU.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from configs.disk import filling, require_room
 from configs.policy import PolicyConfig
 from configs.training import TrainConfig
 from training.data.augment import augment
@@ -29,7 +31,9 @@ from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.device import anywhere, make_accelerator, place, share_of_cores
 from training.error import TrainingError
+from training.lock import hold_folder
 from training.log import Log
+from training.memory import require_memory
 from training.provenance import provenance
 from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
 from training.start import check_shapes, load_start, state_beside, weights_print
@@ -116,7 +120,22 @@ def train(
     Raises:
         TrainingError: `out` is taken, there is nothing to resume, the data do not fit `start`, or the loss is not
             finite.
+        LockedError: another process trains into `out`.
     """
+    # Of several processes that torchrun started, the first one writes.
+    with hold_folder(out) if os.environ.get("RANK", "0") == "0" else nullcontext():
+        return _train(policy_config, config, datasets, out, start, resume, on_progress)
+
+
+def _train(
+    policy_config: PolicyConfig,
+    config: TrainConfig,
+    datasets: Sequence[Dataset],
+    out: Path,
+    start: Path | None,
+    resume: bool,
+    on_progress: OnProgress | None,
+) -> TrainResult:
     keep_freed_memory()
     torch.set_num_threads(config.threads or share_of_cores())
     accelerator = make_accelerator(config)
@@ -134,6 +153,16 @@ def train(
     grounding = policy_config.grounding
     names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
     names = list(begun.purpose.action_names) if begun else names
+    require_memory(
+        policy_config,
+        config,
+        datasets,
+        actions=len(names),
+        vocabulary=tokenizer.size,
+        processes=processes,
+        device=accelerator.device,
+        half=accelerator.mixed_precision == "bf16",
+    )
     samples = SampleConfig(
         frames=policy_config.frames,
         frame_stride=policy_config.frame_stride,
@@ -162,8 +191,11 @@ def train(
         load_state(state_beside(start), policy, average, optimizer)
     first = load_state(out / STATE, policy, average, optimizer) if resume else 0
     if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+        # Weights, their average and two moments; the state before stays until the new one is whole; the checkpoint.
+        size = sum(value.nbytes for value in policy.state_dict().values())
+        require_room(out, (5 if resume else 9) * size, "a run's states and checkpoint")
+        with filling(out / CONFIG):
+            (out / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     purpose = Purpose(
         tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
         action_names=tuple(names),

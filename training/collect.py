@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from envs.rollout import Beat, Scenario, run
 from envs.task import Env, TaskSpec, find_task, make_task, offers
 from envs.workers import NOTHING, Lost, Pulse, run_jobs
 from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
-from training.data.writer import DatasetWriter, merge_datasets
+from training.data.writer import PARTIAL, DatasetWriter, OtherHeaderError, merge_datasets
+from training.lock import hold_folder
 from training.recorder import EpisodeRecorder
 
 TRIES = 2  # for a shard whose worker died or hung
@@ -74,6 +76,7 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
     Raises:
         ValueError: the task is unknown, has no expert, or cannot be recorded so.
         DatasetError: `path` holds a dataset made otherwise, the expert keeps failing, or workers keep dying.
+        LockedError: another process collects there.
     """
     spec = find_task(task)
     spec.make_expert()
@@ -99,8 +102,22 @@ def collect_shards(
     Raises:
         ValueError: what was asked for cannot be done.
         DatasetError: `path` holds a dataset made otherwise, episodes keep failing, or workers keep dying.
+        LockedError: another process collects there.
     """
     folder = shards_of(path)
+    with nullcontext() if path.exists() else hold_folder(folder):
+        return _collect_shards(path, folder, config, content, prepare, setup, on_progress)
+
+
+def _collect_shards(
+    path: Path,
+    folder: Path,
+    config: CollectConfig,
+    content: dict[str, Any],
+    prepare: Callable[[Pulse, Any], Callable[[int], None]],
+    setup: Any,
+    on_progress: OnProgress | None,
+) -> Dataset:
     if path.exists():
         done = open_dataset(path)
         if not _same(done, content):
@@ -110,7 +127,6 @@ def collect_shards(
             )
         shutil.rmtree(folder, ignore_errors=True)  # left by a call that ended between joining and tidying up
         return done
-    folder.mkdir(parents=True, exist_ok=True)
     parts = {}
     for shard in range(config.shards):
         try:
@@ -146,7 +162,7 @@ def collect_shards(
         frames += parts[shard].steps
         report()
     ordered = [parts[shard] for shard in sorted(parts)]
-    left_out = ("schema_version", "files", "instructions", "failures", "sha256")
+    left_out = ("schema_version", "files", "steps", "instructions", "failures", "sha256")
     header = {k: v for k, v in ordered[0].header.items() if k not in left_out}
     header["failures"] = sum(int(p.header["failures"]) for p in ordered)
     merge_datasets(path, ordered, header)
@@ -168,7 +184,7 @@ def write_shard(
     *,
     keep_failures: bool = False,
 ) -> None:
-    """Write one shard.
+    """Write one shard, going on with the episodes that a killed worker left.
 
     Args:
         header: of the dataset; the number of failures comes to it.
@@ -179,18 +195,22 @@ def write_shard(
         DatasetError: too few episodes can be kept.
     """
     wanted, first = wanted_of(config, shard), shard * SHARD_SEEDS
-    seeds = (collection_seed(config.split, config.seed, first + attempt) for attempt in range(SHARD_SEEDS))
-    kept = failures = 0
-    with DatasetWriter(_part(folder, shard)) as writer:
-        for episode in episodes(seeds):
+    seeds = [collection_seed(config.split, config.seed, first + attempt) for attempt in range(SHARD_SEEDS)]
+    with _shard_writer(_part(folder, shard), header) as writer:
+        kept = len(writer.seeds)
+        begun = seeds.index(writer.seeds[-1]) + 1 if kept else 0
+        failures = begun - kept
+        for episode in () if kept == wanted else episodes(iter(seeds[begun:])):
             if episode is None or not (episode.success or keep_failures):
                 failures += 1
                 continue
             writer.add(episode)
             kept += 1
             if kept == wanted:
-                writer.finish({**header, "failures": failures})
-                return
+                break
+        if kept == wanted:
+            writer.finish({"failures": failures})
+            return
     what = "end with a stable simulation" if keep_failures else "succeed at this noise"
     raise DatasetError(f"task {header['task']}: only {kept} of {SHARD_SEEDS} episodes {what}")
 
@@ -248,3 +268,12 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
         return (demonstrator.demonstrate(seed, pulse.beat) for seed in seeds)
 
     return lambda shard: write_shard(folder, shard, config, header, episodes)
+
+
+def _shard_writer(path: Path, header: dict[str, Any]) -> DatasetWriter:
+    """A writer that goes on with the episodes that a killed worker left."""
+    try:
+        return DatasetWriter(path, header, resume=True)
+    except OtherHeaderError:  # other settings or versions: episodes of both must not be mixed
+        shutil.rmtree(path.with_name(f"{path.name}{PARTIAL}"))
+        return DatasetWriter(path, header)

@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from configs.disk import filling
+
 LOG = "log.jsonl"
+KEPT = "A state saved before is kept, and --resume goes on from there"
 
 
 class Log:
@@ -23,10 +26,12 @@ class Log:
 
         rows = [r for r in read_log(out) if r["step"] <= step]
         self._before = rows[-1]["seconds"] if rows else 0.0
-        self._file = (out / LOG).open("w")
-        self._file.writelines(json.dumps(row) + "\n" for row in rows)
-        self._file.flush()
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+        self._path = out / LOG
+        with filling(self._path, KEPT):
+            self._file = self._path.open("w")
+            self._file.writelines(json.dumps(row) + "\n" for row in rows)
+            self._file.flush()
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def add(self, metrics: dict[str, Tensor]) -> None:
         for name, value in metrics.items():
@@ -50,16 +55,20 @@ class Log:
 
     def write(self, row: dict[str, float]) -> None:
         if self._enabled:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-            for name, value in row.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, int(row["step"]))
+            with filling(self._path, KEPT):
+                self._file.write(json.dumps(row) + "\n")
+                self._file.flush()
+                for name, value in row.items():
+                    if name != "step":
+                        self._board.add_scalar(name, value, int(row["step"]))
 
     def close(self) -> None:
         if self._enabled:
-            self._file.close()
-            self._board.close()
+            with filling(self._path, KEPT):
+                try:
+                    self._file.close()
+                finally:
+                    self._board.close()
 
 
 def read_log(out: Path) -> list[dict[str, float]]:

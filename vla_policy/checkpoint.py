@@ -7,11 +7,12 @@
 | `tokenizer.json` | the word tokenizer; or, with a pretrained text model: |
 | `language/` | `tokenizer.json` and `config.json` of that model, whose weights are among the others |
 | `provenance.json` | commit, data checksums, versions, seed, training settings |
-| `COMPLETE` | written last; a folder without it is refused |
+| `COMPLETE` | written last, with the checksum of the weights; a folder without it is refused |
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from configs.decode import decode
+from configs.disk import DiskFullError, filling, require_room
 from configs.encoder import SMALL
 from configs.interface import RobotInterface
 from configs.policy import PolicyConfig
@@ -39,6 +41,7 @@ COMPLETE = "COMPLETE"
 COMPILED = "_orig_mod"  # how torch.compile calls what it wraps
 SHIPPED = Path(__file__).parent / "assets"  # a folder for each policy that ships
 DEFAULT_POLICY = SHIPPED / "default"
+LARGEST = 10_000_000  # of a policy's shapes, a vocabulary's words for one
 T = TypeVar("T")
 
 
@@ -57,6 +60,12 @@ class Purpose:
     agent_pos_names: tuple[str, ...]
     control_hz: float | None = None
     boxes: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "action_names", "agent_pos_names"):
+            values = getattr(self, name)
+            if not values or not all(values) or len(set(values)) != len(values):
+                raise ValueError(f"{name} {list(values)} must be one or more names, each once")
 
 
 class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
@@ -99,7 +108,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         return
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _write(checkpoint, partial)
+    try:
+        _write(checkpoint, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
+        raise
     previous = path.with_name(f".{path.name}.previous")
     shutil.rmtree(previous, ignore_errors=True)
     if path.exists():
@@ -128,21 +141,23 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
         name.replace(f"{COMPILED}.", ""): value.detach().contiguous().cpu()
         for name, value in policy.state_dict().items()
     }
+    require_room(folder / "model.safetensors", sum(value.nbytes for value in weights.values()), "the checkpoint")
     try:
         save_file(weights, folder / WEIGHTS)
     except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(f"{folder / WEIGHTS}: not written ({error}); free some space") from None
+        raise DiskFullError(f"{folder / WEIGHTS}: not written ({error}); free some space") from None
     described = {
         "schema_version": SCHEMA_VERSION,
         "policy": asdict(policy.config),
         "shapes": asdict(policy.shapes),
         "purpose": asdict(checkpoint.purpose),
     }
-    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    checkpoint.tokenizer.save(folder)
-    policy.describe(folder)
-    (folder / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
-    (folder / COMPLETE).write_text("")
+    with filling(folder):
+        (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+        checkpoint.tokenizer.save(folder)
+        policy.describe(folder)
+        (folder / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2) + "\n")
+        (folder / COMPLETE).write_text(json.dumps({"model.safetensors": weights_digest(folder)}) + "\n")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -168,14 +183,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         policy_settings = described["policy"] if version == SCHEMA_VERSION else upgrade_policy(described["policy"])
         config = decode(PolicyConfig, policy_settings)
         shapes = decode(Shapes, described["shapes"])
-        purpose = decode(Purpose, described["purpose"])
+        purpose = decode(Purpose, described["purpose"], "purpose")
+        _check_fit(config, shapes, purpose)
         kind = TOKENIZERS.get(config.language.name, TextTokenizer)
         _require(path, kind.FILES)
         policy = VLAPolicy(config, shapes, saved=path)
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({error})") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path / 'config.json'}: does not describe a policy ({reason})") from None
     try:
         loaded = load_file(path / WEIGHTS)
         policy.load_state_dict(loaded)
@@ -188,6 +205,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     broken = [name for name, value in loaded.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise CheckpointError(f"{path / WEIGHTS}: {broken[0]!r} has values that are not finite; train again")
+    if not (policy.normaliser.std > 0).all():
+        raise CheckpointError(f"{path / WEIGHTS}: 'normaliser.std' has values that are not above 0; train again")
+    _check_weights(path)
     try:
         tokenizer = kind.load(path, config.language.max_words)
     except ValueError as error:
@@ -198,6 +218,42 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "embedding; it is of another checkpoint"
         )
     return Checkpoint(policy.eval(), tokenizer, purpose, _read_json(path / "provenance.json"))
+
+
+def _check_fit(config: PolicyConfig, shapes: Shapes, purpose: Purpose) -> None:
+    """Refuse sizes that cannot be meant, before a network of them is made.
+
+    Raises:
+        ValueError: what is wrong with which.
+    """
+    for name, size in asdict(shapes).items():
+        if not 1 <= size <= LARGEST:
+            raise ValueError(f"shapes.{name}: got {size}, expected 1 to {LARGEST}")
+    for name, got, expected, why in (
+        ("frames", shapes.frames, config.frames, "policy.frames"),
+        ("cameras", shapes.cameras, len(config.cameras), "the number of policy.cameras"),
+        ("actions", shapes.actions, len(purpose.action_names), "the number of purpose.action_names"),
+        ("proprioception", shapes.proprioception, len(purpose.agent_pos_names), "that of purpose.agent_pos_names"),
+    ):
+        if got != expected:
+            raise ValueError(f"shapes.{name}: got {got}, expected {expected}, {why}")
+
+
+def _check_weights(path: Path) -> None:
+    """Compare the weights with the checksum that was written with them; earlier checkpoints have none.
+
+    Raises:
+        CheckpointError: they were changed or damaged.
+    """
+    text = (path / COMPLETE).read_text()
+    if not text.strip():
+        return
+    stated = _read_json(path / COMPLETE).get("model.safetensors")
+    if stated != weights_digest(path):
+        raise CheckpointError(
+            f"{path / 'model.safetensors'}: its checksum differs from {COMPLETE}; the file was changed or damaged, "
+            "take another copy or train again"
+        )
 
 
 def resolve_checkpoint(name: str) -> Path:
@@ -215,6 +271,12 @@ def shipped_names() -> list[str]:
     """Policies that ship with the package; `default` first."""
     names = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
     return sorted(names, key=lambda name: name != DEFAULT_POLICY.name)
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a checkpoint's weights, as hexadecimal digits."""
+    with (path / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def given_name(path: Path) -> str:

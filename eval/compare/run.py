@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from configs.options import parse, plain_parser, run_config, run_parser
 from envs.task import find_tasks, use_task_modules
 from training.commands import check_demonstrable, collect_all
+from training.lock import hold_folder
 from training.progress import Progress
 
 if TYPE_CHECKING:
@@ -64,12 +65,7 @@ def compare(arguments: list[str]) -> int:
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
     from configs.grid import read_grid
-    from envs.cores import usable_cores
-    from eval.compare.page import write_comparison
-    from eval.compare.rows import comparison_table, save_row, summarise
     from eval.controls import choose_controls
-    from eval.results import write_whole
-    from training.provenance import fingerprint
 
     if parsed.jobs < 1:
         raise ValueError(f"--jobs {parsed.jobs} must be at least 1")
@@ -89,18 +85,38 @@ def compare(arguments: list[str]) -> int:
     ]
     for each in configs.values():
         check_demonstrable(each)
+    with hold_folder(out):
+        return _compare(grid, config, configs, data, out, parsed.jobs, evaluation)
+
+
+def _compare(
+    grid: Grid,
+    config: RunConfig,
+    configs: dict[str, RunConfig],
+    data: Path,
+    out: Path,
+    jobs: int,
+    evaluation: list[str],
+) -> int:
+    """Do the work in a folder that is ours; `configs` by the row's name, `evaluation` options of `vla eval`."""
+    from envs.cores import usable_cores
+    from eval.compare.page import write_comparison
+    from eval.compare.rows import comparison_table, save_row, summarise
+    from eval.results import write_whole
+    from training.provenance import fingerprint
+
     datasets = collect_all(config, data)
     shared = _Shared(
         grid=grid,
         datasets=datasets,
         data=data.resolve(),
         out=out.resolve(),
-        threads=max(1, usable_cores() // parsed.jobs),
+        threads=max(1, usable_cores() // jobs),
         evaluation=evaluation,
         data_prints=[fingerprint(d) for d in datasets],
         configs=configs,
     )
-    outcomes = _run_all(shared, parsed.jobs)
+    outcomes = _run_all(shared, jobs)
     # Costs are measured when nothing else runs, one after the other in this process: only so can they be compared.
     for i, row in enumerate(grid.rows):
         outcomes[i] = _with_cost(outcomes[i], _folder(shared, row), configs[row.name])
@@ -208,7 +224,7 @@ def _run_row(shared: _Shared, row: Row, running: _Running) -> RowOutcome:
         judging = {key: value for key, value in row.changes.items() if key.startswith("eval.")}
         command = ["eval", str(train / CHECKPOINT), *_options(shared.grid.run, judging), *shared.evaluation]
         workers = f"--workers={shared.threads}"
-        running.run([*command, workers, "--videos=0", "--out", str(folder / "eval")], folder)
+        running.run([*command, workers, "--videos=0", "--overwrite", "--out", str(folder / "eval")], folder)
     except (_RowError, TrainingError, OSError, ValueError) as error:
         return replace(outcome, failure=str(error))
     return replace(outcome, samples=steps * config.train.batch)
@@ -249,6 +265,9 @@ def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutco
         results = load_results(folder / RESULTS)
         if any(POLICY not in task.conditions for task in results.tasks.values()):
             raise ValueError(f"{folder / RESULTS}: condition {POLICY!r} is missing")
+        trained = results.checkpoint.provenance.get("settings", {}).get("train", {}).get("seed", outcome.seed)
+        if trained != outcome.seed:
+            raise ValueError(f"{folder / RESULTS}: of training seed {trained}, the row's is {outcome.seed}")
         if outcome.cost is not None and outcome.samples_per_second is not None:
             return outcome
         policy = load_checkpoint(folder / "train" / CHECKPOINT).policy

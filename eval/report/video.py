@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from configs.disk import filling
 
 Frame = NDArray[np.uint8]  # (H, W, 3)
 
@@ -30,12 +33,12 @@ def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float) -> Path:
     _check_fps(fps)
     encoder = _h264_encoder()
 
-    def write(unfinished: Path) -> None:
+    def write(file: BytesIO) -> None:
         import imageio.v3 as iio
 
         # Typed as Any: init_video_stream and write_frame belong to this plugin alone.
         video: Any
-        with iio.imopen(unfinished, "w", plugin="pyav") as video:
+        with iio.imopen(file, "w", plugin="pyav", extension=".mp4") as video:
             video.init_video_stream(encoder, fps=float(fps), pixel_format="yuv420p")
             for frame in _checked_frames(frames, path, even=True):
                 video.write_frame(np.ascontiguousarray(frame))
@@ -80,9 +83,9 @@ def write_webp(
     durations = [later - earlier for earlier, later in pairwise(moments)]
     durations.append(max(1, round(1000 * hold_last_s)))
 
-    def write(unfinished: Path) -> None:
+    def write(file: BytesIO) -> None:
         pictures[0].save(
-            unfinished,
+            file,
             format="WEBP",
             save_all=True,
             append_images=pictures[1:],
@@ -99,7 +102,7 @@ def write_png(path: str | Path, frame: Frame) -> Path:
     """Write one picture without loss."""
     path = _checked_path(path, ".png")
     (checked,) = _checked_frames([frame], path, even=False)
-    return _replace_when_done(path, lambda unfinished: Image.fromarray(checked).save(unfinished, format="PNG"))
+    return _replace_when_done(path, lambda file: Image.fromarray(checked).save(file, format="PNG"))
 
 
 def _h264_encoder() -> str:
@@ -142,12 +145,16 @@ def _checked_frames(frames: Iterable[Frame], path: Path, *, even: bool) -> Itera
         raise ValueError(f"{path}: got no frames, expected at least 1")
 
 
-def _replace_when_done(path: Path, write: Callable[[Path], object]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _replace_when_done(path: Path, write: Callable[[BytesIO], object]) -> Path:
+    """Write into memory, then the file as a whole: the encoder has no words for a disk that is full."""
+    encoded = BytesIO()
+    write(encoded)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        write(unfinished)
-        unfinished.replace(path)
+        with filling(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(encoded.getbuffer())
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
     return path

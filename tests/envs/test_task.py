@@ -444,5 +444,5 @@ def test_importing_the_package_loads_no_simulator(tmp_path: Path) -> None:
 
 def test_a_module_that_went_missing_is_told(forget_tasks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MODULES, "/nowhere/tasks.py")
-    with pytest.raises(ValueError, match=r"--task-module /nowhere/tasks\.py: ValueError: no such file"):
+    with pytest.raises(ValueError, match=r"VLA_TASK_MODULES /nowhere/tasks\.py: ValueError: no such file"):
         registry.all_tasks()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from configs.commands import COMMANDS
-from eval import commands
+from eval import commands, judge
 from eval.results import CheckpointInfo, Results
 from training.data.episodes import Dataset
 from training.run_folder import describe
@@ -57,8 +57,7 @@ class TestDemo:
         self.datasets = [data]
         monkeypatch.setattr(commands, "collect_all", lambda *_: self.datasets)
         monkeypatch.setattr(commands, "train_all", train)
-        monkeypatch.setattr(commands, "_evaluate", lambda *_: None)
-        monkeypatch.setattr(commands, "_report", lambda *_, **__: None)
+        monkeypatch.setattr(commands, "judge", lambda *_, **__: None)
         return ["demo", "--config", "debug", "--out", str(tmp_path / "run")]
 
     def test_a_finished_training_is_not_repeated(self, demo: list[str], tmp_path: Path) -> None:
@@ -133,7 +132,7 @@ class TestEval:
         """The settings that an evaluation was started with; it finishes one condition and is interrupted."""
         started: list[Any] = []
 
-        def evaluate(path: Path, config: Any, *, on_progress: Any, on_condition: Any) -> Results:
+        def evaluate(path: Path, config: Any, *, on_progress: Any, on_condition: Any, take_up: Any) -> Results:
             started.append(config)
             on_progress("track", "policy", 4, 8)
             on_condition(RESULTS)
@@ -157,21 +156,19 @@ class TestEval:
         self, given: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         message = error(capsys, "eval", "default", "--out", str(tmp_path), code=130)
-        assert message == (
-            "vla: interrupted; conditions that were finished are in results.json; the same command begins anew"
-        )
-        assert json.loads((tmp_path / "results.json").read_text())["complete"] is False
+        assert message == f"vla: interrupted; {COMMANDS['eval'].kept}"
+        assert json.loads((tmp_path / "unfinished" / "results.json").read_text())["complete"] is False
 
     def test_the_progress_ends_with_the_evaluation(
         self, given: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ended: list[str] = []
 
-        class Progress(commands.Progress):
+        class Progress(judge.Progress):
             def __exit__(self, *_: Any) -> None:
                 ended.append(self._label)
 
-        monkeypatch.setattr(commands, "Progress", Progress)
+        monkeypatch.setattr(judge, "Progress", Progress)
         assert main(["eval", "default", "--out", str(tmp_path)]) == 130
         assert ended == ["evaluate"]
 

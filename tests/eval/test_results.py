@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from configs.seeds import SEED_STARTS
 from eval.results import (
     CheckpointInfo,
     EpisodeResult,
@@ -20,6 +21,8 @@ from eval.results import (
     summarise_condition,
 )
 from eval.statistics import paired_difference, wilson_interval
+
+FIRST = SEED_STARTS["test"] + 100
 
 
 def episode(seed: int, success: bool, **changes: Any) -> EpisodeResult:
@@ -38,16 +41,18 @@ def episode(seed: int, success: bool, **changes: Any) -> EpisodeResult:
 
 @pytest.fixture
 def results() -> Results:
-    policy = [episode(seed, seed % 10 != 0) for seed in range(100, 120)]
-    policy[3] = episode(103, False, valid=False, mean_error_m=None, errors_m=[], box_iou=None, failure="worker died")
-    shuffled = [episode(seed, seed % 10 == 0, followed_instruction=seed % 4 != 0) for seed in range(100, 120)]
+    policy = [episode(seed, seed % 10 != 0) for seed in range(FIRST, FIRST + 20)]
+    policy[3] = episode(
+        FIRST + 3, False, valid=False, mean_error_m=None, errors_m=[], box_iou=None, failure="worker died"
+    )
+    shuffled = [episode(seed, seed % 10 == 0, followed_instruction=seed % 4 != 0) for seed in range(FIRST, FIRST + 20)]
     conditions = [
         summarise_condition("policy", policy),
         summarise_condition("shuffled_instruction", shuffled, policy=policy),
     ]
     return Results(
         checkpoint=CheckpointInfo(path="runs/a/checkpoint", provenance={"commit": "abc", "data": {"episodes": 7}}),
-        seed=0,
+        seed=100,
         tasks={"track": TaskResult(control_rate_hz=150.0, conditions={each.name: each for each in conditions})},
         settings={"episodes": 20, "control_hz": 20},
         versions={"python": "3.11"},
@@ -99,8 +104,8 @@ def test_round_trip_and_layout(results: Results, tmp_path: Path) -> None:
     plain = json.loads(path.read_text())
     policy = plain["tasks"]["track"]["conditions"]["policy"]
     assert {"success_rate", "low", "high", "episodes", "invalid"} <= set(policy)
-    assert [row["seed"] for row in policy["results"]] == list(range(100, 120))
-    assert path.read_text().count('"seed": 1') == 2 * 20  # one line an episode
+    assert [row["seed"] for row in policy["results"]] == list(range(FIRST, FIRST + 20))
+    assert path.read_text().count(f'"seed": {str(FIRST)[:-2]}') == 2 * 20  # one line an episode
     assert max(line.count('"seed"') for line in path.read_text().splitlines()) == 1
 
 
@@ -132,7 +137,7 @@ POLICY_AT = "tasks.track.conditions.policy"
         (f"{POLICY_AT}.invalid", 0, f"{POLICY_AT}.invalid: got 0, expected 1"),
         (f"{POLICY_AT}.results", {}, f"{POLICY_AT}.results: got {{}}, expected a list"),
         (f"{POLICY_AT}.results.2.success", 1, f"{POLICY_AT}.results[2].success: got 1, expected true or false"),
-        (f"{POLICY_AT}.results.2.seed", 101, f"{POLICY_AT}.results: got seed 101 twice"),
+        (f"{POLICY_AT}.results.2.seed", FIRST + 1, f"{POLICY_AT}.results: got seed {FIRST + 1} twice"),
         (f"{POLICY_AT}.results.2.box_iou", 2, f"{POLICY_AT}.results[2].box_iou: got 2, expected a number in [0, 1]"),
         (f"{POLICY_AT}.name", "expert", "tasks.track.conditions.policy.name: got 'expert', expected 'policy'"),
     ],

@@ -48,6 +48,7 @@ from vla_policy.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
     upgrade_policy,
+    weights_digest,
 )
 from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
@@ -110,7 +111,7 @@ class TestRoundTrip:
             assert isinstance(json.loads(file.read_text()), dict)
         weights = load_file(folder / "model.safetensors")
         assert {"normaliser.mean", "normaliser.std", "normaliser.ready"} <= set(weights)
-        assert (folder / "COMPLETE").read_bytes() == b""
+        assert json.loads((folder / "COMPLETE").read_text()) == {"model.safetensors": weights_digest(folder)}
 
     def test_nothing_is_unpickled(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object, **__: object) -> None:
@@ -248,6 +249,12 @@ class TestDamage:
             (lambda d: d["policy"].update(width=7), "width 7 must be a multiple"),
             (lambda d: d["shapes"].pop("actions"), "actions"),
             (lambda d: d["purpose"].pop("tasks"), "tasks"),
+            (lambda d: d["purpose"].update(tasks=[]), r"purpose.tasks \[\] must be one or more names, each once"),
+            (lambda d: d["shapes"].update(size=-32), "shapes.size: got -32, expected 1 to"),
+            (lambda d: d["shapes"].update(vocabulary=10**12), "shapes.vocabulary: got 1000000000000, expected 1 to"),
+            (lambda d: d["shapes"].update(frames=99), "shapes.frames: got 99, expected 3, policy.frames"),
+            (lambda d: d["shapes"].update(actions=7), "shapes.actions: got 7, expected 3, the number of purpose.act"),
+            (lambda d: d["shapes"].update(proprioception=9), "shapes.proprioception: got 9, expected 4"),
         ],
     )
     def test_a_config_that_describes_no_policy(
@@ -265,7 +272,7 @@ class TestDamage:
         elif damage == "extra tensor":
             weights["extra"] = torch.zeros(2)
         elif damage == "other shapes":
-            edit(folder, lambda d: d["shapes"].update(proprioception=9))
+            edit(folder, lambda d: d["shapes"].update(vocabulary=41))
         else:
             edit(folder, lambda d: d["policy"].update(width=32))
         save_file(weights, file)
@@ -293,6 +300,22 @@ class TestDamage:
         weights["encoder.camera"].flatten()[3] = value
         save_file(weights, folder / "model.safetensors")
         self.refused(folder, "model.safetensors", "'encoder.camera' has values that are not finite; train again")
+
+    def test_weights_with_a_flipped_bit(self, folder: Path) -> None:
+        content = bytearray((folder / "model.safetensors").read_bytes())
+        content[-50] ^= 1
+        (folder / "model.safetensors").write_bytes(content)
+        self.refused(folder, "model.safetensors", "its checksum differs from COMPLETE; the file was changed or damaged")
+
+    def test_a_scale_of_nothing(self, folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights["normaliser.std"][1] = 0
+        save_file(weights, folder / "model.safetensors")
+        self.refused(folder, "model.safetensors", "'normaliser.std' has values that are not above 0")
+
+    def test_a_checkpoint_from_before_there_were_checksums(self, folder: Path) -> None:
+        (folder / "COMPLETE").write_text("")
+        load_checkpoint(folder)
 
     def test_no_folder(self, tmp_path: Path) -> None:
         for path in (tmp_path / "none", tmp_path / "file"):

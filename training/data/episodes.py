@@ -23,10 +23,10 @@ proprioception and A action dimensions:
 | `events.npy` | (E, O, 2) int64 | first and one-past-last step in which the instruction's event holds |
 
 The header holds the schema version, the task, `cameras`, `action_names`, `agent_pos_names` and `control_hz` (see
-`configs.interface`), versions, every file's size and checksum, `instructions` (for every episode one text per thing,
-null for one that no words single out), and a checksum of all that. `on_policy: true` says that what was done is not
-what the labels say, as where a policy acts and an expert labels: labels of successive steps are then a chunk only as
-far as they were followed.
+`configs.interface`), versions, every file's size and checksum, `steps` (how many every episode has), `instructions`
+(for every episode one text per thing, null for one that no words single out), and a checksum of all that. `on_policy:
+true` says that what was done is not what the labels say, as where a policy acts and an expert labels: labels of
+successive steps are then a chunk only as far as they were followed.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ ARRAYS: dict[str, str] = {
 }
 LABELS = ("boxes", "visible")  # both or neither
 GOAL_LABELS = ("goal_boxes", "goal_visible")  # both or neither, and neither where there are no LABELS
+SLACK = 1e-5  # by which rounding may leave a range
+CHECKED_ROWS = 4096  # at a time
 _RANKS = {  # number of axes
     "pixels": 5,
     "agent_pos": 2,
@@ -159,7 +161,8 @@ def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
     """Open a dataset; arrays stay on disk.
 
     Args:
-        verify: compare every file's checksum with the header's (reads the whole dataset once).
+        verify: compare every file's checksum with the header's, and numbers with their ranges (reads the whole dataset
+            once).
 
     Raises:
         DatasetError: missing, truncated, damaged or foreign data; the message names the file.
@@ -168,8 +171,11 @@ def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
         raise DatasetError(f"{path}: no dataset here; make one with `vla collect`")
     header = _read_header(path / HEADER)
     arrays = {name: _read_array(path, name, header, verify=verify) for name in _listed(path / HEADER, header)}
-    _check_lengths(path, arrays)
+    _check_lengths(path, header, arrays)
     _check_instructions(path, header, arrays)
+    _check_episodes(path, arrays)
+    if verify:
+        _check_values(path, arrays)
     return Dataset(path=path, header=header, arrays=arrays)
 
 
@@ -239,10 +245,15 @@ def _read_array(path: Path, name: str, header: dict[str, Any], *, verify: bool) 
     return array
 
 
-def _check_lengths(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _check_lengths(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     offsets = arrays["offsets"]
     if len(offsets) < 2 or offsets[0] != 0 or np.any(np.diff(offsets) < 1):
         raise DatasetError(f"{path / 'offsets.npy'}: not an ascending list of first steps; collect the dataset again")
+    steps = np.diff(offsets).tolist()
+    if header.get("steps", steps) != steps:  # earlier datasets do not say it
+        raise DatasetError(
+            f"{path / 'offsets.npy'}: episodes begin elsewhere than {HEADER} says; collect the dataset again"
+        )
     for name in (name for name in PER_STEP if name in arrays):
         if len(arrays[name]) != offsets[-1]:
             raise DatasetError(f"{path / name}.npy: {len(arrays[name])} steps, offsets.npy says {offsets[-1]}")
@@ -276,6 +287,36 @@ def _check_instructions(path: Path, header: dict[str, Any], arrays: dict[str, np
         target = int(arrays["targets"][episode])
         if not 0 <= target < things or texts[target] is None:
             raise DatasetError(f"{path / 'targets.npy'}: episode {episode} has target {target}, which no text names")
+
+
+def _check_episodes(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Each seed is there once, and every event lies within its episode."""
+    seeds, counts = np.unique(arrays["seeds"], return_counts=True)
+    if seeds[0] < 0 or counts.max() > 1:
+        wrong = f"{seeds[0]} is negative" if seeds[0] < 0 else f"{seeds[counts.argmax()]} is there {counts.max()} times"
+        raise DatasetError(f"{path / 'seeds.npy'}: seed {wrong}, expected each once; collect the dataset again")
+    begin, end = arrays["events"][..., 0], arrays["events"][..., 1]
+    wrong_events = np.argwhere((begin < 0) | (end < begin) | (end > np.diff(arrays["offsets"])[:, None]))
+    if len(wrong_events):
+        episode, thing = wrong_events[0]
+        got = arrays["events"][episode, thing].tolist()
+        length = int(np.diff(arrays["offsets"])[episode])
+        raise DatasetError(
+            f"{path / 'events.npy'}: episode {episode} has event {got}, expected a part of its {length} steps; "
+            "collect the dataset again"
+        )
+
+
+def _check_values(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Numbers that are learned from are finite, and in the ranges of the module's table."""
+    ranges = {"agent_pos": (-np.inf, np.inf), "action": (-1, 1), "executed": (-1, 1)}
+    ranges |= {"boxes": (0, 1), "goal_boxes": (0, 1)}
+    for name, (low, high) in ranges.items():
+        for first in range(0, len(arrays.get(name, ())), CHECKED_ROWS):
+            rows = arrays[name][first : first + CHECKED_ROWS]
+            if not (np.isfinite(rows) & (rows >= low - SLACK) & (rows <= high + SLACK)).all():
+                expected = "finite numbers" if np.isinf(high) else f"numbers in [{low}, {high}]"
+                raise DatasetError(f"{path / name}.npy: not all are {expected}; collect the dataset again")
 
 
 def read_interface(header: dict[str, Any]) -> RobotInterface:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from configs.seeds import split_seed
 from eval.compare.page import bars, short_title, write_comparison
 from eval.compare.rows import RESULTS, RowOutcome, comparison_table, load_row, save_row, summarise
 from eval.cost import Cost
@@ -23,8 +24,12 @@ OTHER = {0: [0, 1, 0, 0, 1]}
 
 def judged(folder: Path, outcomes: Sequence[int]) -> None:
     tube = TubeScores(temporal_iou=0.75, tube_iou=0.25)
-    episodes = [EpisodeResult(seed=i, success=bool(o), box_iou=0.5, tube=tube, steps=3) for i, o in enumerate(outcomes)]
-    shuffled = [EpisodeResult(seed=i, success=False, steps=3) for i in range(len(outcomes))]
+    seeds = [split_seed("test", i) for i in range(len(outcomes))]
+    episodes = [
+        EpisodeResult(seed=seed, success=bool(o), box_iou=0.5, tube=tube, steps=3)
+        for seed, o in zip(seeds, outcomes, strict=True)
+    ]
+    shuffled = [EpisodeResult(seed=seed, success=False, steps=3) for seed in seeds]
     conditions = {
         "policy": summarise_condition("policy", episodes),
         "shuffled_instruction": summarise_condition("shuffled_instruction", shuffled, policy=episodes),

@@ -168,10 +168,11 @@ def test_memory_does_not_grow_with_the_episodes(tmp_path: Path) -> None:
 
 
 def test_a_long_dataset_is_joined_piece_by_piece(tmp_path: Path) -> None:
-    long = [episode(1, COPIED_ROWS + 7), episode(2, 3)]
-    write_dataset(tmp_path / "part", long, INFO)
-    merge_datasets(tmp_path / "data", [open_dataset(tmp_path / "part")] * 2, INFO)
-    check(open_dataset(tmp_path / "data"), long * 2)
+    long = [[episode(seed, COPIED_ROWS + 7), episode(seed + 1, 3)] for seed in (1, 3)]
+    for i, part in enumerate(long):
+        write_dataset(tmp_path / f"part{i}", part, INFO)
+    merge_datasets(tmp_path / "data", [open_dataset(tmp_path / f"part{i}") for i in range(2)], INFO)
+    check(open_dataset(tmp_path / "data"), [*long[0], *long[1]])
 
 
 @pytest.mark.parametrize(
@@ -247,8 +248,9 @@ def test_nothing_has_the_name_before_it_is_complete(tmp_path: Path, monkeypatch:
     assert not path.exists()
     with pytest.raises(DatasetError, match="no dataset here"):
         open_dataset(path)
-    # What the interrupted call left is no obstacle, and does not get in.
-    assert list(tmp_path.iterdir()) == [tmp_path / "data.partial"]
+    assert list(tmp_path.iterdir()) == []
+    # What a killed call left before its first whole episode is no obstacle, and does not get in.
+    (tmp_path / "data.partial").mkdir()
     (tmp_path / "data.partial" / "stray.npy").write_bytes(b"stray")
     write_dataset(path, EPISODES, INFO)
     check(open_dataset(path), EPISODES)

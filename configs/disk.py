@@ -1,0 +1,68 @@
+"""Room on a disk: what is missing is said before the work, and in a sentence where it runs out all the same."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(OSError, ValueError):
+    """There is no room for a file; the message says for which, and what to do.
+
+    A ValueError, too: in a worker it ends all of the work, for the next job would have no more room.
+    """
+
+
+def free_bytes(path: Path) -> int:
+    """What may still be written at a place that need not exist yet."""
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(place).free
+
+
+def require_room(path: Path, needed: int, what: str, then: str = "") -> None:
+    """Refuse work whose files will not fit.
+
+    Args:
+        needed: bytes.
+        what: that needs them, for the message.
+        then: a sentence about what is kept.
+
+    Raises:
+        DiskFullError: there is less room.
+    """
+    free = free_bytes(path)
+    if needed > free:
+        missing = f"{what} needs {in_words(needed)}, {in_words(free)} are free, {in_words(needed - free)} are missing"
+        raise DiskFullError(_sentence(path, missing, then))
+
+
+@contextmanager
+def filling(path: Path, then: str = "") -> Iterator[None]:
+    """Say of a full disk which file did not fit, which the system does not.
+
+    Raises:
+        DiskFullError: instead of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DiskFullError(_sentence(path, f"the disk is full, {in_words(free_bytes(path))} are free", then)) from None
+
+
+def in_words(count: int) -> str:
+    """Bytes for people: 1234567 → "1.2 MB"."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def _sentence(path: Path, why: str, then: str) -> str:
+    return f"{path}: not written, {why}; free some space, or write elsewhere{then and '. '}{then}"
