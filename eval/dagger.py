@@ -24,6 +24,7 @@ from configs.options import parse, run_config, run_parser
 from envs.task import expand_suites, find_task, use_task_modules
 from training.commands import check_collectable, check_demonstrable, collect_all
 from training.data.episodes import HEADER, Dataset, open_dataset
+from training.lock import hold_folder
 from training.progress import Progress
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ def dagger(arguments: list[str]) -> int:
         config = _with_policy_of(start, config, collects=parsed.data is None)
     if (out / FILE).exists() and not parsed.resume:
         raise ValueError(f"{out}: holds rounds already; add --resume to go on with them, or choose another --out")
-    base = _demonstrations(config, parsed.data, out)
-    rounds = _open(config, base, start, out, resume=parsed.resume)
-    if code := _run(config, base, rounds, start, out, cloning):
-        return code
+    with hold_folder(out):
+        base = _demonstrations(config, parsed.data, out)
+        rounds = _open(config, base, start, out, resume=parsed.resume)
+        if code := _run(config, base, rounds, start, out, cloning):
+            return code
     print(rounds_table(rounds.rounds))
     for name in (FILE, PICTURE, "checkpoint"):
         if (out / name).exists():

@@ -298,12 +298,12 @@ def _check_recomputed(results: Results) -> None:
         policy = task.conditions.get(POLICY)
         for name, condition in task.conditions.items():
             where = f"tasks.{task_name}.conditions.{name}"
-            expected = [split_seed("test", results.seed + i) for i in range(condition.episodes)]
+            split = str(results.settings.get("split", "test"))
+            expected = [split_seed(split, results.seed + i) for i in range(condition.episodes)]
             for episode, seed in zip(condition.results, expected, strict=True):
                 if episode.seed != seed:
-                    raise ValueError(
-                        f"{where}.results: got seed {episode.seed}, expected {seed}, a test seed of seed {results.seed}"
-                    )
+                    meant_by = f"a {split} seed of seed {results.seed}"
+                    raise ValueError(f"{where}.results: got seed {episode.seed}, expected {seed}, {meant_by}")
             again = summarise_condition(name, condition.results, policy=policy.results if policy else None)
             got, meant = asdict(condition), asdict(again)
             if condition.difference_to_policy is None:  # of results that were saved before the policy's

@@ -19,6 +19,7 @@ import training.collect
 import training.commands
 from envs.task import use_task_modules
 from envs.workers import Pulse
+from eval.results import load_results
 from eval.rounds import load_rounds
 from training.data.episodes import DatasetError, open_dataset
 from vla_policy.checkpoint import load_checkpoint
@@ -99,6 +100,7 @@ def test_rounds_grow_and_are_the_same_after_an_interruption(
     assert results["settings"]["split"] == "validation"
     judged = results["tasks"]["dots/plain"]["conditions"]["policy"]["results"]
     assert [episode["seed"] for episode in judged] == [100_000_000, 100_000_001]
+    assert load_results(whole / "rounds/01/eval/results.json").settings["split"] == "validation"
     newest = load_checkpoint(whole / "checkpoint")
     assert len(newest.provenance["data"]) == 3
     assert newest.provenance["start"]["start"]["steps"] == 3

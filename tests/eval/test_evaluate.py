@@ -102,7 +102,7 @@ def _outcomes(trouble: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[A
     jobs = [
         module._Job(task="track", condition=name, seeds=seeds)
         for name in ("policy", "expert")
-        for seeds in module._groups(config)
+        for seeds in module._groups(config, "test")
     ]
     return module._finish_all(jobs, Path(trouble), config)
 

@@ -47,7 +47,7 @@ def finish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[int, Epi
     folder.mkdir()
     monkeypatch.setattr(module, "_prepare", _prepare)
     config = EvalConfig(episodes=EPISODES, workers=1)
-    jobs = [module._Job(task="track", condition="policy", seeds=seeds) for seeds in module._groups(config)]
+    jobs = [module._Job(task="track", condition="policy", seeds=seeds) for seeds in module._groups(config, "test")]
     found = [episode for _, episodes in module._finish_all(jobs, folder, config) for episode in episodes]
     assert sorted(episode.seed for episode in found) == [split_seed("test", i) for i in range(EPISODES)]
     return {episode.seed: episode for episode in found}, (folder / "tried").read_text().splitlines()

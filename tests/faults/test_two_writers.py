@@ -65,6 +65,7 @@ def hold(start: Start) -> Callable[[Path, str], subprocess.Popen[str]]:
         (["collect", "--config", "debug", "--tasks", "reach", "--out", "{out}"], "out/reach.shards", "folder"),
         (["eval", "default", "--config", "debug", "--out", "{out}"], "out", "folder"),
         (["demo", "--config", "debug", "--out", "{out}"], "out", "folder"),
+        (["dagger", "--config", "debug", "--out", "{out}"], "out", "folder"),
         (["ground", "default", "--out", "{out}"], "out", "folder"),
         (["compare", "configs/grids/track.yaml", "--out", "{out}"], "out", "folder"),
         (["bench", "--seconds", "0", "--episodes", "1", "--out", "{out}"], "out", "file"),
