@@ -7,11 +7,7 @@ scene are told apart by words alone: `reach` names no block.
 
 from __future__ import annotations
 
-from typing import Literal
-
-import numpy as np
-
-Phrasing = Literal["train", "held_out"]
+from envs.phrasebook import Phrasebook
 
 _BLOCK = ("block", "dark block", "cube", "small dark cube")
 
@@ -45,25 +41,5 @@ _PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 
-
-def texts(task: str, phrasing: Phrasing) -> tuple[str, ...]:
-    """All texts of a task, for training or those that are held out."""
-    ways, names = _PARTS[task]
-    held_out = phrasing == "held_out"
-    return tuple(
-        way.format(name)
-        for i, way in enumerate(ways)
-        for j, name in enumerate(names)
-        if ((i + j) % len(ways) == 0) == held_out
-    )
-
-
-def say(task: str, phrasing: Phrasing, rng: np.random.Generator) -> str:
-    """One of a task's texts."""
-    choice = texts(task, phrasing)
-    return choice[rng.integers(len(choice))]
-
-
-def name_of(task: str) -> str:
-    """What the thing is called that a task is about."""
-    return _PARTS[task][1][0]
+_BOOK = Phrasebook(_PARTS)
+texts, say, name_of = _BOOK.texts, _BOOK.say, _BOOK.name_of
