@@ -7,6 +7,7 @@ steps, and N steps resumed for N more, give bit-identical weights on a CPU.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
@@ -31,11 +32,12 @@ from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.device import anywhere, make_accelerator, place, share_of_cores
 from training.error import TrainingError
+from training.health import diverged
 from training.lock import hold_folder
-from training.log import Log
+from training.log import Log, read_log
 from training.memory import require_memory
 from training.provenance import provenance
-from training.run_folder import CHECKPOINT, CONFIG, STATE, check_folder, describe
+from training.run_folder import CHANGES, CHECKPOINT, CONFIG, STATE, check_folder, describe
 from training.start import check_shapes, load_start, state_beside, weights_print
 from training.state import has_state, load_state, save_state
 from vla_policy.allocator import keep_freed_memory
@@ -45,6 +47,7 @@ from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 VALIDATION_SAMPLES = 512
+WATCH = 1.0  # seconds between two looks at whether torchrun is still there
 
 OnProgress = Callable[[int, int, dict[str, float]], None]  # step, steps, metrics
 
@@ -108,11 +111,13 @@ def train(
     *,
     start: Path | None = None,
     resume: bool = False,
+    change: Sequence[str] = (),
     on_progress: OnProgress | None = None,
 ) -> TrainResult:
     """Train a policy; `out` receives the log, states to resume from, and the checkpoint.
 
     Args:
+        change: settings, such as "train.learning_rate", that may be otherwise in a run that is gone on with.
         start: folder of a checkpoint to go on from in place of random weights. Its words and the statistics of its
             normaliser stay, whatever the data. If the state of its run lies beside it, weights, moving average and
             optimiser go on from there; else the optimiser begins anew from the averaged weights of the checkpoint.
@@ -124,7 +129,7 @@ def train(
     """
     # Of several processes that torchrun started, the first one writes.
     with hold_folder(out) if os.environ.get("RANK", "0") == "0" else nullcontext():
-        return _train(policy_config, config, datasets, out, start, resume, on_progress)
+        return _train(policy_config, config, datasets, out, start, resume, change, on_progress)
 
 
 def _train(
@@ -134,6 +139,7 @@ def _train(
     out: Path,
     start: Path | None,
     resume: bool,
+    change: Sequence[str],
     on_progress: OnProgress | None,
 ) -> TrainResult:
     keep_freed_memory()
@@ -143,7 +149,7 @@ def _train(
     if config.batch % processes:
         raise TrainingError(f"batch {config.batch} must be a multiple of the {processes} processes")
     described = describe(policy_config, config, datasets, "" if start is None else weights_print(start))
-    check_folder(out, resume, described)
+    changes = check_folder(out, resume, described, change)
 
     begun = None if start is None else load_start(start, policy_config, datasets)
     language, texts = policy_config.language, (text for d in datasets for text in d.texts)
@@ -190,12 +196,14 @@ def _train(
     if start and not resume and has_state(state_beside(start)):
         load_state(state_beside(start), policy, average, optimizer)
     first = load_state(out / STATE, policy, average, optimizer) if resume else 0
+    changes = [{"step": first, **each} for each in changes]
     if accelerator.is_main_process:
         # Weights, their average and two moments; the state before stays until the new one is whole; the checkpoint.
         size = sum(value.nbytes for value in policy.state_dict().values())
         require_room(out, (5 if resume else 9) * size, "a run's states and checkpoint")
         with filling(out / CONFIG):
-            (out / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+            on_the_way = {CHANGES: changes} if changes else {}
+            (out / CONFIG).write_text(json.dumps({**described, **on_the_way}, indent=2) + "\n")
     purpose = Purpose(
         tasks=tuple(dict.fromkeys(d.header["task"] for d in datasets)),
         action_names=tuple(names),
@@ -207,9 +215,23 @@ def _train(
     if begun:
         before = {name: begun.provenance[name] for name in ("steps", "start") if name in begun.provenance}
         origin["start"] = {"weights": described["start"], **before}
+    if changes:
+        origin[CHANGES] = changes
     log = Log(out, first, enabled=accelerator.is_main_process)
+    beginning = next((row["loss"] for row in read_log(out) if row["step"] <= first), None) if resume else None
 
-    def save(step: int) -> None:
+    def refuse(step: int, trouble: str) -> TrainingError:
+        kept = (
+            "go on from the last saved state with --resume --change train.learning_rate and a lower one"
+            if has_state(out / STATE)
+            else "train anew with a lower train.learning_rate"
+        )
+        return TrainingError(f"step {step}: {trouble}; look at the data, or {kept}")
+
+    def save(step: int, loss: float) -> None:
+        trouble = diverged(policy, loss, loss if beginning is None else beginning)
+        if anywhere(bool(trouble), accelerator):
+            raise refuse(step, f"training has diverged ({trouble or 'in another process'}), so this state is not saved")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             try:
@@ -232,10 +254,9 @@ def _train(
             try:
                 metrics = train_step(module, policy, batch, optimizer, accelerator, config.clip)
             except TrainingError as error:
-                raise TrainingError(
-                    f"step {step}: {error}; nothing was updated. Lower train.learning_rate or look at the data; "
-                    f"the last saved state is in {out / STATE}"
-                ) from None
+                raise refuse(step, f"{error}; nothing was updated") from None
+            if beginning is None:
+                beginning = float(metrics["loss"])
             average.update_parameters(policy)
             done, row = step + 1, {}
             log.add(metrics)
@@ -243,13 +264,17 @@ def _train(
                 seconds = time.monotonic() - started
                 row = log.flush(done, seconds, config.batch * (done - first) / seconds, config.rate(step))
                 if done == config.steps or done % (10 * config.log_every) == 0:
-                    log.extend(row, _validate(averaged, sampler, accelerator))
+                    found = _validate(averaged, sampler, accelerator)
+                    wrong = [name for name, value in found.items() if not math.isfinite(value)]
+                    if wrong:
+                        raise refuse(done, f"on held-out episodes, {wrong[0]} is {found[wrong[0]]}")
+                    log.extend(row, found)
                 log.write(row)
             if on_progress and accelerator.is_main_process:
                 on_progress(done, config.steps, row)
             interrupted = anywhere(stop.is_set(), accelerator) and done < config.steps
             if interrupted or done % config.save_every == 0 or done == config.steps:
-                save(done)
+                save(done, float(metrics["loss"]))
             if interrupted:
                 break
     rate = config.batch * (done - first) / max(time.monotonic() - started, 1e-9)
@@ -298,13 +323,18 @@ def draw_batch(
     device: torch.device,
     unknown: int | None,
 ) -> Batch:
-    """This process's share of a step's batch, augmented, on the device; also seeds the policy's dropout."""
-    draw = np.random.default_rng((config.seed, step, rank))
-    batch = sampler.batch(draw, config.batch // processes).to(device)
+    """This process's share of a step's batch, augmented, on the device; also seeds the policy's dropout.
+
+    All processes together have the batch that one process alone would have: a run may go on with another number of
+    them. What is dropped from it within the policy is drawn by each process for itself.
+    """
+    share = slice(rank, None, processes)
+    draw = np.random.default_rng((config.seed, step, 0))
+    batch = sampler.batch(draw, config.batch, share=share).to(device)
     # Dropout draws from the global generator, augmentation from its own.
-    torch.manual_seed(int(draw.integers(2**62)))
+    torch.manual_seed(int(draw.integers(2**62)) + rank)
     generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
-    return augment(batch, config.augment, generator, unknown)
+    return augment(batch, config.augment, generator, unknown, share=share, whole=config.batch)
 
 
 def _validate(policy: VLAPolicy, sampler: Sampler, accelerator: Accelerator) -> dict[str, float]:
@@ -346,10 +376,15 @@ def _average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Turns SIGINT and SIGTERM into an event for the time of the loop; a second signal acts as usual."""
-    stop = threading.Event()
+    """Turns SIGINT and SIGTERM into an event for the time of the loop; a second signal acts as usual. The end of the
+    `torchrun` that started this process is one, too: nobody else would end it then.
+    """
+    stop, over = threading.Event(), threading.Event()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_watch_parent, args=(stop, over), daemon=True).start()
     if threading.current_thread() is not threading.main_thread():
         yield stop
+        over.set()
         return
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
@@ -362,5 +397,14 @@ def _interrupts() -> Iterator[threading.Event]:
     try:
         yield stop
     finally:
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _watch_parent(stop: threading.Event, over: threading.Event) -> None:
+    parent = os.getppid()
+    while not over.wait(WATCH):
+        if os.getppid() != parent:
+            stop.set()
+            return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.options import parse, run_config, run_parser
@@ -35,12 +36,15 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--data", type=str, default="data", help="folder of `vla collect`, or of one dataset")
     parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    words = "settings with which the resumed run may go on otherwise, such as train.learning_rate"
+    parser.add_argument("--change", type=tuple[str, ...], default=(), help=words)
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
     config, folder = run_config(parsed), Path(parsed.data)
     # A dataset may be of a task that nobody registered.
     folders = [folder] if (folder / HEADER).is_file() else [folder / task for task in expand_suites(config.tasks)]
-    return train_all(config, [open_dataset(path) for path in folders], Path(parsed.out), resume=parsed.resume)
+    datasets = [open_dataset(path) for path in folders]
+    return train_all(config, datasets, Path(parsed.out), resume=parsed.resume, change=parsed.change)
 
 
 def check_collectable(config: RunConfig) -> None:
@@ -97,13 +101,14 @@ def train_all(
     out: Path,
     *,
     resume: bool,
+    change: Sequence[str] = (),
     start: Path | None = None,
     keep_state: bool = False,
 ) -> int:
     """Train on datasets, with progress; the exit code.
 
     Args:
-        start: checkpoint to go on from, see `training.bc.train`.
+        change, start: see `training.bc.train`.
         keep_state: leave the last state where it is, so that another training can go on from it.
     """
     from training.bc import train as train_policy
@@ -114,7 +119,16 @@ def train_all(
             words = f"loss {row['loss']:.3f} action {row['action']:.3f} iou {row['iou']:.2f}" if row else ""
             progress.update(step, words)
 
-        result = train_policy(config.policy, config.train, datasets, out, start=start, resume=resume, on_progress=show)
+        result = train_policy(
+            config.policy,
+            config.train,
+            datasets,
+            out,
+            start=start,
+            resume=resume,
+            change=change,
+            on_progress=show,
+        )
     if not result.main:  # one of several that torchrun started
         return 130 if result.interrupted else 0
     print(f"{result.checkpoint}: step {result.step} of {config.train.steps}, {result.samples_per_second:.0f} samples/s")

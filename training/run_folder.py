@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ from vla_policy.checkpoint import COMPLETE, is_flat, upgrade_policy
 CHECKPOINT = "checkpoint"
 CONFIG = "config.json"
 STATE = "state"
+CHANGES = "changes"  # in `config.json`: settings that were changed on the way
+# Settings with which a run may go on otherwise than it began; see `changed`.
+CHANGEABLE = tuple(
+    f"train.{name}"
+    for name in ("learning_rate", "final_rate", "warmup", "steps", "clip", "ema", "log_every", "save_every", "threads")
+)
 
 
 def describe(
@@ -56,14 +62,40 @@ def check_same(out: Path, described: dict[str, Any]) -> None:
     Raises:
         TrainingError: what differs first, as it was and as it is now.
     """
-    old, now = leaves(read_described(out)), leaves(described)
-    for key in {**old, **now}:
-        if now.get(key) != old.get(key):
-            kind = "data" if key.startswith("data.") else "settings"
-            raise TrainingError(
-                f"{out}: {key} was {old.get(key)!r} and is now {now.get(key)!r}; "
-                f"give the same {kind} again, or choose another --out"
-            )
+    for key, was, now in _differences(read_described(out), described):
+        raise _differs(out, key, was, now)
+
+
+def changed(out: Path, described: dict[str, Any], change: Sequence[str]) -> list[dict[str, Any]]:
+    """What is to be otherwise from here on in the run that is gone on with, each as `setting`, `was` and `now`; after
+    what was changed before, as `config.json` holds it.
+
+    Raises:
+        TrainingError: something else differs, or is named that cannot be changed.
+    """
+    for name in change:
+        if name not in CHANGEABLE:
+            raise TrainingError(f"--change {name}: cannot be changed in a run; of a run, {', '.join(CHANGEABLE)} can")
+    before = read_described(out)
+    done: list[dict[str, Any]] = before.pop(CHANGES, [])
+    for key, was, now in _differences(before, described):
+        if key not in change:
+            raise _differs(out, key, was, now)
+        done.append({"setting": key, "was": was, "now": now})
+    return done
+
+
+def _differences(before: dict[str, Any], described: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    old, now = leaves(before), leaves(described)
+    return ((key, old.get(key), now.get(key)) for key in {**old, **now} if now.get(key) != old.get(key))
+
+
+def _differs(out: Path, key: str, was: Any, now: Any) -> TrainingError:
+    kind = "data" if key.startswith("data.") else "settings"
+    hint = f", name it with --change {key}" if key in CHANGEABLE else ""
+    return TrainingError(
+        f"{out}: {key} was {was!r} and is now {now!r}; give the same {kind} again{hint}, or choose another --out"
+    )
 
 
 def leaves(described: dict[str, Any]) -> dict[str, Any]:
@@ -97,12 +129,22 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def check_folder(out: Path, resume: bool, described: dict[str, Any]) -> None:
+def check_folder(
+    out: Path, resume: bool, described: dict[str, Any], change: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Refuse a folder in which this run cannot begin or go on; returns what was changed on the way, see `changed`.
+
+    Raises:
+        TrainingError: what stands against it.
+    """
+    if change and not resume:
+        raise TrainingError(f"--change {change[0]}: only a run that is gone on with can be changed; add --resume")
     if has_state(out / STATE):
         if not resume:
             raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
-        check_same(out, described)
-    elif (out / CHECKPOINT).exists():
+        return changed(out, described, change)
+    if (out / CHECKPOINT).exists():
         raise TrainingError(f"{out}: holds a finished run, which cannot be gone on with; choose another --out")
-    elif resume:
+    if resume:
         raise TrainingError(f"{out}: no saved state to resume; train without --resume")
+    return []

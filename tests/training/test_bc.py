@@ -238,10 +238,20 @@ class TestBatches:
         ):
             assert not any(map(torch.equal, first, other))
 
-    def test_processes_share_the_batch_and_draw_different_samples(self, sampler: Sampler, config: TrainConfig) -> None:
+    def test_processes_share_the_batch_of_one(self, sampler: Sampler, config: TrainConfig) -> None:
+        config = replace(config, augment=AugmentConfig(shift=1, brightness=0.2, unknown_words=0.5))
+        device = torch.device("cpu")
+        whole = draw_batch(sampler, config, 3, device=device, unknown=UNKNOWN)
+        for rank in range(2):
+            share = draw_batch(sampler, config, 3, rank, 2, device=device, unknown=UNKNOWN)
+            for name in ("frames", "agent_pos", "tokens"):
+                assert torch.equal(getattr(share.observation, name), getattr(whole.observation, name)[rank::2]), name
+            for name in ("action", "boxes", "visible"):
+                assert torch.equal(getattr(share, name), getattr(whole, name)[rank::2]), name
+
+    def test_processes_drop_different_things(self, sampler: Sampler, config: TrainConfig) -> None:
         one, two = self.draw(sampler, config, 3, 0, 2), self.draw(sampler, config, 3, 1, 2)
-        assert len(one[0]) == len(two[0]) == config.batch // 2
-        assert not torch.equal(one[0], two[0])
+        assert not torch.equal(one[2], two[2])
 
 
 def test_a_pretrained_text_model_trains_and_its_checkpoint_acts_without_it(

@@ -12,19 +12,31 @@ from vla_policy.contract import Batch, Observation
 from vla_policy.tokenizer import UNKNOWN
 
 
-def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator, unknown: int | None = UNKNOWN) -> Batch:
+def augment(
+    batch: Batch,
+    config: AugmentConfig,
+    generator: torch.Generator,
+    unknown: int | None = UNKNOWN,
+    *,
+    share: slice = slice(None),
+    whole: int | None = None,
+) -> Batch:
     """A new batch with shifted, brightened pictures, boxes moved along, and some words unknown.
 
     Args:
         unknown: the tokenizer's id for an unknown word; None leaves the words alone.
+        share: where the samples stand in the batch that they are a share of; each gets the same as in the whole one.
+        whole: samples of that batch; those of this one if left out.
     """
     seen = batch.observation
     frames, boxes, visible = seen.frames, batch.boxes, batch.visible
     more_boxes, more_visible = batch.more_boxes, batch.more_visible
     b, _, _, _, height, width = frames.shape
+    whole = b if whole is None else whole
     device = frames.device
     if config.shift:
-        amount = torch.randint(-config.shift, config.shift + 1, (2, b), generator=generator).to(device)
+        amount = torch.randint(-config.shift, config.shift + 1, (2, whole), generator=generator)
+        amount = amount[:, share].to(device)
         rows = (torch.arange(height, device=device) - amount[0, :, None]).clamp(0, height - 1)
         columns = (torch.arange(width, device=device) - amount[1, :, None]).clamp(0, width - 1)
         sample = torch.arange(b, device=device)[:, None, None]
@@ -35,11 +47,11 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator, unk
         if more_boxes is not None and more_visible is not None:
             more_boxes, more_visible = _moved(more_boxes, more_visible, move[:, None])
     if config.brightness:
-        scale = 1 + config.brightness * (2 * torch.rand(b, generator=generator).to(device) - 1)
+        scale = 1 + config.brightness * (2 * torch.rand(whole, generator=generator)[share].to(device) - 1)
         frames = (frames * scale.view(b, 1, 1, 1, 1, 1)).clamp_(0, 255).to(torch.uint8)
     tokens = seen.tokens
     if config.unknown_words and unknown is not None:
-        forget = torch.rand(tokens.shape, generator=generator).to(device) < config.unknown_words
+        forget = torch.rand(whole, tokens.shape[1], generator=generator)[share].to(device) < config.unknown_words
         tokens = torch.where(forget & seen.token_mask, unknown, tokens)
     observation = Observation(frames=frames, agent_pos=seen.agent_pos, tokens=tokens, token_mask=seen.token_mask)
     return Batch(

@@ -187,8 +187,10 @@ class Sampler:
         """Whether every task keeps some episodes out of training."""
         return all(any(self.parts[i].trained < len(self.parts[i]) for i in task) for task in self._tasks)
 
-    def batch(self, rng: np.random.Generator, size: int, *, held_out: bool = False) -> Batch:
-        """A random batch of `size` samples from the training or the held-out episodes."""
+    def batch(
+        self, rng: np.random.Generator, size: int, *, held_out: bool = False, share: slice = slice(None)
+    ) -> Batch:
+        """A random batch of `size` samples from the training or the held-out episodes, or a share of that batch."""
         counts = np.bincount(rng.integers(len(self._tasks), size=size), minlength=len(self._tasks))
         ranges = [(p.trained, len(p)) if held_out else (0, p.trained) for p in self.parts]
         steps = [np.zeros(0, np.int64)] * len(self.parts)
@@ -198,7 +200,14 @@ class Sampler:
             for i, first, last in zip(task, bounds[:-1], bounds[1:], strict=True):
                 steps[i] = places[(places >= first) & (places < last)] - first + ranges[i][0]
         things = [self._draw_things(rng, p, s) for p, s in zip(self.parts, steps, strict=True)]
-        return self.gather(steps, things)
+        mine = np.zeros(size, np.bool_)
+        mine[share] = True
+        ends = np.cumsum([len(s) for s in steps])
+        kept = [mine[end - len(s) : end] for s, end in zip(steps, ends, strict=True)]
+        return self.gather(
+            [s[keep] for s, keep in zip(steps, kept, strict=True)],
+            [t[keep] for t, keep in zip(things, kept, strict=True)],
+        )
 
     def _draw_things(self, rng: np.random.Generator, part: _Part, steps: np.ndarray) -> np.ndarray:
         """The thing that each sample's instruction names."""
