@@ -98,7 +98,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, ratio: float = 2.0) -> None:
         hidden = round(width * ratio)
-        super().__init__(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, width))
+        super().__init__(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
 
 
 class SelfAttentionBlock(nn.Module):
@@ -244,5 +244,5 @@ def multi_layer(widths: list[int]) -> nn.Sequential:
     for i, (before, after) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(before, after))
         if i < len(widths) - 2:
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(nn.ReLU())
     return nn.Sequential(*layers)

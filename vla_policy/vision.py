@@ -77,7 +77,7 @@ class VisionEncoder(nn.Module):
         current = self.current_tokens(features)
         grid = (features.shape[3], features.shape[4])
         place = self.place(place_encoding(grid, current.shape[-1], self.place.weight))
-        fused = current.unflatten(0, (b, v)) + self.camera + place
+        fused = current.unflatten(0, (b, v)) + (self.camera + place).to(current.dtype)
         frame_features = to_tokens(features.flatten(0, 1)).unflatten(0, (b, v, -1)).transpose(1, 2)
         return VisualTokens(
             fused=fused.flatten(1, 2).unsqueeze(1),
