@@ -21,7 +21,7 @@ test: setup  ## lint, format check, types and all tests
 	$(PY) -m pytest $(ARGS)
 
 faults: setup  ## other processes, full disks, little memory, signals, damaged files: the long tests, too
-	$(PY) -m pytest -m faults tests/faults $(ARGS)
+	FUZZ=400 $(PY) -m pytest -m faults tests/faults $(ARGS)
 
 format: setup  ## sort imports, fix what the linter can fix, format
 	$(PY) -m ruff check --fix .
