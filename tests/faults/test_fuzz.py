@@ -25,6 +25,10 @@ from vla_policy.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 WriteSmall = Callable[..., Dataset]
 
+OPTIONS = (
+    "--config --train.steps --policy.encoder.name --policy.heads --eval.episodes --videos --collect.noise "
+    "--policy.cameras --train.augment.shift --seed --eval --policy.head"
+).split()
 # Every run of the tests tries the same ones, so that what a change breaks is found by the change; `make faults` more.
 fuzz = settings(
     derandomize=True,
@@ -88,11 +92,13 @@ def written(value: Any) -> str:
 
 def one_line_or_nothing(act: Callable[[], object]) -> None:
     """Whatever is wrong is a ValueError of one line, which says something."""
+    said = "nothing"
     try:
         act()
     except ValueError as error:
-        assert str(error).strip()
-        assert "\n" not in str(error)
+        said = str(error)
+    assert said.strip()
+    assert "\n" not in said
 
 
 @pytest.fixture
@@ -176,10 +182,7 @@ class TestCommands:
         }
         command = data.draw(st.sampled_from(sorted(lacking)))
         assert command in COMMANDS
-        options = st.sampled_from(
-            ["--config", "--train.steps", "--policy.encoder.name", "--policy.heads", "--eval.episodes", "--videos"]
-            + ["--collect.noise", "--policy.cameras", "--train.augment.shift", "--seed", "--eval", "--policy.head"]
-        )
+        options = st.sampled_from(OPTIONS)
         given_ = data.draw(st.lists(st.tuples(options, words), max_size=3))
         more = [word for pair in given_ for word in pair]
         self.refused([command, *more, *lacking[command]], capsys)
