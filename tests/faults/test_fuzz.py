@@ -25,7 +25,20 @@ from vla_policy.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 WriteSmall = Callable[..., Dataset]
 
-OPTIONS = ["--config", "--train.steps", "--policy.encoder.name", "--policy.heads", "--eval.episodes", "--videos", "--collect.noise", "--policy.cameras", "--train.augment.shift", "--seed", "--eval", "--policy.head"]
+OPTIONS = [
+    "--config",
+    "--train.steps",
+    "--policy.encoder.name",
+    "--policy.heads",
+    "--eval.episodes",
+    "--videos",
+    "--collect.noise",
+    "--policy.cameras",
+    "--train.augment.shift",
+    "--seed",
+    "--eval",
+    "--policy.head",
+]
 # Every run of the tests tries the same ones, so that what a change breaks is found by the change; `make faults` more.
 fuzz = settings(
     derandomize=True,
