@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from envs.tabletop.scene import ARM_JOINTS, CONTROL_HZ, FINGER_JOINTS, FINGER_RANGE, SUBSTEPS
+from envs.tabletop.scene import ARM_JOINTS, CONTROL_HZ, FINGER_JOINTS, FINGER_RANGE
 
 ACTION_NAMES = ("dx", "dy", "dz", "yaw_rate", "gripper")
 MAX_SPEED = np.array([0.35, 0.35, 0.25, 2.0, 0.07])  # m/s, m/s, m/s, rad/s, m/s of finger opening, at action 1
@@ -35,11 +35,21 @@ Reference = tuple[np.ndarray, np.ndarray, float, float]  # joint positions (nq,)
 class Arm:
     """Drives the arm of one simulation. Holds the reference pose; `model` and `data` stay the environment's.
 
-    `reference` is that of an arm to go on from.
+    Args:
+        reference: that of an arm to go on from.
+        floor: the lowest height of the pinch point, metres.
     """
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, reference: Reference | None = None) -> None:
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        reference: Reference | None = None,
+        floor: float = WORKSPACE[0, 2],
+    ) -> None:
         self.model, self.data = model, data
+        self._floor, self._substeps = floor, round(1 / (CONTROL_HZ * model.opt.timestep)) // RAMP
+        self._low = np.array([*WORKSPACE[0, :2], floor])
         self._shadow = mujoco.MjData(model)  # carries the reference pose for kinematics only
         self._site = model.site("pinch").id
         # Joints of the arm lie next to each other, so that views into the simulation's arrays can be kept.
@@ -66,13 +76,13 @@ class Arm:
         """What the arm holds besides the simulation."""
         return self._shadow.qpos.copy(), self._target.copy(), self._yaw, self._opening
 
-    def __reduce__(self) -> tuple[type[Arm], tuple[mujoco.MjModel, mujoco.MjData, Reference]]:
+    def __reduce__(self) -> tuple[type[Arm], tuple[mujoco.MjModel, mujoco.MjData, Reference, float]]:
         """Copies are made anew: views into a simulation's arrays would lose it in silence."""
-        return Arm, (self.model, self.data, self.reference)
+        return Arm, (self.model, self.data, self.reference, self._floor)
 
     def reset(self, position: np.ndarray, yaw: float = 0.0, opening: float = 0.02) -> None:
         """Put the arm at rest with the pinch point at `position` (metres) and the given yaw (radians)."""
-        self._target = np.clip(position, *WORKSPACE)
+        self._target = np.clip(position, self._low, WORKSPACE[1])
         self._yaw, self._opening = yaw, opening
         self._shadow.qpos[:] = self.data.qpos
         self._joints[:] = HOME
@@ -92,7 +102,7 @@ class Arm:
         """
         # Minimum and maximum instead of clip, here and below: this runs every step, and clip takes three times as long.
         change = np.minimum(np.maximum(command, -1.0), 1.0) * MAX_SPEED / CONTROL_HZ
-        self._target = np.minimum(np.maximum(self._target + change[:3], WORKSPACE[0]), WORKSPACE[1])
+        self._target = np.minimum(np.maximum(self._target + change[:3], self._low), WORKSPACE[1])
         self._yaw = min(max(self._yaw + float(change[3]), -MAX_YAW), MAX_YAW)
         self._opening = min(max(self._opening + float(change[4]), 0.0), FINGER_RANGE)
         self._solve()
@@ -104,7 +114,7 @@ class Arm:
             control[:] = ramp[part]
             if ticks is not None:
                 mocap[:] = ticks[part]
-            mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS // RAMP)
+            mujoco.mj_step(self.model, self.data, nstep=self._substeps)
         # A step ends with the integration: poses are still those from before it, 2 mm behind at full speed.
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)

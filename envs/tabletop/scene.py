@@ -42,7 +42,8 @@ LAMP_COLOURS = {"red": (1.0, 0.05, 0.05), "green": (0.05, 1.0, 0.15)}
 _PI = np.pi
 
 
-def _front_camera() -> str:
+def front_camera() -> str:
+    """The MJCF of the camera that looks at the table from its other side."""
     x = CAMERA_TARGET[0] + CAMERA_DISTANCE * np.cos(CAMERA_ELEVATION)
     z = CAMERA_TARGET[2] + CAMERA_DISTANCE * np.sin(CAMERA_ELEVATION)
     up_x, up_z = -np.sin(CAMERA_ELEVATION), np.cos(CAMERA_ELEVATION)
@@ -84,46 +85,21 @@ def _props() -> str:
       rgba="{red} 1" class="prop"/>"""
 
 
-def scene_xml() -> str:
-    """The MJCF text of the whole scene."""
-    return f"""
-<mujoco model="vla tabletop">
-  <compiler angle="radian" autolimits="true"/>
-  <option timestep="{TIMESTEP}" integrator="implicitfast" jacobian="dense" cone="pyramidal" iterations="20"/>
-  <visual>
-    <global offwidth="640" offheight="640"/>
-    <quality shadowsize="1024" offsamples="0" numslices="16" numstacks="10"/>
-    <headlight ambient="0.35 0.35 0.35" diffuse="0.35 0.35 0.35" specular="0 0 0"/>
-    <map znear="0.02" zfar="8"/>
-  </visual>
-  <default>
-    <default class="arm">
+def arm_defaults() -> str:
+    """MJCF defaults of the arm and its fingers."""
+    return f"""<default class="arm">
       <joint damping="2" armature="0.02" actuatorgravcomp="true"/>
       <geom rgba="0.88 0.88 0.90 1" contype="0" conaffinity="0"/>
     </default>
     <default class="finger">
       <joint type="slide" range="0 {FINGER_RANGE}" damping="5" armature="0.01" actuatorgravcomp="true"/>
       <geom rgba="0.15 0.15 0.17 1" contype="1" conaffinity="2" friction="1.2 0.01 0.001"/>
-    </default>
-    <default class="object">
-      <geom group="{HIDDEN_GROUP}" contype="0" conaffinity="0" friction="1 0.01 0.001"/>
-    </default>
-    <default class="prop">
-      <geom group="{HIDDEN_GROUP}" contype="0" conaffinity="0"/>
-    </default>
-  </default>
-  <asset>
-    {"".join(_wedge_mesh(size) for size in SIZES)}
-  </asset>
-  <worldbody>
-    <light name="sun" type="directional" pos="0.5 0.4 2" dir="-0.3 -0.25 -1" diffuse="0.55 0.55 0.55"
-      specular="0.1 0.1 0.1" castshadow="false"/>
-    {_front_camera()}
-    <geom name="floor" type="plane" pos="0 0 -0.5" size="3 3 0.1" rgba="0.30 0.32 0.35 1" contype="0" conaffinity="0"
-      group="{BACKDROP_GROUP}"/>
-    <geom name="table" type="box" pos="-0.05 0 -0.02" size="0.45 0.40 0.02" rgba="0.55 0.53 0.50 1"
-      contype="2" conaffinity="1" group="{BACKDROP_GROUP}"/>
-    <body name="base" pos="{ARM_BASE_X} 0 0" childclass="arm">
+    </default>"""
+
+
+def arm_body() -> str:
+    """The MJCF bodies of the arm, on its pedestal."""
+    return f"""<body name="base" pos="{ARM_BASE_X} 0 0" childclass="arm">
       <geom name="pedestal" type="cylinder" size="0.06 0.13" pos="0 0 0.13" rgba="0.25 0.26 0.28 1"
         group="{BACKDROP_GROUP}"/>
       <body name="shoulder" pos="0 0 0.30" gravcomp="1">
@@ -160,11 +136,12 @@ def scene_xml() -> str:
           </body>
         </body>
       </body>
-    </body>
-    {"".join(_slot(i) for i in range(SLOTS))}
-    {_props()}
-  </worldbody>
-  <actuator>
+    </body>"""
+
+
+def arm_actuators() -> str:
+    """The MJCF actuators of the arm: position servos with limited forces."""
+    return """<actuator>
     <position name="arm1" joint="arm1" kp="900" dampratio="1" forcerange="-150 150" inheritrange="1"/>
     <position name="arm2" joint="arm2" kp="900" dampratio="1" forcerange="-150 150" inheritrange="1"/>
     <position name="arm3" joint="arm3" kp="700" dampratio="1" forcerange="-100 100" inheritrange="1"/>
@@ -173,7 +150,46 @@ def scene_xml() -> str:
     <position name="arm6" joint="arm6" kp="80" dampratio="1" forcerange="-20 20" inheritrange="1"/>
     <position name="finger_left" joint="finger_left" kp="200" dampratio="1" forcerange="-20 20" inheritrange="1"/>
     <position name="finger_right" joint="finger_right" kp="200" dampratio="1" forcerange="-20 20" inheritrange="1"/>
-  </actuator>
+  </actuator>"""
+
+
+def scene_xml() -> str:
+    """The MJCF text of the whole scene."""
+    return f"""
+<mujoco model="vla tabletop">
+  <compiler angle="radian" autolimits="true"/>
+  <option timestep="{TIMESTEP}" integrator="implicitfast" jacobian="dense" cone="pyramidal" iterations="20"/>
+  <visual>
+    <global offwidth="640" offheight="640"/>
+    <quality shadowsize="1024" offsamples="0" numslices="16" numstacks="10"/>
+    <headlight ambient="0.35 0.35 0.35" diffuse="0.35 0.35 0.35" specular="0 0 0"/>
+    <map znear="0.02" zfar="8"/>
+  </visual>
+  <default>
+    {arm_defaults()}
+    <default class="object">
+      <geom group="{HIDDEN_GROUP}" contype="0" conaffinity="0" friction="1 0.01 0.001"/>
+    </default>
+    <default class="prop">
+      <geom group="{HIDDEN_GROUP}" contype="0" conaffinity="0"/>
+    </default>
+  </default>
+  <asset>
+    {"".join(_wedge_mesh(size) for size in SIZES)}
+  </asset>
+  <worldbody>
+    <light name="sun" type="directional" pos="0.5 0.4 2" dir="-0.3 -0.25 -1" diffuse="0.55 0.55 0.55"
+      specular="0.1 0.1 0.1" castshadow="false"/>
+    {front_camera()}
+    <geom name="floor" type="plane" pos="0 0 -0.5" size="3 3 0.1" rgba="0.30 0.32 0.35 1" contype="0" conaffinity="0"
+      group="{BACKDROP_GROUP}"/>
+    <geom name="table" type="box" pos="-0.05 0 -0.02" size="0.45 0.40 0.02" rgba="0.55 0.53 0.50 1"
+      contype="2" conaffinity="1" group="{BACKDROP_GROUP}"/>
+    {arm_body()}
+    {"".join(_slot(i) for i in range(SLOTS))}
+    {_props()}
+  </worldbody>
+  {arm_actuators()}
 </mujoco>"""
 
 
