@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
-from envs.cameras import CameraSpec
-from envs.contact.scene import BLOCKS, HALF, MAT_HALF, MATS
-from envs.contact.table import ContactTable
-from envs.mujoco_task import MujocoTask
-from envs.segments import Thing
-from envs.tabletop.arm import AGENT_POS_HIGH, AGENT_POS_LOW, AGENT_POS_NAMES, MAX_SPEED, WORKSPACE
+from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, from_line, limited, nearest
+from envs.contact.scene import MAT_HALF, Part, cube, mat
+from envs.tabletop.arm import MAX_SPEED, WORKSPACE
 from envs.tabletop.instructions import Templates, near_miss
-from envs.tabletop.objects import COLOUR_JITTER, COLOURS, COMBINATIONS
-from envs.tabletop.scene import BACKDROP_GROUP
+from envs.tabletop.objects import COLOURS, COMBINATIONS
 from envs.words import words_of
 
 HORIZON = 200  # control steps: 10 s
-ACTIONS = ("dx", "dy", "dz")
-FLOOR = 0.02  # of the pinch point, metres
-RESTING = 0.01  # m/s: slower is at rest
+BLOCKS, MATS = 4, 3  # at most; one of each less at least
+HALF = 0.025  # of a block's side, metres
 REST = 5  # control steps in a row for which the block lies on the mat at rest
-FALLEN = -0.02  # height of a block's middle below which it has left the table, metres
-MOVED = 0.02  # metres by which a block must have moved to count as pushed
 
 # Never together in training, as what is meant and where it is to go.
 HELD_OUT_PAIRS: frozenset[tuple[str, str]] = frozenset(
@@ -61,14 +54,11 @@ FAR_FROM_MATS = 0.105  # of blocks from the middles of mats at the start, metres
 APART = {"blocks": 0.085, "mats": 0.135}  # middles, metres
 CLEAR = 0.075  # of the way of the named block, and of the hand behind it, from other blocks, metres
 MARGIN = 0.005  # of where the hand begins, from the border of where it can be, metres
-TRIES = 200  # places, before all are drawn anew
 
 
-class PushTask(MujocoTask):
+class PushTask(ContactTask):
     """Success: the named block's middle on the named mat, at rest for a quarter of a second. Three or four blocks, two
-    or three mats; blocks differ in colour, and mats do.
-
-    Things 0 to 3 of the labels are the blocks, of which 0 is meant, and 4 to 6 the mats, of which 4 is the goal.
+    or three mats; blocks differ in colour, and mats do. Block 0 and mat 0 are meant.
 
     Reward, each step: `-|hand - block| - 3 |block - mat|`, in metres, and 1 for success; see `reward_terms`.
 
@@ -76,95 +66,57 @@ class PushTask(MujocoTask):
     `block` and `mat`, the colours of what is meant.
     """
 
-    views: ClassVar[Mapping[str, CameraSpec]] = {"front": "front", "wrist": "wrist"}
-    things: tuple[Thing, ...] = (
-        *(Thing(bodies=(f"block{i}",)) for i in range(BLOCKS)),
-        *(Thing(bodies=(f"mat{i}",)) for i in range(MATS)),
-    )
-    backdrop_groups: ClassVar[tuple[int, ...]] = (BACKDROP_GROUP,)
-    agent_pos_names: ClassVar[tuple[str, ...]] = AGENT_POS_NAMES
-    agent_pos_bounds: ClassVar[tuple[Any, Any]] = (AGENT_POS_LOW, AGENT_POS_HIGH)
+    actions: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz")
+    floor: ClassVar[float] = 0.02
+    bodies: ClassVar[Sequence[Part]] = tuple(cube(f"block{i}", HALF) for i in range(BLOCKS))
+    fixtures: ClassVar[Sequence[Part]] = tuple(mat(f"mat{i}") for i in range(MATS))
     horizon: ClassVar[int] = HORIZON
-    phrasings: ClassVar[tuple[str, ...]] = ("train", "held_out")
     own_options: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "combinations": COMBINATIONS,
         "block": tuple(COLOURS),
         "mat": tuple(COLOURS),
     }
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(ContactTable(ACTIONS, FLOOR), **settings)
-
-    @property
-    def table(self) -> ContactTable:
-        table = self.env.unwrapped
-        assert isinstance(table, ContactTable)
-        return table
-
     def begin(self, phrasing: Any, options: Mapping[str, Any]) -> tuple[str, int]:
-        rng, props = self.rng, self.table.props
-        self._blocks, self._mats = _colours(rng, options)
-        blocks, mats = _places(rng, len(self._blocks), len(self._mats))
-        jitter = rng.uniform(-COLOUR_JITTER, COLOUR_JITTER, (BLOCKS + MATS, 3))
-        looks = np.array([COLOURS[name] for name in (*self._blocks, *self._mats)])
-        looks = np.clip(looks + jitter[: len(looks)], 0, 1)
-        yaws = rng.uniform(-np.pi / 4, np.pi / 4, len(blocks))
-        props.place(blocks, yaws, looks[: len(blocks)], mats, looks[len(blocks) :])
+        rng = self.rng
+        colours = _colours(rng, options)
+        blocks, mats = (sum(colour is not None for colour in part) for part in (colours[:BLOCKS], colours[BLOCKS:]))
+        self.arrange(colours, _places(rng, blocks, mats), rng.uniform(-np.pi / 4, np.pi / 4, BLOCKS))
         start = rng.uniform((*WORKSPACE[0, :2], 0.13), (*WORKSPACE[1, :2], 0.25))
         self.table.arm.reset(start, opening=0.0)
         # Where each block is to go if it is meant: the named one onto the first mat, any other one onto any.
-        self._mat_of = np.array([0, *rng.integers(len(mats), size=len(blocks) - 1)])
-        self._placed = np.zeros((len(blocks), len(mats)), np.int64)  # control steps at rest there, in a row
-        self._start, self._touched = props.blocks, np.zeros(BLOCKS, np.bool_)
+        self._mat_of = np.array([0, *rng.integers(mats, size=BLOCKS - 1)])
+        self._placed = np.zeros((BLOCKS, MATS), np.int64)  # control steps at rest there, in a row
         return self._say(0, 0, phrasing, rng), 0
 
     def note(self) -> None:
+        super().note()
         props = self.table.props
-        blocks, mats = props.blocks[: len(self._blocks)], props.mats[: len(self._mats)]
+        blocks, mats = props.bodies, props.fixtures
         inside = (np.abs(blocks[:, None, :2] - mats[None, :, :2]) < MAT_HALF).all(-1) & (blocks[:, 2] > 0)[:, None]
-        resting = props.speeds[: len(blocks)] < RESTING
-        self._placed = np.where(inside & resting[:, None], self._placed + 1, 0)
-        self._touched |= props.touched()
+        self._placed = np.where(inside & (props.speeds < RESTING)[:, None], self._placed + 1, 0)
 
     def success(self) -> bool:
         return self.judge(0)
-
-    def is_over(self) -> bool:
-        return self.success() or bool(self.table.props.blocks[0, 2] < FALLEN)
 
     def judge(self, index: int) -> bool:
         """Whether the episode so far succeeds if thing `index` was meant: a block, to go onto a mat of its own, or a
         mat, for the named block.
         """
-        block, mat = (index, int(self._mat_of[index])) if index < BLOCKS else (0, index - BLOCKS)
-        return bool(self._placed[block, mat] >= REST)
+        return bool(self._placed[self._meant(index)] >= REST)
 
     def counterfactual(self, phrasing: Any, rng: np.random.Generator) -> tuple[str, int]:
         """Words for another block, or for another mat."""
-        others = [*range(1, len(self._blocks)), *range(BLOCKS + 1, BLOCKS + len(self._mats))]
+        others = [i for i in np.flatnonzero(self.present()) if i not in (0, BLOCKS)]
         index = int(others[rng.integers(len(others))])
-        block, mat = (index, int(self._mat_of[index])) if index < BLOCKS else (0, index - BLOCKS)
-        return self._say(block, mat, phrasing, rng), index
-
-    def agent_pos(self) -> np.ndarray:
-        return self.table.arm.agent_pos()
-
-    def present(self) -> np.ndarray:
-        found = np.zeros(len(self.things), np.bool_)
-        found[: len(self._blocks)] = True
-        found[BLOCKS : BLOCKS + len(self._mats)] = True
-        return found
+        return self._say(*self._meant(index), phrasing, rng), index
 
     def knowledge(self) -> Mapping[str, Any]:
-        props = self.table.props
-        return {"hand": self.table.arm.position, "blocks": props.blocks, "mats": props.mats, "goal": BLOCKS}
-
-    def reward(self, inner: float, success: bool) -> float:
-        return sum(self.reward_terms().values())
+        return {**super().knowledge(), "goal": BLOCKS}
 
     def reward_terms(self) -> dict[str, float]:
         """The parts of a step's reward."""
-        block, mat = self.table.props.blocks[0], self.table.props.mats[0]
+        block, mat = self.table.props.bodies[0], self.table.props.fixtures[0]
         return {
             "approach": -float(np.linalg.norm(self.table.arm.position - block)),
             "progress": -3 * float(np.linalg.norm(block[:2] - mat[:2])),
@@ -173,31 +125,34 @@ class PushTask(MujocoTask):
 
     @property
     def target_name(self) -> str:
-        return f"{self._blocks[0]} cube (to the {self._mats[0]} mat)"
+        return f"{self.colours[0]} cube (to the {self.colours[BLOCKS]} mat)"
 
     def diagnosis(self) -> str:
         """Why the episode failed, in a few words."""
-        props = self.table.props
-        far = np.linalg.norm(props.blocks - self._start, axis=1)[: len(self._blocks)]
-        if self._placed[0, 1:].max(initial=0) >= REST:
+        far = self.moved()
+        if self._placed[0, 1:].max() >= REST:
             return "wrong mat"
-        if props.blocks[0, 2] < FALLEN:
+        if self.table.props.bodies[0, 2] < FALLEN:
             return "pushed off the table"
-        if far[1:].max(initial=0) > MOVED and far[0] < MOVED:
+        if far[1:].max() > MOVED and far[0] < MOVED:
             return "wrong block"
-        if not self._touched[0]:
+        if not self.touched[0]:
             return "never touched"
         return "stopped short" if far[0] > MOVED else "hardly moved"
+
+    def _meant(self, index: int) -> tuple[int, int]:
+        """Block and mat."""
+        return (index, int(self._mat_of[index])) if index < BLOCKS else (0, index - BLOCKS)
 
     def _say(self, block: int, mat: int, phrasing: Any, rng: np.random.Generator) -> str:
         words = BLOCK_WORDS[rng.integers(len(BLOCK_WORDS))], MAT_WORDS[rng.integers(len(MAT_WORDS))]
         return TEMPLATES.pick(phrasing, rng).format(
-            block=f"{self._blocks[block]} {words[0]}", mat=f"{self._mats[mat]} {words[1]}"
+            block=f"{self.colours[block]} {words[0]}", mat=f"{self.colours[BLOCKS + mat]} {words[1]}"
         )
 
 
-def _colours(rng: np.random.Generator, options: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Colours of this scene's blocks and mats; the first of each is meant."""
+def _colours(rng: np.random.Generator, options: Mapping[str, Any]) -> list[str | None]:
+    """Colours of this scene's blocks and mats, None for one that is not there; the first of each is meant."""
     combinations, names = options.get("combinations", "train"), list(COLOURS)
     pairs = [
         (block, mat)
@@ -209,43 +164,39 @@ def _colours(rng: np.random.Generator, options: Mapping[str, Any]) -> tuple[list
     if combinations != "all" and not asked:
         pairs = [pair for pair in pairs if (pair in HELD_OUT_PAIRS) == (combinations == "held_out")]
     pair = pairs[rng.integers(len(pairs))]
-    counts = rng.integers(3, BLOCKS + 1), rng.integers(2, MATS + 1)
-    blocks, mats = ([first, *rng.permutation([n for n in names if n != first])] for first in pair)
-    return blocks[: counts[0]], mats[: counts[1]]
+    colours: list[str | None] = []
+    for first, most in zip(pair, (BLOCKS, MATS), strict=True):
+        others = rng.permutation([name for name in names if name != first])
+        count = int(rng.integers(most - 1, most + 1))
+        colours += [first, *map(str, others[: count - 1]), *[None] * (most - count)]
+    return colours
 
 
-def _places(rng: np.random.Generator, blocks: int, mats: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where n blocks and m mats are, `(n, 2)` and `(m, 2)` metres, with room for pushing the first block onto the first
+def _places(rng: np.random.Generator, blocks: int, mats: int) -> np.ndarray:
+    """Where n blocks and m mats are, `(BLOCKS + MATS, 2)` metres, with room for pushing the first block onto the first
     mat along a straight line.
     """
     while True:
-        where_mats, where = np.zeros((0, 2)), np.zeros((0, 2))
+        where_mats: list[np.ndarray] = []
+        where: list[np.ndarray] = []
         for _ in range(TRIES):  # one after the other, until all have found a place
             spot = rng.uniform(*REGION)
             if len(where_mats) < mats:
-                if _nearest(spot, where_mats) > APART["mats"]:
-                    where_mats = np.append(where_mats, [spot], axis=0)
+                if nearest(spot, where_mats) > APART["mats"]:
+                    where_mats.append(spot)
                 continue
-            if _nearest(spot, where_mats) < FAR_FROM_MATS or _nearest(spot, where) < APART["blocks"]:
+            if nearest(spot, where_mats) < FAR_FROM_MATS or nearest(spot, where) < APART["blocks"]:
                 continue
-            begin, _ = behind(where[0] if len(where) else spot, where_mats[0])
-            if len(where) and _from_line(spot, begin, where_mats[0]) < CLEAR:
+            begin, _ = behind(where[0] if where else spot, where_mats[0])
+            if where and from_line(spot, begin, where_mats[0]) < CLEAR:
                 continue
             if (begin < WORKSPACE[0, :2] + MARGIN).any() or (begin > WORKSPACE[1, :2] - MARGIN).any():
                 continue
-            where = np.append(where, [spot], axis=0)
+            where.append(spot)
             if len(where) == blocks:
-                return where, where_mats
-
-
-def _nearest(spot: np.ndarray, others: np.ndarray) -> float:
-    return float(np.linalg.norm(others - spot, axis=1).min(initial=1.0))
-
-
-def _from_line(point: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of a point from the line between two others, all (2,)."""
-    along = np.clip((point - a) @ (b - a) / max(float((b - a) @ (b - a)), 1e-9), 0, 1)
-    return float(np.linalg.norm(point - a - along * (b - a)))
+                places = np.zeros((BLOCKS + MATS, 2))
+                places[:blocks], places[BLOCKS : BLOCKS + mats] = where, where_mats
+                return places
 
 
 def read(text: str) -> dict[str, str]:
@@ -289,7 +240,7 @@ def behind(block: np.ndarray, mat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def expert(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> np.ndarray:
     """What to do now, (3,) in [-1, 1]: over the blocks to the place behind the named one, down, and push."""
     known = info["privileged"]
-    hand, block, mat = known["hand"], known["blocks"][0], known["mats"][0]
+    hand, block, mat = known["hand"], known["bodies"][0], known["fixtures"][0]
     begin, way = behind(block[:2], mat[:2])
     left = float(np.linalg.norm(mat[:2] - block[:2]))
     from_block = hand[:2] - block[:2]
@@ -316,6 +267,4 @@ def expert(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> np.ndarray:
         height = LOW + (ABOVE - LOW) * np.clip((aside - FUNNEL[0]) / (FUNNEL[1] - FUNNEL[0]), 0, 1)
         velocity[:2] = GAIN * (begin - hand[:2])
         velocity[2] = GAIN * (height - hand[2])
-    action = velocity / MAX_SPEED[:3]
-    limited: np.ndarray = (action / max(1.0, float(np.abs(action).max()))).astype(np.float32)
-    return limited
+    return limited(velocity / MAX_SPEED[:3])

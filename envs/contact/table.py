@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -9,25 +10,35 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from envs.contact.scene import Props, scene_xml
+from envs.contact.scene import Part, Props, scene_xml
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, Arm
 from envs.tabletop.scene import CONTROL_HZ
 
 
 class ContactTable(gymnasium.Env[np.ndarray, np.ndarray]):
-    """The arm at a table with blocks and mats. Observation: the arm's proprioception (12,) float32.
+    """The arm at a table with bodies and fixtures. Observation: the arm's proprioception (12,) float32.
 
     Args:
         action_names: which of `envs.tabletop.arm.ACTION_NAMES` an action has, in [-1, 1] each.
         floor: the lowest height of the pinch point, metres.
+        bodies, fixtures: what there is to move, and what stands still.
+        turntables: where there are some, (x, y) in metres.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": CONTROL_HZ}  # type: ignore[misc]
 
-    def __init__(self, action_names: tuple[str, ...], floor: float) -> None:
-        self.model = mujoco.MjModel.from_xml_string(scene_xml())
+    def __init__(
+        self,
+        action_names: tuple[str, ...],
+        floor: float,
+        bodies: Sequence[Part],
+        fixtures: Sequence[Part],
+        turntables: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        self.model = mujoco.MjModel.from_xml_string(scene_xml(bodies, fixtures, turntables))
         self.data = mujoco.MjData(self.model)
-        self.props, self._floor = Props(self.model, self.data), floor
+        self._parts, self._floor = (tuple(bodies), tuple(fixtures)), floor
+        self.props = Props(self.model, self.data, *self._parts)
         self.arm = Arm(self.model, self.data, floor=floor)
         self._commands = np.array([ACTION_NAMES.index(name) for name in action_names])
         self.observation_space = spaces.Box(AGENT_POS_LOW, AGENT_POS_HIGH, dtype=np.float32)
@@ -57,5 +68,5 @@ class ContactTable(gymnasium.Env[np.ndarray, np.ndarray]):
         self.__dict__.update(state)
         copied, self.data = self.data, mujoco.MjData(self.model)
         mujoco.mj_copyData(self.data, self.model, copied)
-        self.props = Props(self.model, self.data)
+        self.props = Props(self.model, self.data, *self._parts)
         self.arm = Arm(self.model, self.data, self.arm.reference, self._floor)

@@ -1,0 +1,116 @@
+"""What the tasks with contact share: pictures, labels and words around one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from envs.cameras import CameraSpec
+from envs.contact.scene import Part
+from envs.contact.table import ContactTable
+from envs.mujoco_task import MujocoTask
+from envs.segments import Thing
+from envs.tabletop.arm import AGENT_POS_HIGH, AGENT_POS_LOW, AGENT_POS_NAMES
+from envs.tabletop.objects import COLOUR_JITTER, COLOURS
+from envs.tabletop.scene import BACKDROP_GROUP
+
+FALLEN = -0.02  # height of a body's middle below which it has left the table, metres
+RESTING = 0.01  # m/s: slower is at rest
+MOVED = 0.02  # metres by which a body must have moved to count as moved
+TRIES = 200  # places, before all are drawn anew
+
+
+class ContactTask(MujocoTask):
+    """Things 0 to N - 1 of the labels are the bodies, and those after them the fixtures.
+
+    `colours` are those of this episode's bodies and fixtures, None for one that is not there.
+    """
+
+    views: ClassVar[Mapping[str, CameraSpec]] = {"front": "front", "wrist": "wrist"}
+    backdrop_groups: ClassVar[tuple[int, ...]] = (BACKDROP_GROUP,)
+    agent_pos_names: ClassVar[tuple[str, ...]] = AGENT_POS_NAMES
+    agent_pos_bounds: ClassVar[tuple[Any, Any]] = (AGENT_POS_LOW, AGENT_POS_HIGH)
+    phrasings: ClassVar[tuple[str, ...]] = ("train", "held_out")
+
+    # What a task says.
+    actions: ClassVar[tuple[str, ...]]
+    floor: ClassVar[float]  # lowest height of the pinch point, metres
+    bodies: ClassVar[Sequence[Part]]
+    fixtures: ClassVar[Sequence[Part]]
+    turntables: ClassVar[Sequence[tuple[float, float]]] = ()  # (x, y) in metres
+
+    def __init__(self, **settings: Any) -> None:
+        self.things = tuple(Thing(bodies=(part.name,)) for part in (*self.bodies, *self.fixtures))
+        self.colours: tuple[str | None, ...] = (None,) * len(self.things)
+        table = ContactTable(self.actions, self.floor, self.bodies, self.fixtures, self.turntables)
+        super().__init__(table, **settings)
+
+    @property
+    def table(self) -> ContactTable:
+        table = self.env.unwrapped
+        assert isinstance(table, ContactTable)
+        return table
+
+    def arrange(self, colours: Sequence[str | None], places: np.ndarray, yaws: np.ndarray, *, on: float = 0.0) -> None:
+        """Put everything that has a colour at its place (N + M, 2) in metres, the bodies turned by (N,) radians, at the
+        height of what they lie `on`, metres.
+        """
+        self.colours, props, count = tuple(colours), self.table.props, len(self.bodies)
+        jitter = self.rng.uniform(-COLOUR_JITTER, COLOUR_JITTER, (len(self.things), 3))
+        for i, colour in enumerate(self.colours):
+            place = None if colour is None else places[i]
+            look = np.clip(np.array(COLOURS[colour or "red"]) + jitter[i], 0, 1)
+            if i < count:
+                props.put_body(i, place, float(yaws[i]), look, on=on)
+            else:
+                props.put_fixture(i - count, place, look)
+
+    def note(self) -> None:
+        """What became of the bodies; a task's own counters come after it."""
+        props = self.table.props
+        if self.step_count == 0:
+            self.start, self.touched = props.bodies, np.zeros(len(self.bodies), np.bool_)
+        self.touched |= props.touching().any(axis=1)
+
+    def is_over(self) -> bool:
+        return self.success() or bool(self.table.props.bodies[self.target, 2] < FALLEN)
+
+    def agent_pos(self) -> np.ndarray:
+        return self.table.arm.agent_pos()
+
+    def present(self) -> np.ndarray:
+        return np.array([colour is not None for colour in self.colours])
+
+    def knowledge(self) -> Mapping[str, Any]:
+        props, arm = self.table.props, self.table.arm
+        return {"hand": arm.position, "bodies": props.bodies, "fixtures": props.fixtures}
+
+    def reward(self, inner: float, success: bool) -> float:
+        return sum(self.reward_terms().values())
+
+    def reward_terms(self) -> dict[str, float]:
+        """The parts of a step's reward."""
+        raise NotImplementedError
+
+    def moved(self) -> np.ndarray:
+        """How far each body is from where it was, (N,) metres."""
+        return np.linalg.norm(self.table.props.bodies - self.start, axis=1)
+
+
+def nearest(spot: np.ndarray, others: Sequence[np.ndarray]) -> float:
+    """Distance of a point (2,) to the nearest of others, metres."""
+    return min((float(np.hypot(*(spot - other))) for other in others), default=np.inf)
+
+
+def from_line(point: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """Distance of a point from the line between two others, all (2,)."""
+    along = np.clip((point - a) @ (b - a) / max(float((b - a) @ (b - a)), 1e-9), 0, 1)
+    return float(np.linalg.norm(point - a - along * (b - a)))
+
+
+def limited(action: np.ndarray) -> np.ndarray:
+    """Scale an action (A,) so that no component exceeds 1, keeping its direction."""
+    scaled: np.ndarray = (action / max(1.0, float(np.abs(action).max()))).astype(np.float32)
+    return scaled
