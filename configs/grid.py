@@ -24,10 +24,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-
 from configs.checks import variants_of
 from configs.policy import EncoderConfig, FusionConfig, HeadConfig, LanguageConfig
+from configs.reading import parse_yaml
 
 FORBIDDEN = ("tasks", "collect", "eval", "train.steps", "train.seed")  # what rows must share, or the grid decides
 ALLOWED = ("policy", "train")
@@ -89,9 +88,9 @@ def read_grid(path: Path) -> Grid:
     if not path.is_file():
         raise GridError(f"{path}: no such file; give a YAML file such as configs/grids/debug.yaml")
     try:
-        read = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GridError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+        read = parse_yaml(path.read_text())
+    except ValueError as error:
+        raise GridError(f"{path}: not readable as YAML ({error})") from None
     if not isinstance(read, dict) or not isinstance(read.get("rows"), list) or not read["rows"]:
         raise GridError(f"{path}: needs a list `rows` with at least one item; `- {{}}` is the run as it is")
     unknown = sorted(set(read) - KEYS)

@@ -10,14 +10,16 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from configs.commands import COMMANDS
 from configs.decode import decode
 from configs.evaluation import EvalConfig
 from configs.names import near
+from configs.reading import parse_yaml
 from configs.run import RunConfig, find_run, named_runs
+
+PLACES = ("checkpoint", "data", "out", "video")  # options that are paths
 
 
 def plain_parser(command: str, more: str = "", *, tasks: bool = True) -> ArgumentParser:
@@ -74,9 +76,15 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
             _check_keys(run)
             # The library takes a pattern; a path from the root, so that it does not look for "~" either.
             parser.default_config_files = [glob.escape(str(run.absolute()))]
-        return parser.parse_args(_bracket_lists(parser, arguments))
+        parsed = parser.parse_args(_bracket_lists(parser, arguments))
     except ArgumentError as error:
         raise ValueError(_one_line(str(error))) from None
+    for name in PLACES:
+        if getattr(parsed, name, None) == "":  # which would be the folder that one happens to be in
+            raise ValueError(f"--{name} is empty; name a place, or leave it out")
+    if getattr(parsed, "videos", 0) < 0:
+        raise ValueError(f"--videos {parsed.videos} must be 0 or more")
+    return parsed
 
 
 def run_config(parsed: Namespace) -> RunConfig:
@@ -93,9 +101,9 @@ def eval_config(parsed: Namespace) -> EvalConfig:
 def _check_keys(path: Path) -> None:
     """Refuse a YAML file with keys that are no fields of `RunConfig`, which the library does without naming others."""
     try:
-        read = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML ({_one_line(str(error))})") from None
+        read = parse_yaml(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as YAML ({error})") from None
     known = set(_keys(RunConfig))
     for key in _given_keys(path, read, RunConfig):
         if key not in known:

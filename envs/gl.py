@@ -15,6 +15,7 @@ import importlib
 import os
 import subprocess
 import sys
+from functools import cache
 from typing import Final
 
 APT_PACKAGES: Final = ("libegl1", "libgl1-mesa-dri", "libopengl0", "libosmesa6")
@@ -53,6 +54,11 @@ def choose_gl_backend() -> str:
     """
     os.environ.setdefault("LP_NUM_THREADS", "0")
     backend = _requested() or _first_that_works()
+    if backend == "glfw" and not glfw_works():
+        asked, display = os.environ["MUJOCO_GL"], os.environ.get("DISPLAY", "")
+        raise GLUnavailableError(
+            f"MUJOCO_GL={asked} draws in a window, which display {display!r} does not open; unset it, or choose egl"
+        )
     if backend != "glfw":
         os.environ["PYOPENGL_PLATFORM"] = backend
     os.environ["MUJOCO_GL"] = backend
@@ -87,6 +93,19 @@ def egl_works() -> bool:
             stderr=subprocess.DEVNULL,
             timeout=PROBE_SECONDS,
             check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return probe.returncode == 0
+
+
+@cache
+def glfw_works() -> bool:
+    """Whether there is a display that windows can be opened on. Tried in a child process."""
+    code = "import glfw, sys, warnings; warnings.simplefilter('ignore'); sys.exit(not glfw.init())"
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS
         )
     except subprocess.TimeoutExpired:
         return False

@@ -43,6 +43,7 @@ from typing import Any
 
 from configs.decode import decode, show
 from configs.disk import filling
+from configs.reading import parse_json
 from configs.seeds import split_seed
 from eval.statistics import PairedDifference, mean_known, paired_difference, wilson_interval
 from eval.tubes import TubeScores, TubeSummary, summarise_tubes
@@ -265,7 +266,7 @@ def load_results(path: str | Path) -> Results:
     """Read and check a results file; every complaint is one line: the file, the field, got, expected."""
     path = Path(path)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        plain = parse_json(path.read_text(encoding="utf-8"), constant=_refuse_constant)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, expected the results.json of an evaluation") from None
     except OSError as error:

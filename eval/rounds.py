@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.decode import decode
+from configs.reading import parse_json
 from eval.report.figures import rate_and_interval, thousands
 from eval.results import POLICY, Results, load_results, write_whole
 from eval.statistics import wilson_interval
@@ -140,7 +141,7 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(path.read_text())
+        plain = parse_json(path.read_text())
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

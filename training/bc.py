@@ -156,6 +156,7 @@ def _train(
     tokenizer = begun.tokenizer if begun else TOKENIZERS[language.name].make(language, texts)
     _check_words(tokenizer, datasets)
     _check_visibility(policy_config, datasets)
+    _check_window(policy_config, datasets)
     grounding = policy_config.grounding
     names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
     names = list(begun.purpose.action_names) if begun else names
@@ -300,6 +301,16 @@ def _check_words(tokenizer: TextTokenizer, datasets: Sequence[Dataset]) -> None:
                     f"{data.path}: policy.language.max_words {tokenizer.max_words} cuts {' '.join(dropped)!r} off "
                     f"{text!r}; raise it"
                 )
+
+
+def _check_window(config: PolicyConfig, datasets: Sequence[Dataset]) -> None:
+    """Refuse windows of which nothing but the newest frame can ever lie in an episode."""
+    longest = max(int(np.diff(d.arrays["offsets"]).max()) for d in datasets)
+    if config.frames > 1 and config.frame_stride >= longest:
+        raise TrainingError(
+            f"policy.frame_stride {config.frame_stride}: the longest episode has {longest} steps, so no window would "
+            "hold a second frame; choose less"
+        )
 
 
 def _check_visibility(config: PolicyConfig, datasets: Sequence[Dataset]) -> None:

@@ -18,6 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+from configs.reading import parse_json
+
 LOCK = ".lock"  # inside a folder; beside a file it is called .NAME.lock
 SHOWN = 120  # characters of the holder's command
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems answer
@@ -137,7 +139,7 @@ def _holder(file: Path) -> str:
     ends = time.monotonic() + NAMED_WITHIN
     while time.monotonic() < ends:
         try:
-            holder = json.loads(file.read_text())
+            holder = parse_json(file.read_text())
             return "process {pid} on {host}, `{command}`, since {since},".format(**holder)
         except (OSError, ValueError, KeyError, TypeError):
             time.sleep(0.05)

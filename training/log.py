@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from configs.disk import filling
+from configs.reading import parse_json
 
 LOG = "log.jsonl"
 KEPT = "A state saved before is kept, and --resume goes on from there"
@@ -77,7 +78,7 @@ def read_log(out: Path) -> list[dict[str, float]]:
     if (out / LOG).is_file():
         for line in (out / LOG).read_text().splitlines():
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                rows.append(parse_json(line))
+            except ValueError:
                 break
     return rows

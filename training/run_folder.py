@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.policy import PolicyConfig
+from configs.reading import parse_json
 from configs.training import TrainConfig
 from training.data.episodes import Dataset
 from training.error import TrainingError
@@ -45,7 +46,7 @@ def read_described(out: Path) -> dict[str, Any]:
         TrainingError: there is nothing readable.
     """
     try:
-        described: dict[str, Any] = json.loads((out / CONFIG).read_text())
+        described: dict[str, Any] = parse_json((out / CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise TrainingError(f"{out / CONFIG}: not readable ({error}); train anew elsewhere") from None
     return described

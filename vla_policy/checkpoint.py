@@ -31,6 +31,7 @@ from configs.disk import DiskFullError, filling, require_room
 from configs.encoder import SMALL
 from configs.interface import RobotInterface
 from configs.policy import PolicyConfig
+from configs.reading import parse_json
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
@@ -363,8 +364,8 @@ def _require(path: Path, names: Iterable[str]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values = parse_json(path.read_text())
+    except ValueError as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds {type(values).__name__}, expected an object")

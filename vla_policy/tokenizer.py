@@ -89,8 +89,10 @@ class TextTokenizer:
         """Ids `(n, max_words)` int64 and mask `(n, max_words)` bool; longer texts are cut.
 
         Raises:
-            ValueError: a text has no word.
+            ValueError: a text has no word, or is none.
         """
+        for text in texts:
+            _check_text(text)
         ids = np.full((len(texts), self.max_words), PAD, dtype=np.int64)
         mask = np.zeros(ids.shape, dtype=bool)
         for row, encoding in enumerate(self._tokenizer.encode_batch(texts)):
@@ -112,8 +114,9 @@ class TextTokenizer:
         shorter; that drops padding alone.) A word of which only a part reaches the policy is dropped.
 
         Raises:
-            ValueError: the text has no word.
+            ValueError: the text has no word, or is none.
         """
+        _check_text(text)
         encoding = self._tokenizer.encode(text)
         tokens = list(zip(encoding.ids, encoding.offsets, encoding.special_tokens_mask, strict=True))[: self.max_words]
         real = [(number, span) for number, span, special in tokens if not special]
@@ -206,6 +209,14 @@ TOKENIZERS: dict[str, type[TextTokenizer]] = {
     "bag_of_words": WordTokenizer,
     "pretrained": PretrainedTokenizer,
 }
+
+
+def _check_text(text: str) -> None:
+    """Refuse half characters, which a terminal may give and no tokenizer takes."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(
+            f"instruction {_shortened(text)!r} holds half a character, which is no valid text; type it again"
+        )
 
 
 def _no_words(text: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.reading import parse_json
 from eval.cost import Cost
 from eval.report.figures import NONE, number, points_and_interval, rate_and_interval, thousands
 from eval.results import POLICY, EpisodeResult, Results, load_results, write_whole
@@ -82,7 +83,7 @@ def save_row(outcome: RowOutcome, folder: Path) -> None:
 def load_row(folder: Path) -> RowOutcome | None:
     """What `save_row` wrote; None if there is nothing, or nothing readable, and the row has to be run."""
     try:
-        read = json.loads((folder / ROW).read_text())
+        read = parse_json((folder / ROW).read_text())
         cost = Cost(**read.pop("cost")) if read.get("cost") else None
         return RowOutcome(**{**read, "cost": cost})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.options import parse, plain_parser, run_config, run_parser
+from configs.reading import parse_json
 from envs.task import find_tasks, use_task_modules
 from training.commands import check_demonstrable, collect_all
 from training.lock import hold_folder
@@ -247,7 +248,7 @@ def _steps(shared: _Shared, row: Row, common: list[str], folder: Path, running: 
         # Without the first ten steps, which are slower.
         rate = (log[-1]["step"] - log[0]["step"]) / (log[-1]["seconds"] - log[0]["seconds"])
         kept.write_text(json.dumps(max(1, round(shared.grid.seconds * rate))))
-    return int(json.loads(kept.read_text()))
+    return int(parse_json(kept.read_text()))
 
 
 def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutcome:

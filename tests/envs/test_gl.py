@@ -114,6 +114,7 @@ def test_nothing_works_names_the_packages_in_one_line(works: set[str]) -> None:
 def test_what_the_environment_asks_for_is_not_tried(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
+    monkeypatch.setattr(gl, "glfw_works", lambda: True)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert gl.choose_gl_backend() == expected
@@ -126,12 +127,17 @@ def test_what_the_environment_asks_for_is_not_tried(
     [
         ({"MUJOCO_GL": "vulkan"}, "MUJOCO_GL=vulkan cannot draw here.*egl, osmesa, glfw"),
         ({"MUJOCO_GL": "off"}, "MUJOCO_GL=off cannot draw here"),
+        ({"MUJOCO_GL": "glfw"}, "MUJOCO_GL=glfw draws in a window, which display '' does not open; unset it"),
+        ({"MUJOCO_GL": "on", "DISPLAY": ":4242"}, "MUJOCO_GL=on draws in a window, which display ':4242' does not"),
         ({"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "glx"}, "contradict each other; unset PYOPENGL_PLATFORM"),
     ],
 )
 def test_impossible_requests_are_refused(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    gl.glfw_works.cache_clear()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(gl.GLUnavailableError, match=message):

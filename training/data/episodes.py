@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 
 from configs.interface import RobotInterface
+from configs.reading import parse_json
 
 SCHEMA_VERSION = 3
 READABLE = (2, 3)  # 2 has boxes always, no checksum of the header, and perhaps no control_hz
@@ -183,8 +184,8 @@ def _read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DatasetError(f"{path}: missing, so this is no finished dataset; make one with `vla collect`")
     try:
-        header = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        header = parse_json(path.read_text())
+    except ValueError as error:
         raise DatasetError(f"{path}: not readable as JSON ({error}); collect the dataset again") from None
     version = header.get("schema_version") if isinstance(header, dict) else None
     if version not in READABLE:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from configs.disk import filling, require_room
+from configs.reading import parse_json
 from training.data.episodes import (
     ARRAYS,
     GOAL_LABELS,
@@ -255,7 +256,7 @@ def _journal(partial: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
+            lines.append(parse_json(line))
         except ValueError:  # the last one, cut short
             break
     return lines if len(lines) > 1 else []
