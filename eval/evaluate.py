@@ -256,6 +256,7 @@ def _unread(
 
 def _settings(config: EvalConfig, tried: dict[str, _Tried]) -> dict[str, Any]:
     specs = {task: found.spec for task, found in tried.items()}
+    difficulty = {task: spec.difficulty for task, spec in specs.items() if spec.difficulty}
     not_offered = {t: {name: why for name, why in found.conditions.items() if why} for t, found in tried.items()}
     return {
         "episodes": config.episodes,
@@ -265,4 +266,5 @@ def _settings(config: EvalConfig, tried: dict[str, _Tried]) -> dict[str, Any]:
         "criteria": {task: spec.success for task, spec in specs.items()},
         "tolerance_m": {task: spec.tolerance for task, spec in specs.items() if spec.tolerance is not None},
         "not_offered": {task: missing for task, missing in not_offered.items() if missing},
+        **({"difficulty": difficulty} if difficulty else {}),
     }

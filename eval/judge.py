@@ -83,12 +83,12 @@ def _evaluate(path: Path, config: EvalConfig, out: Path, overwrite: bool) -> Res
 def _report(results: Results, path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int) -> None:
     from configs.disk import DiskFullError
     from eval.report.answers import summary
-    from eval.report.page import markdown_table, write_report
+    from eval.report.page import difficulty_table, markdown_table, write_report
     from eval.result_folder import REPORT, RESULTS, TABLE, add_videos, begin, publish
     from eval.results import write_whole
     from training.log import read_log
 
-    table, curve = markdown_table(results), read_log(log) or None
+    table, curve = "\n".join(filter(None, [markdown_table(results), difficulty_table(results)])), read_log(log) or None
     made = begin(out)
     write_whole(made / TABLE, table + "\n")
     write_report(results, made, None, curve)

@@ -15,6 +15,7 @@ The file is the dataclasses below, field by field, so each docstring here is the
                        horizon      {task: control steps of an episode at most}
                        tolerance_m  {task: metres}, drawn as a line under the tracking errors
                        criteria     {task: sentence}, what counts as success
+                       difficulty   {task: its difficulty within its suite}, of those that have one
                        not_offered  {task: {condition: why the task cannot be run under it}}
                        unread_words {task: {"unknown": [...], "dropped": [...]}}, words that the policy could not read
     tasks.<task>.control_rate_hz

@@ -34,6 +34,7 @@ from eval.results import (
     failure_counts,
     write_whole,
 )
+from eval.suites import Group, by_difficulty
 
 TEMPLATES = Path(__file__).with_name("templates")
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp", ".gif": "image/gif"}
@@ -72,6 +73,25 @@ def markdown_table(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def difficulty_table(results: Results) -> str:
+    """One row for each difficulty and for both averages; empty where the tasks are not of several difficulties."""
+    groups = by_difficulty(results)
+    if not groups:
+        return ""
+    conditions = list(groups[-1].rates)
+    header = ["difficulty", "tasks", *map(condition_title, conditions)]
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+    for group in groups:
+        cells = [group.name, str(group.tasks), *(_group_rate(group, name) for name in conditions)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _group_rate(group: Group, condition: str) -> str:
+    found = group.rates[condition]
+    return percent(found.rate) if found.interval is None else rate_and_interval(found.rate, *found.interval)
+
+
 def write_report(
     results: Results,
     out_dir: str | Path,
@@ -94,8 +114,11 @@ def write_report(
     )
     environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%").replace("p <", "p\u00a0<")
     curve = learning_curve_plot(learning_curve) if learning_curve else None
+    groups = by_difficulty(results)
     page = environment.get_template("report.html.j2").render(
         results=results,
+        conditions=[condition_title(name) for name in groups[-1].rates] if groups else [],
+        groups=[(g.name, g.tasks, [_group_rate(g, name) for name in groups[-1].rates]) for g in groups],
         tasks=[_task_view(name, task, results.settings) for name, task in results.tasks.items()],
         videos=[_video_view(key, Path(path), results) for key, path in (videos or {}).items()],
         learning_curve=Markup(curve) if curve else None,
