@@ -21,15 +21,18 @@ class BidirectionalConfig:
         layers: stacked exchanges after both encoders.
         during: after which layers of the backbone both directions read each other as well.
         output: how the two pooled sides are joined.
+        stride: places on a side that are one token to the stacked exchanges, which are most of what a policy of large
+            pictures costs. What they change is added to each of these places; at 1 every place is a token.
     """
 
     layers: int = 2
     during: Literal["none", "early", "middle", "multi"] = "middle"
     output: Literal["concat", "sum"] = "concat"
+    stride: int = 1
 
     def __post_init__(self) -> None:
         check_kinds("fusion.bidirectional", self)
-        check_least("fusion.bidirectional", self, layers=1)
+        check_least("fusion.bidirectional", self, layers=1, stride=1)
 
 
 @dataclass(frozen=True, kw_only=True)

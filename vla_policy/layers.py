@@ -194,6 +194,43 @@ class Pool:
         return torch.cat([vision, text], dim=-1) if self.times == 2 else vision + text
 
 
+class Coarse:
+    """Means of stride x stride neighbouring places of pictures with the same grid, and the way back.
+
+    The last of a row or column are fewer where the stride does not divide it.
+    """
+
+    def __init__(self, grid: tuple[int, int], stride: int) -> None:
+        self.fine, self.stride = grid, stride
+        self.grid = (-(-grid[0] // stride), -(-grid[1] // stride))
+
+    def means(self, x_BND: Tensor) -> Tensor:
+        """Tokens `(B, P·h·w, D)` of P pictures → `(B, P·h'·w', D)`."""
+        if self.stride == 1:
+            return x_BND
+        b, _, d = x_BND.shape
+        maps = x_BND.unflatten(1, (-1, *self.fine)).flatten(0, 1).permute(0, 3, 1, 2)
+        coarse = F.avg_pool2d(maps, self.stride, ceil_mode=True)
+        return coarse.permute(0, 2, 3, 1).reshape(b, -1, d)
+
+    def spread(self, values: Tensor, *, share: bool = False) -> Tensor:
+        """Values of the means `(..., P·h'·w')` at each of their places `(..., P·h·w)`.
+
+        Args:
+            share: divide each value among its places, so that the sum stays.
+        """
+        if self.stride == 1:
+            return values
+        at = values.unflatten(-1, (-1, *self.grid))
+        for axis, size in ((-2, self.fine[0]), (-1, self.fine[1])):
+            at = at.repeat_interleave(self.stride, dim=axis).narrow(axis, 0, size)
+        flat = at.flatten(-3)
+        if not share:
+            return flat
+        full = at_least_float32(flat)
+        return full / full.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
 def cell_centres(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
     """Centres (x, y) in [0, 1] of a grid's h·w cells, row-major, `(h·w, 2)`."""
     h, w = grid

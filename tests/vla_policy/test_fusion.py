@@ -11,7 +11,7 @@ from vla_policy.fusion.bidirectional import BidirectionalFusion
 from vla_policy.fusion.interactions import INTERACTIONS, StageExchange, positions
 from vla_policy.fusion.weighted import WeightedFusion
 from vla_policy.language.transformer import TextTransformer
-from vla_policy.layers import Attention, masked_mean
+from vla_policy.layers import Attention, Coarse, masked_mean
 from vla_policy.tokens import LanguageTokens, VisualTokens
 
 B, N, L, D, HEADS = 3, 12, 5, 16, 2
@@ -52,6 +52,45 @@ def test_shapes(fusion: Fusion, newest: int) -> None:
     for weights in fused.attention.values():
         assert weights.ndim == 4
         assert weights.shape[:2] == (B, HEADS)
+
+
+class TestStride:
+    """Grid 3 x 4: the means are of a grid 2 x 2, of which those of the last row hold two places."""
+
+    places = Coarse((3, 4), 2)
+
+    def test_means_and_back(self) -> None:
+        torch.manual_seed(0)
+        tokens = torch.randn(B, 2 * N, D)  # of two pictures
+        means = self.places.means(tokens).unflatten(1, (2, 2, 2))
+        maps = tokens.unflatten(1, (2, 3, 4))
+        torch.testing.assert_close(means[:, :, 0, 1], maps[:, :, :2, 2:].mean((2, 3)))
+        torch.testing.assert_close(means[:, :, 1, 0], maps[:, :, 2:, :2].mean((2, 3)))
+        spread = self.places.spread(means.flatten(1, 3).mT).mT.unflatten(1, (2, 3, 4))
+        for row, column in ((0, 0), (1, 3), (2, 2)):
+            assert torch.equal(spread[:, :, row, column], means[:, :, row // 2, column // 2])
+
+    def test_shares_add_up(self) -> None:
+        weights = torch.rand(B, HEADS, L, 4).softmax(-1)
+        shares = self.places.spread(weights, share=True)
+        assert shares.shape == (B, HEADS, L, N)
+        torch.testing.assert_close(shares.sum(-1), torch.ones(B, HEADS, L))
+
+    @pytest.mark.parametrize("newest", [1, 3])
+    def test_neighbours_change_alike(self, newest: int) -> None:
+        vision, language = inputs(newest)
+        fused = built("bidirectional", stride=2)(vision, language)
+        change = (fused.vision - vision.fused).unflatten(2, (3, 4))
+        torch.testing.assert_close(change[:, :, 0, 0], change[:, :, 1, 1])
+        assert (change[:, :, 0, 0] - change[:, :, 0, 2]).abs().max() > 1e-3
+        assert fused.attention["vision_reads_language_0"].shape == (B, HEADS, newest * N, L)
+        reads = fused.attention["language_reads_vision_1"]
+        assert reads.shape == (B, HEADS, L, newest * N)
+        torch.testing.assert_close(reads.sum(-1), torch.ones(B, HEADS, L))
+
+    def test_one_is_every_place(self) -> None:
+        one, two = (built("bidirectional", **options)(*inputs()) for options in ({}, {"stride": 1}))
+        assert torch.equal(one.vision, two.vision)
 
 
 @pytest.mark.parametrize("name", ["bidirectional", "self_attention"])

@@ -1,6 +1,6 @@
 """Bidirectional cross-attention: `f_v' = f_v + CA(f_v, f_l, f_l)`, `f_l' = f_l + CA(f_l, f_v, f_v)`, stacked.
 
-B batch, K newest frames, N visual tokens per frame, L text tokens, D width.
+B batch, K newest frames, N visual tokens per frame, L text tokens, D width, h w grid of one camera, B' pictures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from configs.policy import BidirectionalConfig
 from vla_policy.exchange import CrossModalExchange, Fusion, FusionSetup, LanguageEncoder
 from vla_policy.fusion.interactions import StageExchanges
-from vla_policy.layers import Attention, FeedForward, Pool
+from vla_policy.layers import Attention, Coarse, FeedForward, Pool
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
 
@@ -36,7 +36,8 @@ class BidirectionalLayer(nn.Module):
 
 class BidirectionalFusion(Fusion):
     """Stacked layers. The pooled output joins the means of both sides: `[mean f_v'; mean f_l']` or
-    `mean f_v' + mean f_l'`. `during` adds the same exchange between the layers of the two encoders.
+    `mean f_v' + mean f_l'`. `during` adds the same exchange between the layers of the two encoders. With a `stride`,
+    the layers work on means of neighbouring places, and what they change is added to each of those.
     """
 
     def __init__(self, config: BidirectionalConfig, setup: FusionSetup) -> None:
@@ -45,7 +46,7 @@ class BidirectionalFusion(Fusion):
         self.layers = nn.ModuleList(
             BidirectionalLayer(setup.width, setup.attention_heads) for _ in range(config.layers)
         )
-        self.pool = Pool(config.output)
+        self.pool, self.stride = Pool(config.output), config.stride
         self.pooled_width = self.pool.times * setup.width
 
     def exchange(self, language: LanguageEncoder, text: LanguageTokens) -> CrossModalExchange:
@@ -54,10 +55,14 @@ class BidirectionalFusion(Fusion):
     def forward(self, vision: VisualTokens, language: LanguageTokens) -> FusedTokens:
         _, k, n, _ = vision.fused.shape
         v, text = vision.fused.flatten(1, 2), language.tokens
-        attention = {}
+        places = Coarse(vision.grid, self.stride)
+        fine, v = v, places.means(v)
+        before, attention = v, {}
         for i, layer in enumerate(self.layers):
             v, text, vision_weights, language_weights = layer(v, text, language.mask)
-            attention[f"vision_reads_language_{i}"] = vision_weights
-            attention[f"language_reads_vision_{i}"] = language_weights
+            attention[f"vision_reads_language_{i}"] = places.spread(vision_weights.mT).mT
+            attention[f"language_reads_vision_{i}"] = places.spread(language_weights, share=True)
         pooled = self.pool(v, text, language.mask)
+        if self.stride > 1:
+            v = fine + places.spread((v - before).mT).mT
         return FusedTokens(vision=v.unflatten(1, (k, n)), language=text, pooled=pooled, attention=attention)
