@@ -81,7 +81,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
         raise ValueError(_one_line(str(error))) from None
     for name in PLACES:
         if getattr(parsed, name, None) == "":  # which would be the folder that one happens to be in
-            raise ValueError(f"--{name} is empty; name a place, or leave it out")
+            shown = name.upper() if name == "checkpoint" else f"--{name}"
+            raise ValueError(f"{shown} is empty; name a place")
     if getattr(parsed, "videos", 0) < 0:
         raise ValueError(f"--videos {parsed.videos} must be 0 or more")
     return parsed

@@ -38,3 +38,5 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError):  # the library's own, of `!!int ""`
+        raise ValueError("a value is not of the kind that its tag says") from None

@@ -101,7 +101,7 @@ class MixedActor:
 
     def reset(self, worlds: Sequence[World | None]) -> None:
         self.clean: dict[int, np.ndarray] = {}
-        self.generators = {w.row: np.random.default_rng((w.seed, 4)) for w in worlds if w is not None}
+        self.generators = {w.row: np.random.default_rng((w.seed, 7)) for w in worlds if w is not None}
         self._turn: dict[int, bool] = {}  # whether it is the expert's
         self._until: dict[int, float] = {}
         self._other.reset(worlds)

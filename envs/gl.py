@@ -105,7 +105,7 @@ def glfw_works() -> bool:
     code = "import glfw, sys, warnings; warnings.simplefilter('ignore'); sys.exit(not glfw.init())"
     try:
         probe = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS
+            [sys.executable, "-I", "-c", code], capture_output=True, stdin=subprocess.DEVNULL, timeout=PROBE_SECONDS
         )
     except subprocess.TimeoutExpired:
         return False

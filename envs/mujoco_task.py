@@ -16,6 +16,7 @@ from gymnasium import spaces
 from configs.collect import SIZES
 from configs.names import unknown
 from envs.cameras import CameraSpec
+from envs.gl import choose_gl_backend
 from envs.on_demand import BOXES, PICTURE, VISIBLE, Drawn, Moment
 from envs.rendering import Renderer
 from envs.segments import MIN_VISIBLE_PIXELS, Thing
@@ -217,6 +218,16 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
             renderer.close()
         self._renderers.clear()
         super().close()
+
+    # Copies, pickled ones too, draw with renderers of their own.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_renderers": {}, "_drawn": None, "_seen": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        choose_gl_backend()  # it may be another process
+        self.__dict__.update(state)
+        self._seen = Moment((), self._draw)
 
     # What evaluation and experts read.
 

@@ -1,7 +1,7 @@
 """The training loop: batch → loss → update, logged, saved, interruptible, resumed exactly.
 
-Every random draw of step n comes from (seed, n, process), so that a resumed run repeats nothing and misses nothing: 2N
-steps, and N steps resumed for N more, give bit-identical weights on a CPU.
+Every random draw of step n comes from (seed, n), what the policy drops from (seed, n, process), so that a resumed run
+repeats nothing and misses nothing: 2N steps, and N steps resumed for N more, give bit-identical weights on a CPU.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ def _train(
     change: Sequence[str],
     on_progress: OnProgress | None,
 ) -> TrainResult:
+    parent = os.getppid()
     keep_freed_memory()
     torch.set_num_threads(config.threads or share_of_cores())
     accelerator = make_accelerator(config)
@@ -197,6 +198,10 @@ def _train(
     if start and not resume and has_state(state_beside(start)):
         load_state(state_beside(start), policy, average, optimizer)
     first = load_state(out / STATE, policy, average, optimizer) if resume else 0
+    if first > config.steps:
+        raise TrainingError(
+            f"{out}: {first} steps are done, more than train.steps {config.steps}; give {first} or more"
+        )
     changes = [{"step": first, **each} for each in changes]
     if accelerator.is_main_process:
         # Weights, their average and two moments; the state before stays until the new one is whole; the checkpoint.
@@ -214,7 +219,7 @@ def _train(
     )
     origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
     if begun:
-        before = {name: begun.provenance[name] for name in ("steps", "start") if name in begun.provenance}
+        before = {name: begun.provenance[name] for name in ("steps", "start", CHANGES) if name in begun.provenance}
         origin["start"] = {"weights": described["start"], **before}
     if changes:
         origin[CHANGES] = changes
@@ -222,17 +227,20 @@ def _train(
     beginning = next((row["loss"] for row in read_log(out) if row["step"] <= first), None) if resume else None
 
     def refuse(step: int, trouble: str) -> TrainingError:
-        kept = (
-            "go on from the last saved state with --resume --change train.learning_rate and a lower one"
-            if has_state(out / STATE)
-            else "train anew with a lower train.learning_rate"
-        )
+        kept = "train anew with a lower learning rate"
+        if has_state(out / STATE) and start is None:
+            kept = (
+                f"go on from the last saved state by `vla train --out {out} --resume --change train.learning_rate` "
+                "with a lower one"
+            )
         return TrainingError(f"step {step}: {trouble}; look at the data, or {kept}")
 
-    def save(step: int, loss: float) -> None:
+    def check(step: int, loss: float) -> None:
         trouble = diverged(policy, loss, loss if beginning is None else beginning)
         if anywhere(bool(trouble), accelerator):
             raise refuse(step, f"training has diverged ({trouble or 'in another process'}), so this state is not saved")
+
+    def save(step: int) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             try:
@@ -245,7 +253,7 @@ def _train(
 
     policy.train()
     done, started, interrupted = first, time.monotonic(), False
-    with _interrupts() as stop, closing(log):
+    with _interrupts(parent) as stop, closing(log):
         for step in range(first, config.steps):
             batch = draw_batch(
                 sampler, config, step, rank, processes, device=accelerator.device, unknown=tokenizer.unknown
@@ -261,7 +269,11 @@ def _train(
             average.update_parameters(policy)
             done, row = step + 1, {}
             log.add(metrics)
-            if done % config.log_every == 0 or done == config.steps:
+            reports = done % config.log_every == 0 or done == config.steps
+            saves = done % config.save_every == 0 or done == config.steps
+            if reports or saves:
+                check(done, float(metrics["loss"]))
+            if reports:
                 seconds = time.monotonic() - started
                 row = log.flush(done, seconds, config.batch * (done - first) / seconds, config.rate(step))
                 if done == config.steps or done % (10 * config.log_every) == 0:
@@ -274,8 +286,10 @@ def _train(
             if on_progress and accelerator.is_main_process:
                 on_progress(done, config.steps, row)
             interrupted = anywhere(stop.is_set(), accelerator) and done < config.steps
-            if interrupted or done % config.save_every == 0 or done == config.steps:
-                save(done, float(metrics["loss"]))
+            if interrupted:
+                check(done, float(metrics["loss"]))
+            if interrupted or saves:
+                save(done)
             if interrupted:
                 break
     rate = config.batch * (done - first) / max(time.monotonic() - started, 1e-9)
@@ -386,16 +400,18 @@ def _average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
+def _interrupts(parent: int) -> Iterator[threading.Event]:
     """Turns SIGINT and SIGTERM into an event for the time of the loop; a second signal acts as usual. The end of the
-    `torchrun` that started this process is one, too: nobody else would end it then.
+    `torchrun` that started this process, its parent then, is one, too: nobody else would end it.
     """
     stop, over = threading.Event(), threading.Event()
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_watch_parent, args=(stop, over), daemon=True).start()
+        threading.Thread(target=_watch_parent, args=(parent, stop, over), daemon=True).start()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
-        over.set()
+        try:
+            yield stop
+        finally:
+            over.set()
         return
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
@@ -413,8 +429,7 @@ def _interrupts() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _watch_parent(stop: threading.Event, over: threading.Event) -> None:
-    parent = os.getppid()
+def _watch_parent(parent: int, stop: threading.Event, over: threading.Event) -> None:
     while not over.wait(WATCH):
         if os.getppid() != parent:
             stop.set()

@@ -12,6 +12,7 @@ from configs.disk import filling
 from configs.reading import parse_json
 
 LOG = "log.jsonl"
+ALWAYS = ("step", "seconds", "loss")  # numbers that every row has
 KEPT = "A state saved before is kept, and --resume goes on from there"
 
 
@@ -78,7 +79,10 @@ def read_log(out: Path) -> list[dict[str, float]]:
     if (out / LOG).is_file():
         for line in (out / LOG).read_text().splitlines():
             try:
-                rows.append(parse_json(line))
+                row = parse_json(line)
             except ValueError:
                 break
+            if not isinstance(row, dict) or not all(isinstance(row.get(name), int | float) for name in ALWAYS):
+                break
+            rows.append(row)
     return rows

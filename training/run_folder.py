@@ -46,7 +46,15 @@ def read_described(out: Path) -> dict[str, Any]:
         TrainingError: there is nothing readable.
     """
     try:
-        described: dict[str, Any] = parse_json((out / CONFIG).read_text())
+        described = parse_json((out / CONFIG).read_text())
+        if not isinstance(described, dict):
+            raise ValueError(f"holds {type(described).__name__}, expected an object")
+        for name in ("policy", "train", "data"):
+            if not isinstance(described.get(name, {}), dict):
+                raise ValueError(f"{name} is {described[name]!r}, expected an object")
+        changes = described.get(CHANGES, [])
+        if not isinstance(changes, list) or not all(isinstance(each, dict) for each in changes):
+            raise ValueError(f"{CHANGES} holds something else than a list of objects")
     except (OSError, ValueError) as error:
         raise TrainingError(f"{out / CONFIG}: not readable ({error}); train anew elsewhere") from None
     return described
@@ -63,7 +71,9 @@ def check_same(out: Path, described: dict[str, Any]) -> None:
     Raises:
         TrainingError: what differs first, as it was and as it is now.
     """
-    for key, was, now in _differences(read_described(out), described):
+    before = read_described(out)
+    before.pop(CHANGES, None)  # what it has become counts, not how
+    for key, was, now in _differences(before, described):
         raise _differs(out, key, was, now)
 
 
@@ -72,18 +82,21 @@ def changed(out: Path, described: dict[str, Any], change: Sequence[str]) -> list
     what was changed before, as `config.json` holds it.
 
     Raises:
-        TrainingError: something else differs, or is named that cannot be changed.
+        TrainingError: something else differs, or is named that cannot be changed or is as before.
     """
     for name in change:
         if name not in CHANGEABLE:
             raise TrainingError(f"--change {name}: cannot be changed in a run; of a run, {', '.join(CHANGEABLE)} can")
     before = read_described(out)
     done: list[dict[str, Any]] = before.pop(CHANGES, [])
-    for key, was, now in _differences(before, described):
+    found = list(_differences(before, described))
+    for key, was, now in found:
         if key not in change:
-            raise _differs(out, key, was, now)
-        done.append({"setting": key, "was": was, "now": now})
-    return done
+            raise _differs(out, key, was, now, hint=key in CHANGEABLE)
+    for name in change:
+        if name not in [key for key, _, _ in found]:
+            raise TrainingError(f"--change {name}: is {leaves(described).get(name)!r} as before; give another one")
+    return [*done, *({"setting": key, "was": was, "now": now} for key, was, now in found)]
 
 
 def _differences(before: dict[str, Any], described: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -91,11 +104,11 @@ def _differences(before: dict[str, Any], described: dict[str, Any]) -> Iterator[
     return ((key, old.get(key), now.get(key)) for key in {**old, **now} if now.get(key) != old.get(key))
 
 
-def _differs(out: Path, key: str, was: Any, now: Any) -> TrainingError:
+def _differs(out: Path, key: str, was: Any, now: Any, *, hint: bool = False) -> TrainingError:
     kind = "data" if key.startswith("data.") else "settings"
-    hint = f", name it with --change {key}" if key in CHANGEABLE else ""
+    named = f", name it with --change {key}" if hint else ""
     return TrainingError(
-        f"{out}: {key} was {was!r} and is now {now!r}; give the same {kind} again{hint}, or choose another --out"
+        f"{out}: {key} was {was!r} and is now {now!r}; give the same {kind} again{named}, or choose another --out"
     )
 
 
@@ -113,7 +126,7 @@ def leaves(described: dict[str, Any]) -> dict[str, Any]:
     if is_flat(policy):
         try:
             described = {**described, "policy": upgrade_policy(policy)}
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"the policy's settings are of an older version, and incomplete ({error}); train anew elsewhere"
             ) from None

@@ -89,7 +89,7 @@ class TextTokenizer:
         """Ids `(n, max_words)` int64 and mask `(n, max_words)` bool; longer texts are cut.
 
         Raises:
-            ValueError: a text has no word, or is none.
+            ValueError: a text has no word, or is no valid text.
         """
         for text in texts:
             _check_text(text)
@@ -114,7 +114,7 @@ class TextTokenizer:
         shorter; that drops padding alone.) A word of which only a part reaches the policy is dropped.
 
         Raises:
-            ValueError: the text has no word, or is none.
+            ValueError: the text has no word, or is no valid text.
         """
         _check_text(text)
         encoding = self._tokenizer.encode(text)

@@ -84,6 +84,7 @@ class ContactTask(MujocoTask):
         return np.array([colour is not None for colour in self.colours])
 
     def knowledge(self) -> Mapping[str, Any]:
+        """`hand` (3,), the pinch point; `bodies` (N, 3) and `fixtures` (M, 3), their middles; all in metres."""
         props, arm = self.table.props, self.table.arm
         return {"hand": arm.position, "bodies": props.bodies, "fixtures": props.fixtures}
 
@@ -93,6 +94,12 @@ class ContactTask(MujocoTask):
     def reward_terms(self) -> dict[str, float]:
         """The parts of a step's reward."""
         raise NotImplementedError
+
+    def rest_of(self, most: float) -> float:
+        """What success pays, in tasks whose other terms come to `most` a step at best: as if they came to that for the
+        rest of the episode, which success ends, and 3. Else it would pay to wait.
+        """
+        return 3 + most * (self.horizon - self.step_count)
 
     def moved(self) -> np.ndarray:
         """How far each body is from where it was, (N,) metres."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -22,8 +23,8 @@ CUBES, TABLES = 4, 2  # at most two cubes on each table
 HALF = 0.018  # of a cube's side, metres
 LIFTED, HOLD = 0.08, 8  # metres above where it lay, and control steps in a row for which it is held there
 RATES = (0.35, 1.1)  # radians a second of a turntable
-FASTER = 1.5  # how many times as fast one table turns as the other, at least, where the words are about speed
-RING = (0.045, 0.065)  # distance of cubes from the middle of their table, metres
+FASTER = 2.0  # how many times as fast one table turns as the other, at least, where the words are about speed
+RING = (0.048, 0.062)  # distance of cubes from the middle of their table, metres
 
 TEMPLATES = Templates(
     train=(
@@ -45,6 +46,7 @@ TEMPLATES = Templates(
     ),
 )
 NOUNS = ("cube", "block")
+VERBS = {"grab", "catch", "grasp", "pick", "lift"}
 # What sets one apart that is not named by its colour; {noun} is one of NOUNS.
 MOTIONS: dict[str, tuple[str, ...]] = {
     "clockwise": ("one going clockwise", "{noun} moving clockwise", "{noun} that goes clockwise"),
@@ -64,11 +66,11 @@ class CatchTask(ContactTask):
     """Two turntables carry two to four cubes. Success: both fingers hold the named cube 8 cm above where it lay for 0.4
     seconds. Cubes 0 and 1 are on the first table, 2 and 3 on the second.
 
-    Words name a colour or a motion. One of "clockwise" and "counterclockwise", "fastest" and "slowest" singles out a
-    cube that is alone on its table; the other table turns the other way or at another speed.
+    Words name a colour or a motion. Where they name a motion, each table has one cube, and the other table turns the
+    other way or at another speed.
 
-    Reward, each step: `-|hand - cube|` metres, `-2` times the height that is missing, 0.3 while both fingers touch the
-    cube, and 1 for success; see `reward_terms`.
+    Reward, each step: `-|hand - cube|` metres, `-2` times the height that is missing, and 0.3 while both fingers hold
+    the cube in the air; success pays what those would for the rest of the episode, and 3. See `reward_terms`.
 
     `reset(options=…)` takes `colour` or `motion` of what is meant.
     """
@@ -89,12 +91,10 @@ class CatchTask(ContactTask):
         side = int(rng.integers(TABLES))
         target = 2 * side + int(rng.integers(2))
         there = rng.random(CUBES) < 0.7
-        there[target] = True
-        if self._motion:
-            there[target ^ 1] = False  # alone on its table
-        other = 2 * (1 - side)
-        if not there[other : other + 2].any():  # each table has one
-            there[other + int(rng.integers(2))] = True
+        other = 2 * (1 - side) + int(rng.integers(2))
+        if self._motion:  # one on each table: the picture must not say which is meant
+            there[:] = False
+        there[[target, other]] = True
         names = rng.permutation(list(COLOURS)).tolist()
         if "colour" in options:
             names.remove(options["colour"])
@@ -116,7 +116,8 @@ class CatchTask(ContactTask):
             rate = rates[i // 2]
             props.push(int(i), rate * np.array([-arms[i, 1], arms[i, 0]]), rate)
         self._rates = rates
-        self._held, self._gripped = np.zeros(CUBES, np.int64), np.zeros(CUBES, np.bool_)
+        self._held, self._longest = np.zeros(CUBES, np.int64), np.zeros(CUBES, np.int64)  # control steps in a row
+        self._gripped = np.zeros(CUBES, np.bool_)
         self._best = np.zeros(CUBES)
         return self._say(target, phrasing, rng), target
 
@@ -127,16 +128,17 @@ class CatchTask(ContactTask):
         self._gripped |= both
         self._best = np.maximum(self._best, height)
         self._held = np.where(both & (height > LIFTED), self._held + 1, 0)
+        self._longest = np.maximum(self._longest, self._held)
 
     def success(self) -> bool:
         return self.judge(self.target)
 
     def judge(self, index: int) -> bool:
         """Whether the episode so far succeeds if cube `index` was meant."""
-        return bool(self._held[index] >= HOLD)
+        return bool(self._longest[index] >= HOLD)
 
     def counterfactual(self, phrasing: Any, rng: np.random.Generator) -> tuple[str, int]:
-        """Words for another cube: by the opposite motion if it is alone on its table, else by its colour."""
+        """Words for another cube: by the opposite motion where the words name one, else by its colour."""
         others = [int(i) for i in np.flatnonzero(self.present()) if i != self.target]
         index = others[rng.integers(len(others))]
         return self._say(index, phrasing, rng), index
@@ -161,8 +163,8 @@ class CatchTask(ContactTask):
         return {
             "approach": -float(np.linalg.norm(self.table.arm.position - mine)),
             "progress": -2 * max(0.0, LIFTED - float(mine[2] - self.start[self.target, 2])),
-            "grasp": 0.3 * float(props.touching()[self.target].all()),
-            "success": float(self.success()),
+            "grasp": 0.3 * float(props.touching()[self.target].all() and mine[2] - self.start[self.target, 2] > 0.005),
+            "success": self.success() * self.rest_of(0.3),
         }
 
     @property
@@ -187,8 +189,7 @@ class CatchTask(ContactTask):
     def _say(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
         noun = NOUNS[rng.integers(len(NOUNS))]
         it = f"{self.colours[index]} {noun}"
-        alone = self.colours[index ^ 1] is None
-        if self._motion and (index == self.target or alone):
+        if self._motion:
             motion = self._motion if index == self.target else OPPOSITE[self._motion]
             ways = MOTIONS[motion]
             it = ways[rng.integers(len(ways))].format(noun=noun)
@@ -215,16 +216,18 @@ def read(text: str) -> dict[str, str]:
     """Reset options that put what a free text names into the scene.
 
     Raises:
-        ValueError: it does not name one cube, by its colour or by how it moves.
+        ValueError: it does not ask for grasping one cube, named by its colour or by how it moves.
     """
-    tokens = words_of(text).split()
-    colours = {colour for colour, noun in pairwise(tokens) if colour in COLOURS and noun in NOUNS}
+    tokens = re.sub(r"\b(?:counter|anti) ?clockwise\b", "counterclockwise", words_of(text)).split()
+    asks = bool(VERBS & set(tokens)) or {"take", "off"} <= set(tokens)
+    colours = {colour for colour, noun in pairwise(tokens) if colour in COLOURS and noun in (*NOUNS, "one")}
     motions = {token for token in tokens if token in MOTIONS}
-    if len(colours) + len(motions) != 1 or sum(token in COLOURS for token in tokens) != len(colours):
+    named = len(colours) + len(motions)
+    if not asks or named != 1 or sum(token in COLOURS for token in tokens) != len(colours):
         hint = near_miss(tokens, [*COLOURS, *MOTIONS, *NOUNS])
         raise ValueError(
-            f"instruction {text!r} must name one cube by its colour or its motion{hint}, as in 'grab the purple cube' "
-            f"or 'catch the one going clockwise'; colours are {', '.join(COLOURS)}, motions {', '.join(MOTIONS)}"
+            f"instruction {text!r} must ask for one cube by its colour or its motion{hint}, as in 'grab the purple "
+            f"cube' or 'catch the one going clockwise'; colours are {', '.join(COLOURS)}, motions {', '.join(MOTIONS)}"
         )
     return {"colour": colours.pop()} if colours else {"motion": motions.pop()}
 

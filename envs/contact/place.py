@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any, ClassVar
@@ -69,7 +70,8 @@ class PlaceTask(ContactTask):
     half a second. Things 0 and 1 are the cubes, 2 and 3 the balls, 4 and 5 the bowls, of which 4 is meant.
 
     Reward, each step, in metres: `-|hand - thing|`; for putting `-2 |thing - bowl|`, for lifting `-2` times the height
-    that is missing; 0.3 while both fingers touch the thing; 1 for success. See `reward_terms`.
+    that is missing; 0.3 while both fingers hold the thing in the air. Success pays what those would for the rest of the
+    episode, and 3. See `reward_terms`.
 
     `reset(options=…)` takes `combinations`, the pairs of colour and shape ("train", "held_out" or "all"); `verb`,
     "put" or "lift"; and `colour`, `shape` and `bowl` of what is meant.
@@ -109,8 +111,10 @@ class PlaceTask(ContactTask):
         # Into which bowl each thing is to go if it is meant.
         self._bowl_of = rng.integers(BOWLS, size=THINGS)
         self._bowl_of[target] = 0
-        self._placed = np.zeros((THINGS, BOWLS), np.int64)
-        self._held, self._gripped = np.zeros(THINGS, np.int64), np.zeros(THINGS, np.bool_)
+        # Control steps in a row, now and at most: at rest in each bowl, and held in the air.
+        self._placed, self._stayed = (np.zeros((THINGS, BOWLS), np.int64) for _ in range(2))
+        self._held, self._longest = (np.zeros(THINGS, np.int64) for _ in range(2))
+        self._gripped = np.zeros(THINGS, np.bool_)
         return self._say(target, 0, phrasing, rng), target
 
     def note(self) -> None:
@@ -121,9 +125,11 @@ class PlaceTask(ContactTask):
         inside &= (things[:, 2] < BOWL_HEIGHT + HALF["ball"])[:, None] & (things[:, 2] > 0)[:, None]
         free = (props.speeds < RESTING) & ~touching.any(axis=1)
         self._placed = np.where(inside & free[:, None], self._placed + 1, 0)
+        self._stayed = np.maximum(self._stayed, self._placed)
         both = touching.all(axis=1)
         self._gripped |= both
         self._held = np.where(both & (things[:, 2] - self.start[:, 2] > LIFTED), self._held + 1, 0)
+        self._longest = np.maximum(self._longest, self._held)
 
     def success(self) -> bool:
         return self.judge(self.target)
@@ -134,12 +140,14 @@ class PlaceTask(ContactTask):
         """
         thing, into = self._meant(index)
         if self.verb == "lift":
-            return bool(self._held[thing] >= HOLD)
-        return bool(self._placed[thing, into] >= REST)
+            return bool(self._longest[thing] >= HOLD)
+        return bool(self._stayed[thing, into] >= REST)
 
     def counterfactual(self, phrasing: Any, rng: np.random.Generator) -> tuple[str, int]:
         """Words for another thing or, where it is to be put into one, for the other bowl."""
-        others = [i for i in range(THINGS) if i != self.target]
+        # Not by words that are kept for the unseen combination: that would be two things at once.
+        trained = [(self.colours[i], SHAPES[i]) not in HELD_OUT_COMBINATIONS for i in range(THINGS)]
+        others = [i for i in range(THINGS) if i != self.target and trained[i]]
         if self.verb == "put":
             others.append(THINGS + 1)
         index = int(others[rng.integers(len(others))])
@@ -167,8 +175,8 @@ class PlaceTask(ContactTask):
         return {
             "approach": -float(np.linalg.norm(self.table.arm.position - thing)),
             "progress": -2 * float(left),
-            "grasp": 0.3 * float(props.touching()[self.target].all()),
-            "success": float(self.success()),
+            "grasp": 0.3 * float(props.touching()[self.target].all() and thing[2] - self.start[self.target, 2] > 0.005),
+            "success": self.success() * self.rest_of(0.3),
         }
 
     @property
@@ -180,7 +188,7 @@ class PlaceTask(ContactTask):
         """Why the episode failed, in a few words."""
         far, mine = self.moved(), self.target
         others = np.delete(np.arange(THINGS), mine)
-        if self.verb == "put" and self._placed[mine, 1] >= REST:
+        if self.verb == "put" and self._stayed[mine, 1] >= REST:
             return "wrong bowl"
         if self._gripped[others].any() and not self._gripped[mine]:
             return "wrong thing"
@@ -244,9 +252,11 @@ def read(text: str) -> dict[str, str]:
     after = [(colour, noun) for colour, noun in pairwise(tokens) if colour in COLOURS]
     things = {(colour, shape_of[noun]) for colour, noun in after if noun in shape_of}
     bowls = {colour for colour, noun in after if noun in BOWL_WORDS}
-    lifts = bool({"lift", "pick", "raise", "hold", "up"} & set(tokens)) and not bowls
+    said = " ".join(tokens)
+    lifts = not bowls and bool(re.search(r"\b(?:lift|raise)\b|\bpick\b.*\bup\b|\bhold the \w+ \w+ up\b", said))
     named = sum(token in COLOURS for token in tokens)
-    if len(things) != 1 or len(bowls) != (not lifts) or named != 1 + len(bowls):
+    taken = {"out", "from", "away", "off"} & set(tokens)
+    if len(things) != 1 or len(bowls) != (not lifts) or named != 1 + len(bowls) or taken:
         hint = near_miss(tokens, [*COLOURS, *shape_of, *BOWL_WORDS])
         raise ValueError(
             f"instruction {text!r} must name one cube or ball by its colour and say where to{hint}, as in 'put the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, ClassVar
 
 import gymnasium
@@ -53,6 +53,7 @@ REGION = np.array([[-0.17, -0.19], [0.17, 0.19]])  # where blocks and mats are p
 FAR_FROM_MATS = 0.105  # of blocks from the middles of mats at the start, metres
 APART = {"blocks": 0.085, "mats": 0.135}  # middles, metres
 CLEAR = 0.075  # of the way of the named block, and of the hand behind it, from other blocks, metres
+ALTERNATIVES = 2  # pairs of block and mat beside the meant one that can be pushed; one may be kept for testing
 MARGIN = 0.005  # of where the hand begins, from the border of where it can be, metres
 
 
@@ -84,9 +85,16 @@ class PushTask(ContactTask):
         self.arrange(colours, _places(rng, blocks, mats), rng.uniform(-np.pi / 4, np.pi / 4, BLOCKS))
         start = rng.uniform((*WORKSPACE[0, :2], 0.13), (*WORKSPACE[1, :2], 0.25))
         self.table.arm.reset(start, opening=0.0)
-        # Where each block is to go if it is meant: the named one onto the first mat, any other one onto any.
-        self._mat_of = np.array([0, *rng.integers(mats, size=BLOCKS - 1)])
-        self._placed = np.zeros((BLOCKS, MATS), np.int64)  # control steps at rest there, in a row
+        # Where each block is to go if it is meant: the named one onto the first mat, another one where it can.
+        possible = self._possible(blocks, mats)
+        self._mat_of = np.zeros(BLOCKS, np.int64)
+        for block in range(1, blocks):
+            choice = np.flatnonzero(possible[block])
+            self._mat_of[block] = choice[rng.integers(len(choice))] if len(choice) else 0
+        others = [*(i for i in range(1, blocks) if possible[i].any()), *(BLOCKS + np.flatnonzero(possible[0]))]
+        self._others = [int(i) for i in others if i != BLOCKS] or list(range(1, blocks))
+        # Control steps in a row at rest there, now and at most.
+        self._placed, self._stayed = (np.zeros((BLOCKS, MATS), np.int64) for _ in range(2))
         return self._say(0, 0, phrasing, rng), 0
 
     def note(self) -> None:
@@ -95,6 +103,7 @@ class PushTask(ContactTask):
         blocks, mats = props.bodies, props.fixtures
         inside = (np.abs(blocks[:, None, :2] - mats[None, :, :2]) < MAT_HALF).all(-1) & (blocks[:, 2] > 0)[:, None]
         self._placed = np.where(inside & (props.speeds < RESTING)[:, None], self._placed + 1, 0)
+        self._stayed = np.maximum(self._stayed, self._placed)
 
     def success(self) -> bool:
         return self.judge(0)
@@ -103,12 +112,13 @@ class PushTask(ContactTask):
         """Whether the episode so far succeeds if thing `index` was meant: a block, to go onto a mat of its own, or a
         mat, for the named block.
         """
-        return bool(self._placed[self._meant(index)] >= REST)
+        return bool(self._stayed[self._meant(index)] >= REST)
 
     def counterfactual(self, phrasing: Any, rng: np.random.Generator) -> tuple[str, int]:
-        """Words for another block, or for another mat."""
-        others = [i for i in np.flatnonzero(self.present()) if i not in (0, BLOCKS)]
-        index = int(others[rng.integers(len(others))])
+        """Words for another block, or for another mat: where the scene has any, such that can be done just as well and
+        are not kept for the unseen combination.
+        """
+        index = self._others[rng.integers(len(self._others))]
         return self._say(*self._meant(index), phrasing, rng), index
 
     def knowledge(self) -> Mapping[str, Any]:
@@ -130,7 +140,7 @@ class PushTask(ContactTask):
     def diagnosis(self) -> str:
         """Why the episode failed, in a few words."""
         far = self.moved()
-        if self._placed[0, 1:].max() >= REST:
+        if self._stayed[0, 1:].max() >= REST:
             return "wrong mat"
         if self.table.props.bodies[0, 2] < FALLEN:
             return "pushed off the table"
@@ -139,6 +149,17 @@ class PushTask(ContactTask):
         if not self.touched[0]:
             return "never touched"
         return "stopped short" if far[0] > MOVED else "hardly moved"
+
+    def _possible(self, blocks: int, mats: int) -> np.ndarray:
+        """Which of the blocks can be pushed onto which of the mats along a free line, in words that training has,
+        (BLOCKS, MATS) bool.
+        """
+        where, onto = self.table.props.bodies[:blocks, :2], self.table.props.fixtures[:mats, :2]
+        found = np.zeros((BLOCKS, MATS), np.bool_)
+        for i, j in product(range(blocks), range(mats)):
+            trained = (self.colours[i], self.colours[BLOCKS + j]) not in HELD_OUT_PAIRS
+            found[i, j] = trained and free(where[i], onto[j], np.delete(where, i, axis=0))
+        return found
 
     def _meant(self, index: int) -> tuple[int, int]:
         """Block and mat."""
@@ -187,16 +208,27 @@ def _places(rng: np.random.Generator, blocks: int, mats: int) -> np.ndarray:
                 continue
             if nearest(spot, where_mats) < FAR_FROM_MATS or nearest(spot, where) < APART["blocks"]:
                 continue
-            begin, _ = behind(where[0] if where else spot, where_mats[0])
-            if where and from_line(spot, begin, where_mats[0]) < CLEAR:
+            trial = [*where, spot]
+            if not free(trial[0], where_mats[0], trial[1:]):
                 continue
-            if (begin < WORKSPACE[0, :2] + MARGIN).any() or (begin > WORKSPACE[1, :2] - MARGIN).any():
-                continue
-            where.append(spot)
+            where = trial
             if len(where) == blocks:
+                # At least one other thing can be told.
+                pairs = product(range(blocks), range(mats))
+                others = sum(free(where[i], where_mats[j], [*where[:i], *where[i + 1 :]]) for i, j in pairs) - 1
+                if others < ALTERNATIVES:
+                    break
                 places = np.zeros((BLOCKS + MATS, 2))
                 places[:blocks], places[BLOCKS : BLOCKS + mats] = where, where_mats
                 return places
+
+
+def free(block: np.ndarray, mat: np.ndarray, others: Sequence[np.ndarray] | np.ndarray) -> bool:
+    """Whether a block can be pushed onto a mat along a straight line that no other one is near, all (2,) metres."""
+    begin, _ = behind(block, mat)
+    if (begin < WORKSPACE[0, :2] + MARGIN).any() or (begin > WORKSPACE[1, :2] - MARGIN).any():
+        return False
+    return all(from_line(np.asarray(other), begin, mat) > CLEAR for other in others)
 
 
 def read(text: str) -> dict[str, str]:
@@ -206,10 +238,11 @@ def read(text: str) -> dict[str, str]:
         ValueError: it does not name one block and one mat by their colours.
     """
     tokens = words_of(text).split()
+    taken = {"off", "out", "from", "away"} & set(tokens)
     found: dict[str, str] = {}
     for kind, nouns in (("block", BLOCK_WORDS), ("mat", MAT_WORDS)):
         named = {before for before, noun in pairwise(tokens) if noun in nouns and before in COLOURS}
-        if len(named) != 1 or sum(token in COLOURS for token in tokens) != 2:
+        if len(named) != 1 or sum(token in COLOURS for token in tokens) != 2 or taken:
             hint = near_miss(tokens, [*COLOURS, *nouns])
             raise ValueError(
                 f"instruction {text!r} must name one {kind} by its colour{hint}, as in 'push the red cube onto the "

@@ -51,6 +51,13 @@ def test_yaml_that_is_nested_too_deeply(text: str, line: Line, tmp_path: Path) -
     assert f"{file}: not readable as YAML (it is nested too deeply)" in line("compare", str(file))
 
 
+@pytest.mark.parametrize("value", ["!!bool foo", '!!int ""', "!!timestamp foo", "!!python/object/apply:os.getcwd []"])
+def test_yaml_whose_tags_lie(value: str, line: Line, tmp_path: Path) -> None:
+    file = tmp_path / "tags.yaml"
+    file.write_text(f"tasks: {value}\n")
+    assert f"{file}: not readable as YAML (" in line("train", "--config", str(file))
+
+
 @pytest.mark.parametrize("name", ["config.json", "provenance.json", "tokenizer.json"])
 def test_json_that_is_nested_too_deeply(name: str, line: Line, checkpoint: Path) -> None:
     (checkpoint / name).write_text('{"a":' * DEEP + "1" + "}" * DEEP)
@@ -83,7 +90,7 @@ def test_a_tokenizer_larger_than_the_embedding(line: Line, checkpoint: Path) -> 
         (["train", "--config", "debug", "--out="], "--out is empty"),
         (["train", "--config", "debug", "--data", ""], "--data is empty"),
         (["eval", "default", "--out", ""], "--out is empty"),
-        (["eval", ""], "--checkpoint is empty"),
+        (["eval", ""], "CHECKPOINT is empty"),
         (["demo", "--config", "debug", "--out", ""], "--out is empty"),
         (["ground", "default", "--out", ""], "--out is empty"),
         (["rollout", "default", "--video", ""], "--video is empty"),

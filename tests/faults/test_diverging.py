@@ -13,6 +13,7 @@ import torch
 from training import bc
 from training.data.episodes import Dataset
 from training.health import diverged
+from training.run_folder import check_same
 from training.state import FILE
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.cli import main
@@ -62,7 +63,8 @@ def test_a_user_lowers_the_rate_of_a_run_that_diverged(
         assert main(command()) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "step 4: training has diverged (encoder.camera has a weight of 1e+30), so this state is not saved" in line
-    assert line.endswith("go on from the last saved state with --resume --change train.learning_rate and a lower one")
+    advice = f"`vla train --out {tmp_path / 'run'} --resume --change train.learning_rate` with a lower one"
+    assert line.endswith(f"go on from the last saved state by {advice}")
     assert all(
         value.abs().max() < 1e3 for value in saved_weights(tmp_path / "run").values() if value.is_floating_point()
     )
@@ -93,6 +95,40 @@ def test_what_cannot_be_changed(
     assert main(command(*more)) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert words in line
+
+
+def test_a_resumed_run_says_what_its_changes_do_not_do(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = bc.train_step
+    calls: list[int] = []
+
+    def stop(*args: object) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        if len(calls) == 6:
+            raise MemoryError
+        return step(*args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bc, "train_step", stop)
+        assert main(command()) == 2
+    capsys.readouterr()
+    for more, words in (
+        (["--change", "train.learning_rate"], "--change train.learning_rate: is 0.001 as before; give another one"),
+        (["--train.steps=2", "--change", "train.steps"], "4 steps are done, more than train.steps 2; give 4 or more"),
+    ):
+        assert main(command("--resume", *more)) == 2
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "run" / "state" / FILE).is_file()
+    assert main(command("--resume", "--train.steps=4", "--change", "train.steps")) == 0
+    assert load_checkpoint(tmp_path / "run" / "checkpoint").provenance["steps"] == 4
+    # With the settings that it has come to, it is the run that is asked for.
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["train"]["steps"] == 4
+    check_same(tmp_path / "run", {name: config[name] for name in ("policy", "train", "data")})
 
 
 def test_losses_and_weights_that_show_it() -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.commands import COMMANDS
+from configs.policy import PolicyConfig
 from configs.run import find_run
+from configs.training import TrainConfig
 from eval.results import load_results
 from training.data.episodes import HEADER, Dataset, header_checksum, open_dataset
+from training.log import read_log
+from training.run_folder import changed, check_same
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.cli import main
 
@@ -150,6 +155,17 @@ class TestFiles:
             one_line_or_nothing(lambda: load_checkpoint(checkpoint))
         finally:
             (checkpoint / name).write_text(before)
+
+    @fuzz
+    @given(data=st.data())
+    def test_folders_of_runs(self, tmp_path: Path, data: st.DataObject) -> None:
+        described = {"policy": asdict(PolicyConfig()), "train": asdict(TrainConfig()), "data": {"dataset 0": "abc"}}
+        row = {"step": 1, "seconds": 2.0, "loss": 3.0}
+        (tmp_path / "config.json").write_text(written(data.draw(damaged({**described, "changes": [{"step": 1}]}))))
+        (tmp_path / "log.jsonl").write_text("\n".join(written(data.draw(damaged(row))) for _ in range(3)))
+        one_line_or_nothing(lambda: changed(tmp_path, described, ["train.steps"]))
+        one_line_or_nothing(lambda: check_same(tmp_path, described))
+        assert all(set(row) <= set(found) for found in read_log(tmp_path))
 
     @fuzz
     @given(data=st.data())

@@ -75,6 +75,12 @@ def test_a_users_words_are_read(env: Any, task_of: Callable[[Any], Any]) -> None
     env.reset(seed=3, options=options)
     assert task_of(env).target_name == "green cube (up)"
     assert guess_task("drop the red cube into the green dish", ("push", "reach", "place")) == "place"
-    for text in ("put the blue ball", "lift the ball", "put the blue ball into the bowl", "lift the red and blue cube"):
+    for text in (
+        "put the blue ball",
+        "lift the ball",
+        "put the blue ball into the bowl",
+        "lift the red and blue cube",
+        "take the red cube out of the yellow bowl",
+    ):
         with pytest.raises(ValueError, match=r"must name one cube or ball by its colour and say where to"):
             read(text)

@@ -75,16 +75,18 @@ def test_boxes_are_around_what_is_meant(name: str, make: Any, task_of: Callable[
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
 def test_a_copy_has_the_same_future_and_its_own(name: str, copied: Callable[[Any], Any], make: Any) -> None:
-    env, expert = make(name), find_task(name).make_expert()
+    env, expert = make(name, cameras=("front",)), find_task(name).make_expert()
     _, info = env.reset(seed=3)
     for _ in range(15):
         *_, info = env.step(expert(env, info))
     other = copied(env)
     for _ in range(15):
-        *_, mine = env.step(expert(env, info))
-        *_, theirs = other.step(expert(other, info))
+        seen, *_, mine = env.step(expert(env, info))
+        also, *_, theirs = other.step(expert(other, info))
         assert np.array_equal(mine["privileged"]["bodies"], theirs["privileged"]["bodies"])
+        assert np.array_equal(seen["pixels"]["front"], also["pixels"]["front"])
         info = mine
+    other.close()
 
 
 @pytest.mark.parametrize(("noise", "least"), [(0.0, 19), (0.2, 17)])
@@ -134,6 +136,15 @@ def test_taking_another_thing_is_called_so(name: str, make: Any, finish: Any, ta
     assert task_of(env).diagnosis().startswith("wrong ")
 
 
+def test_words_of_other_tasks_stay_theirs(name: str) -> None:
+    spec = find_task(name)
+    for other in ("reach", "track"):
+        templates = importlib.import_module(f"envs.tabletop.tasks.{other}").TEMPLATES
+        for text in (*templates.train, *templates.held_out):
+            with pytest.raises(ValueError, match="instruction"):
+                spec.read(text.format(it="red cube"))
+
+
 def test_held_out_texts_have_known_words(name: str) -> None:
     module: Any = importlib.import_module(f"envs.contact.{name}")
     found = [value for key, value in vars(module).items() if type(value).__name__ == "Templates"]
@@ -157,3 +168,6 @@ def test_the_reward_grows_on_the_way(name: str, make: Any, task_of: Callable[[An
     assert info["is_success"]
     assert rewards[-1] > 0.5 > 0 > rewards[0]
     assert np.mean(np.diff(rewards) > -0.03) > 0.8
+    # Nothing that goes on to the end instead pays more: not even the best step before it, again and again.
+    left = task_of(env).horizon - len(rewards)
+    assert sum(rewards) > sum(rewards[:-1]) + (left + 1) * max(rewards[:-1])
