@@ -185,7 +185,7 @@ def _prepare(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[_Job],
                 kept[key] = []
                 for _ in range(GROUP):
                     cameras, size = policy.config.cameras, policy.shapes.size
-                    kept[key].append(make_task(job.task, cameras=cameras, size=size, labels=labels))
+                    kept[key].append(make_task(job.task, cameras=cameras, size=size, labels=labels, on_demand=True))
                     pulse.beat()
             outcome = OutcomeRecorder(runner if condition.actor == "policy" and labels else None)
             worlds = run(

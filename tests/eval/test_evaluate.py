@@ -242,3 +242,18 @@ def test_bad_settings_are_refused(bad: dict[str, Any], message: str) -> None:
 def test_names_that_nobody_knows_are_refused(bad: dict[str, Any], message: str, tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(tiny_checkpoint, EvalConfig(**bad))
+
+
+def test_workers_draw_only_what_is_looked_at(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def refuse(_task: str, **settings: Any) -> Env:
+        asked.append(settings)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(module, "make_task", refuse)
+    pulse: Any = SimpleNamespace(beat=lambda *_: None)
+    handle = module._prepare(pulse, (tiny_checkpoint, RunnerConfig()))
+    with pytest.raises(ValueError, match="enough"):
+        handle(module._Job(task="track", condition="policy", seeds=(0,)))
+    assert asked[0]["on_demand"]
