@@ -549,8 +549,8 @@ class TestUpgrade:
         edit(tmp_path / "checkpoint", lambda d: d.update(schema_version=1, policy=old))
         assert_same(made, load_checkpoint(tmp_path / "checkpoint"))
 
-    @pytest.mark.parametrize("name", module.shipped_names())
-    def test_the_policies_that_ship_are_of_version_1_and_load(self, name: str) -> None:
+    @pytest.mark.parametrize("name", ["default", "track_event", "track_occlusion"])
+    def test_the_first_policies_that_ship_are_of_version_1_and_load(self, name: str) -> None:
         described = json.loads((module.SHIPPED / name / "config.json").read_text())
         assert described["schema_version"] == 1
         config = load_checkpoint(module.SHIPPED / name).policy.config
