@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from training.data.episodes import Dataset
 from training.device import anywhere, make_accelerator, place, share_of_cores
 from training.error import TrainingError
 from training.health import diverged
+from training.interrupts import interrupts
 from training.lock import hold_folder
 from training.log import Log, read_log
 from training.memory import require_memory
@@ -47,7 +46,6 @@ from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 VALIDATION_SAMPLES = 512
-WATCH = 1.0  # seconds between two looks at whether torchrun is still there
 
 OnProgress = Callable[[int, int, dict[str, float]], None]  # step, steps, metrics
 
@@ -253,7 +251,7 @@ def _train(
 
     policy.train()
     done, started, interrupted = first, time.monotonic(), False
-    with _interrupts(parent) as stop, closing(log):
+    with interrupts(parent) as stop, closing(log):
         for step in range(first, config.steps):
             batch = draw_batch(
                 sampler, config, step, rank, processes, device=accelerator.device, unknown=tokenizer.unknown
@@ -397,40 +395,3 @@ def _average(decay: float) -> Callable[[Any, Any, Any], None]:
         torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
-
-
-@contextmanager
-def _interrupts(parent: int) -> Iterator[threading.Event]:
-    """Turns SIGINT and SIGTERM into an event for the time of the loop; a second signal acts as usual. The end of the
-    `torchrun` that started this process, its parent then, is one, too: nobody else would end it.
-    """
-    stop, over = threading.Event(), threading.Event()
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_watch_parent, args=(parent, stop, over), daemon=True).start()
-    if threading.current_thread() is not threading.main_thread():
-        try:
-            yield stop
-        finally:
-            over.set()
-        return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _frame: Any) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield stop
-    finally:
-        over.set()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _watch_parent(parent: int, stop: threading.Event, over: threading.Event) -> None:
-    while not over.wait(WATCH):
-        if os.getppid() != parent:
-            stop.set()
-            return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from envs.tabletop.scene import BACKDROP_GROUP, arm_actuators, arm_body, arm_defaults, front_camera
+from envs.tabletop.scene import arm_actuators, arm_body, arm_defaults, room, visuals
 
 TIMESTEP = 0.0025  # half of the other tasks': what is gripped and pushed needs it
 BELOW = -5.0  # metres: where what is not used waits, without weight
@@ -102,12 +102,7 @@ def scene_xml(bodies: Sequence[Part], fixtures: Sequence[Part], turntables: Sequ
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" jacobian="dense" cone="elliptic" impratio="10"
     iterations="20"/>
-  <visual>
-    <global offwidth="640" offheight="640"/>
-    <quality shadowsize="1024" offsamples="0" numslices="16" numstacks="10"/>
-    <headlight ambient="0.35 0.35 0.35" diffuse="0.35 0.35 0.35" specular="0 0 0"/>
-    <map znear="0.02" zfar="8"/>
-  </visual>
+  {visuals()}
   <default>
     {arm_defaults()}
     <default class="free">
@@ -118,13 +113,7 @@ def scene_xml(bodies: Sequence[Part], fixtures: Sequence[Part], turntables: Sequ
     </default>
   </default>
   <worldbody>
-    <light name="sun" type="directional" pos="0.5 0.4 2" dir="-0.3 -0.25 -1" diffuse="0.55 0.55 0.55"
-      specular="0.1 0.1 0.1" castshadow="false"/>
-    {front_camera()}
-    <geom name="floor" type="plane" pos="0 0 -0.5" size="3 3 0.1" rgba="0.30 0.32 0.35 1" contype="0" conaffinity="0"
-      group="{BACKDROP_GROUP}"/>
-    <geom name="table" type="box" pos="-0.05 0 -0.02" size="0.45 0.40 0.02" rgba="0.55 0.53 0.50 1"
-      contype="2" conaffinity="1" group="{BACKDROP_GROUP}"/>
+    {room()}
     {arm_body()}
     {discs}
     {free}

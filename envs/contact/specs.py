@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-import gymnasium
-
-from envs.tabletop.specs import ARM_JOINTS
-from envs.task import TaskSpec, register_task
+from envs.tabletop.specs import ARM_JOINTS, register_kinds
+from envs.task import TaskSpec
 
 
 def _spec(name: str, env_id: str, **fields: Any) -> TaskSpec:
@@ -76,22 +73,4 @@ SPECS: dict[str, tuple[TaskSpec, str]] = {
 
 def register() -> None:
     """Make the tasks known to the registry and to `gymnasium.make`; does nothing the second time."""
-    for spec, kind in SPECS.values():
-        register_task(spec)
-        if spec.env_id not in gymnasium.registry:
-            gymnasium.register(
-                spec.env_id,
-                entry_point="envs.contact.specs:make",
-                max_episode_steps=spec.horizon,
-                kwargs={"kind": kind},
-            )
-
-
-def make(kind: str, **settings: Any) -> gymnasium.Env[Any, Any]:
-    """The environment of a task, with the GL backend chosen before MuJoCo is imported."""
-    from envs.gl import choose_gl_backend
-
-    choose_gl_backend()
-    module, _, name = kind.partition(":")
-    made: gymnasium.Env[Any, Any] = getattr(importlib.import_module(module), name)(**settings)
-    return made
+    register_kinds(SPECS.values())

@@ -153,18 +153,34 @@ def arm_actuators() -> str:
   </actuator>"""
 
 
+def visuals() -> str:
+    """The MJCF of how pictures are drawn: no multisampling, a headlight."""
+    return """<visual>
+    <global offwidth="640" offheight="640"/>
+    <quality shadowsize="1024" offsamples="0" numslices="16" numstacks="10"/>
+    <headlight ambient="0.35 0.35 0.35" diffuse="0.35 0.35 0.35" specular="0 0 0"/>
+    <map znear="0.02" zfar="8"/>
+  </visual>"""
+
+
+def room() -> str:
+    """The MJCF of what stands still in every scene: light, camera, floor and table."""
+    return f"""<light name="sun" type="directional" pos="0.5 0.4 2" dir="-0.3 -0.25 -1" diffuse="0.55 0.55 0.55"
+      specular="0.1 0.1 0.1" castshadow="false"/>
+    {front_camera()}
+    <geom name="floor" type="plane" pos="0 0 -0.5" size="3 3 0.1" rgba="0.30 0.32 0.35 1" contype="0" conaffinity="0"
+      group="{BACKDROP_GROUP}"/>
+    <geom name="table" type="box" pos="-0.05 0 -0.02" size="0.45 0.40 0.02" rgba="0.55 0.53 0.50 1"
+      contype="2" conaffinity="1" group="{BACKDROP_GROUP}"/>"""
+
+
 def scene_xml() -> str:
     """The MJCF text of the whole scene."""
     return f"""
 <mujoco model="vla tabletop">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" jacobian="dense" cone="pyramidal" iterations="20"/>
-  <visual>
-    <global offwidth="640" offheight="640"/>
-    <quality shadowsize="1024" offsamples="0" numslices="16" numstacks="10"/>
-    <headlight ambient="0.35 0.35 0.35" diffuse="0.35 0.35 0.35" specular="0 0 0"/>
-    <map znear="0.02" zfar="8"/>
-  </visual>
+  {visuals()}
   <default>
     {arm_defaults()}
     <default class="object">
@@ -178,13 +194,7 @@ def scene_xml() -> str:
     {"".join(_wedge_mesh(size) for size in SIZES)}
   </asset>
   <worldbody>
-    <light name="sun" type="directional" pos="0.5 0.4 2" dir="-0.3 -0.25 -1" diffuse="0.55 0.55 0.55"
-      specular="0.1 0.1 0.1" castshadow="false"/>
-    {front_camera()}
-    <geom name="floor" type="plane" pos="0 0 -0.5" size="3 3 0.1" rgba="0.30 0.32 0.35 1" contype="0" conaffinity="0"
-      group="{BACKDROP_GROUP}"/>
-    <geom name="table" type="box" pos="-0.05 0 -0.02" size="0.45 0.40 0.02" rgba="0.55 0.53 0.50 1"
-      contype="2" conaffinity="1" group="{BACKDROP_GROUP}"/>
+    {room()}
     {arm_body()}
     {"".join(_slot(i) for i in range(SLOTS))}
     {_props()}

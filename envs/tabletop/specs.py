@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium
@@ -114,7 +115,12 @@ SPECS: dict[str, tuple[TaskSpec, str]] = {
 
 def register() -> None:
     """Make the tasks known to the registry and to `gymnasium.make`; does nothing the second time."""
-    for spec, kind in SPECS.values():
+    register_kinds(SPECS.values())
+
+
+def register_kinds(specs: Iterable[tuple[TaskSpec, str]]) -> None:
+    """The same for any tasks, each with the class that makes it, as "module:name"."""
+    for spec, kind in specs:
         register_task(spec)
         if spec.env_id not in gymnasium.registry:
             gymnasium.register(
