@@ -63,6 +63,10 @@ class HeadConfig:
         name: the action head; "chunk_l1" has no settings of its own.
         chunk: control steps predicted at once.
         hidden: width of its hidden layers.
+        blocks: residual blocks of two layers each; with 0, two hidden layers one after the other. A hand that has to be
+            put somewhere to the centimetre needs a deep network: what to do changes abruptly with the place.
+        octaves: the head gets boxes and proprioception, brought to unit scale, as sines and cosines of 1, 2, 4, ...
+            times their values, too (Fourier features, Tancik et al. 2020): small differences become large ones.
 
     The other fields are the settings of the action head of that name.
     """
@@ -70,11 +74,13 @@ class HeadConfig:
     name: HeadName = "chunk_l1"
     chunk: int = 4
     hidden: int = 256
+    blocks: int = 0
+    octaves: int = 0
     gaussian_mixture: GaussianMixtureConfig = field(default_factory=GaussianMixtureConfig)
     binned: BinnedConfig = field(default_factory=BinnedConfig)
     flow_matching: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
 
     def __post_init__(self) -> None:
         check_kinds("head", self)
-        check_least("head", self, chunk=1, hidden=1)
+        check_least("head", self, chunk=1, hidden=1, blocks=0, octaves=0)
         refuse_unused("head", self)

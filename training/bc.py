@@ -37,7 +37,7 @@ from training.log import Log, read_log
 from training.memory import require_memory
 from training.provenance import provenance
 from training.run_folder import CHANGES, CHECKPOINT, CONFIG, STATE, check_folder, describe
-from training.start import check_shapes, load_start, state_beside, weights_print
+from training.start import load_start, state_beside, take_over, weights_print
 from training.state import has_state, load_state, save_state
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
@@ -119,6 +119,7 @@ def train(
         start: folder of a checkpoint to go on from in place of random weights. Its words and the statistics of its
             normaliser stay, whatever the data. If the state of its run lies beside it, weights, moving average and
             optimiser go on from there; else the optimiser begins anew from the averaged weights of the checkpoint.
+            With other settings of the policy, parts that do not fit them begin anew, see `training.start.take_over`.
 
     Raises:
         TrainingError: `out` is taken, there is nothing to resume, the data do not fit `start`, or the loss is not
@@ -150,9 +151,10 @@ def _train(
     described = describe(policy_config, config, datasets, "" if start is None else weights_print(start))
     changes = check_folder(out, resume, described, change)
 
-    begun = None if start is None else load_start(start, policy_config, datasets)
+    begun = None if start is None else load_start(start, datasets)
     language, texts = policy_config.language, (text for d in datasets for text in d.texts)
-    tokenizer = begun.tokenizer if begun else TOKENIZERS[language.name].make(language, texts)
+    keeps_words = begun is not None and begun.policy.config.language == language
+    tokenizer = begun.tokenizer if begun and keeps_words else TOKENIZERS[language.name].make(language, texts)
     _check_words(tokenizer, datasets)
     _check_visibility(policy_config, datasets)
     _check_window(policy_config, datasets)
@@ -179,9 +181,9 @@ def _train(
     sampler = Sampler(datasets, samples, tokenizer, names, holdout=config.holdout, relabel=config.relabel)
     torch.manual_seed(config.seed)
     shapes = sampler.shapes(len(names), tokenizer.size)
+    anew: tuple[str, ...] = ()
     if begun and start:
-        check_shapes(start, begun.policy.shapes, shapes)
-        policy = begun.policy
+        policy, anew = take_over(start, begun.policy, policy_config, shapes)
     else:
         policy = VLAPolicy(policy_config, shapes)
         policy.normaliser.set_statistics(*sampler.statistics())
@@ -193,7 +195,7 @@ def _train(
     module, optimizer = accelerator.prepare(TrainStep(policy), optimizer)
     if config.compile:
         module = torch.compile(module)
-    if start and not resume and has_state(state_beside(start)):
+    if begun and start and policy is begun.policy and not resume and has_state(state_beside(start)):
         load_state(state_beside(start), policy, average, optimizer)
     first = load_state(out / STATE, policy, average, optimizer) if resume else 0
     if first > config.steps:
@@ -218,7 +220,7 @@ def _train(
     origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
     if begun:
         before = {name: begun.provenance[name] for name in ("steps", "start", CHANGES) if name in begun.provenance}
-        origin["start"] = {"weights": described["start"], **before}
+        origin["start"] = {"weights": described["start"], **before, **({"anew": list(anew)} if anew else {})}
     if changes:
         origin[CHANGES] = changes
     log = Log(out, first, enabled=accelerator.is_main_process)

@@ -35,16 +35,21 @@ def train(arguments: list[str]) -> int:
     )
     parser.add_argument("--data", type=str, default="data", help="folder of `vla collect`, or of one dataset")
     parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
+    more = "run, checkpoint or policy that ships to begin with; its parts that do not fit --policy begin anew"
+    parser.add_argument("--policy-from", type=str, help=more)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     words = "settings with which the resumed run may go on otherwise, such as train.learning_rate"
     parser.add_argument("--change", type=tuple[str, ...], default=(), help=words)
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
+    from vla_policy.checkpoint import resolve_checkpoint
+
     config, folder = run_config(parsed), Path(parsed.data)
     # A dataset may be of a task that nobody registered.
     folders = [folder] if (folder / HEADER).is_file() else [folder / task for task in expand_suites(config.tasks)]
     datasets = [open_dataset(path) for path in folders]
-    return train_all(config, datasets, Path(parsed.out), resume=parsed.resume, change=parsed.change)
+    start = resolve_checkpoint(parsed.policy_from) if parsed.policy_from else None
+    return train_all(config, datasets, Path(parsed.out), resume=parsed.resume, change=parsed.change, start=start)
 
 
 def check_collectable(config: RunConfig) -> None:

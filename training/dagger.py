@@ -31,7 +31,7 @@ def check_start(start: Path, config: RunConfig, datasets: Sequence[Dataset]) -> 
     Raises:
         ValueError: it could not; the message says why.
     """
-    begun, policy = load_start(start, config.policy, datasets), config.policy
+    begun, policy = load_start(start, datasets), config.policy
     samples = SampleConfig(
         frames=policy.frames, frame_stride=policy.frame_stride, chunk=policy.head.chunk, cameras=policy.cameras
     )

@@ -13,17 +13,19 @@ from training.error import TrainingError
 from training.run_folder import STATE
 from vla_policy.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
 from vla_policy.contract import Shapes
+from vla_policy.policy import VLAPolicy
+
+FROM_SETTINGS = ("frames", "cameras")  # shapes that settings of the policy decide, not data
+PARTS = ("encoder", "language", "fusion", "grounding", "head")
 
 
-def load_start(path: Path, config: PolicyConfig, datasets: Sequence[Dataset]) -> Checkpoint:
+def load_start(path: Path, datasets: Sequence[Dataset]) -> Checkpoint:
     """The checkpoint in this folder, if it can go on with these data.
 
     Raises:
-        ValueError: it is damaged, of a policy with other settings, or of another robot.
+        ValueError: it is damaged, or of another robot.
     """
     begun = load_checkpoint(path)
-    if begun.policy.config != config:
-        raise TrainingError(f"{path}: is of a policy with other settings than `policy`; give those it was trained with")
     for data in datasets:
         check_same_robot(begun.interface, data.interface, (str(path), str(data.path)))
         for name in data.interface.action_names:
@@ -33,15 +35,39 @@ def load_start(path: Path, config: PolicyConfig, datasets: Sequence[Dataset]) ->
     return begun
 
 
-def check_shapes(path: Path, begun: Shapes, shapes: Shapes) -> None:
-    """Refuse data of other shapes than those that a policy was built for.
+def take_over(path: Path, begun: VLAPolicy, config: PolicyConfig, shapes: Shapes) -> tuple[VLAPolicy, tuple[str, ...]]:
+    """A policy of these settings with all parts of the one of `path` that fit, and the names of the parts that begin
+    anew. A part fits if its weights have the same names and shapes.
+
+    Raises:
+        TrainingError: no part fits, or the data do not.
+    """
+    same = begun.config == config
+    check_shapes(path, begun.shapes, shapes, but=() if same else (*FROM_SETTINGS, "vocabulary"))
+    if same:
+        return begun, ()
+    policy, anew = VLAPolicy(config, shapes), []
+    policy.normaliser.load_state_dict(begun.normaliser.state_dict())
+    for name in PARTS:
+        before, now = (getattr(each, name).state_dict() for each in (begun, policy))
+        if {key: value.shape for key, value in before.items()} == {key: value.shape for key, value in now.items()}:
+            getattr(policy, name).load_state_dict(before)
+        else:
+            anew.append(name)
+    if len(anew) == len(PARTS):
+        raise TrainingError(f"{path}: no part of that policy fits the settings of this one; train without it")
+    return policy, tuple(anew)
+
+
+def check_shapes(path: Path, begun: Shapes, shapes: Shapes, but: Sequence[str] = ()) -> None:
+    """Refuse data of other shapes than those that a policy was built for, except for some.
 
     Raises:
         TrainingError: what differs first.
     """
     before, now = asdict(begun), asdict(shapes)
     for name, value in before.items():
-        if now[name] != value:
+        if now[name] != value and name not in but:
             raise TrainingError(f"{path}: was trained on {name} {value}, the data have {now[name]}")
 
 

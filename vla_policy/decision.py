@@ -12,19 +12,28 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vla_policy.layers import multi_layer, residual_layers
+
 BIN = 0.1  # actions vote for the same thing if they fall into the same bin of this width
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSetup:
     """What every action head is built with: steps S of a chunk, width of the hidden layers, width F of the features,
-    and action dimensions A.
+    action dimensions A, and residual blocks.
     """
 
     chunk: int
     hidden: int
     features: int
     actions: int
+    blocks: int = 0
+
+    def network(self, before: int, after: int) -> nn.Sequential:
+        """The hidden layers, between this many features and numbers."""
+        if self.blocks:
+            return residual_layers(before, self.hidden, after, self.blocks)
+        return multi_layer([before, self.hidden, self.hidden, after])
 
 
 class ActionHead(nn.Module):

@@ -275,6 +275,31 @@ class FullPrecisionBuffers(nn.Module):
         return self
 
 
+class ResidualBlock(nn.Module):
+    """`x + FFN(LN(x))`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.feed = nn.LayerNorm(width), FeedForward(width, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.feed(self.norm(x))
+
+
+def residual_layers(before: int, width: int, after: int, blocks: int) -> nn.Sequential:
+    """A linear layer, residual blocks, a norm and a linear layer: deep, and still quick to learn."""
+    inner = [ResidualBlock(width) for _ in range(blocks)]
+    return nn.Sequential(nn.Linear(before, width), *inner, nn.LayerNorm(width), nn.Linear(width, after))
+
+
+def octaves(x: Tensor, count: int) -> Tensor:
+    """Sines and cosines of 1, 2, 4, ... times the values: `(..., N)` → `(..., 2 · count · N)` (Fourier features, Tancik
+    et al. 2020).
+    """
+    scaled = torch.cat([x * 2**k for k in range(count)], dim=-1)
+    return torch.cat([scaled.sin(), scaled.cos()], dim=-1)
+
+
 def multi_layer(widths: list[int]) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     layers: list[nn.Module] = []

@@ -28,7 +28,7 @@ from vla_policy.grounding.decoder import STEP_SCALE, GroundingOutput, SpaceTimeD
 from vla_policy.grounding.losses import grounding_loss
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
-from vla_policy.layers import at_least_float32
+from vla_policy.layers import at_least_float32, octaves
 from vla_policy.normaliser import Normaliser
 from vla_policy.vision import EncoderSetup
 
@@ -146,12 +146,14 @@ class VLAPolicy(nn.Module):
         tubes = self.grounding.tubes
         path = path_width(self.encoder.grounded_frames, visible=config.grounding.visibility_weight > 0)
         event = int(self.grounding.when is not None)
-        grounded = tubes * (width + path) + event if config.grounding.feeds == "queries" else 0
+        finer = 1 + 2 * config.head.octaves  # what is told of places: themselves, sines and cosines
+        grounded = tubes * (width + finer * path) + event if config.grounding.feeds == "queries" else 0
         head_setup = HeadSetup(
             chunk=config.head.chunk,
             hidden=config.head.hidden,
-            features=grounded + pooled + shapes.proprioception,
+            features=grounded + pooled + finer * shapes.proprioception,
             actions=shapes.actions,
+            blocks=config.head.blocks,
         )
 
         def make_head() -> ActionHead:
@@ -170,7 +172,7 @@ class VLAPolicy(nn.Module):
         fused = self.fusion(vision, exchange.encoded_text())
         grounding = self.grounding(vision, fused)
         grounded = self._grounded(grounding) if self.config.grounding.feeds == "queries" else []
-        views = [*grounded, fused.pooled, agent_pos]
+        views = [*grounded, fused.pooled, self._finer(agent_pos)]
         if fused.voters is not None:
             voters = fused.voters.shape[1]
             views = [view[:, None].expand(-1, voters, -1) for view in views]
@@ -186,15 +188,22 @@ class VLAPolicy(nn.Module):
         visible = None if output.tube_visible is None else output.tube_visible.sigmoid().detach()
         now = [] if output.event is None else [output.event.during[:, -1:].sigmoid().detach()]
         paths = [
-            path_features(output.tubes[:, :, k], None if visible is None else visible[:, :, k])
+            self._finer(path_features(output.tubes[:, :, k], None if visible is None else visible[:, :, k]))
             for k in range(output.tubes.shape[2])
         ]
         return [output.tube_queries[:, -1].flatten(1), *paths, *now]
 
+    def _finer(self, places: Tensor) -> Tensor:
+        """Places, and what makes small differences between them large."""
+        count = self.config.head.octaves
+        return torch.cat([places, octaves(places, count)], dim=-1) if count else places
+
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The training loss and, detached, its parts."""
         features = self(batch.observation)
-        action = self.head.loss(features.action, batch.action, batch.action_mask)
+        # In full precision, which costs little here: in bfloat16 a place is known to half a percent of the picture.
+        with torch.autocast(features.action.device.type, enabled=False):
+            action = self.head.loss(features.action, batch.action, batch.action_mask)
         grounded = features.grounding.tubes.shape[1]  # the newest frames
         boxes, visible, event = (x[:, -grounded:] for x in (*batch.tubes, batch.event))
         grounding, metrics = grounding_loss(self.config.grounding, features.grounding, boxes, visible, event)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from configs.policy import BinnedConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import FullPrecisionBuffers, at_least_float32, masked_average, multi_layer
+from vla_policy.layers import FullPrecisionBuffers, at_least_float32, masked_average
 
 SPREAD = 0.75  # standard deviation of a label, in bins
 
@@ -28,7 +28,7 @@ class BinnedHead(FullPrecisionBuffers, ActionHead):
     def __init__(self, config: BinnedConfig, setup: HeadSetup) -> None:
         super().__init__()
         self.shape = (setup.chunk, setup.actions, config.bins)
-        self.layers = multi_layer([setup.features, setup.hidden, setup.hidden, math.prod(self.shape)])
+        self.layers = setup.network(setup.features, math.prod(self.shape))
         self.register_buffer("centres", torch.linspace(-1, 1, config.bins), persistent=False)
 
     def forward(self, features_BF: Tensor) -> Tensor:

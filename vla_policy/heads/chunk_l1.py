@@ -8,14 +8,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import at_least_float32, masked_average, multi_layer
+from vla_policy.layers import at_least_float32, masked_average
 
 
 class ChunkL1Head(ActionHead):
     def __init__(self, config: None, setup: HeadSetup) -> None:
         super().__init__()
         self.chunk, self.actions = setup.chunk, setup.actions
-        self.layers = multi_layer([setup.features, setup.hidden, setup.hidden, setup.chunk * setup.actions])
+        self.layers = setup.network(setup.features, setup.chunk * setup.actions)
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Actions `(B, S, A)`, not clipped."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from configs.policy import FlowMatchingConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import at_least_float32, masked_average, multi_layer, sinusoid
+from vla_policy.layers import at_least_float32, masked_average, sinusoid
 
 DRAWS = 8  # of noise and time per sample: the field is cheap compared with the features
 TIME_WIDTH = 16
@@ -24,7 +24,7 @@ class FlowMatchingHead(ActionHead):
         hidden, out = setup.hidden, setup.chunk * setup.actions
         self.context = nn.Linear(setup.features, hidden)
         self.moving = nn.Linear(out + TIME_WIDTH, hidden, bias=False)
-        self.layers = multi_layer([hidden, hidden, hidden, out])
+        self.layers = setup.network(hidden, out)
 
     def forward(self, context_BH: Tensor, x_BSA: Tensor, time_B: Tensor) -> Tensor:
         """Velocity `(..., S, A)` at the points x `(..., S, A)` and times in [0, 1] `(...)`."""

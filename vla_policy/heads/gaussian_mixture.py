@@ -14,7 +14,7 @@ from torch import Tensor
 
 from configs.policy import GaussianMixtureConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.layers import at_least_float32, masked_average, multi_layer
+from vla_policy.layers import at_least_float32, masked_average
 
 LEAST_DEVIATION = 0.03  # of a component: without a floor the likelihood of a label met exactly has no bound
 
@@ -26,7 +26,7 @@ class GaussianMixtureHead(ActionHead):
         super().__init__()
         self.chunk, self.actions, self.components = setup.chunk, setup.actions, config.components
         out = self.chunk * self.components * (2 * self.actions + 1)
-        self.layers = multi_layer([setup.features, setup.hidden, setup.hidden, out])
+        self.layers = setup.network(setup.features, out)
 
     def forward(self, features_BF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights `(B, S, K)`, means and standard deviations `(B, S, K, A)`."""
