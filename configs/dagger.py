@@ -26,7 +26,8 @@ class DaggerConfig:
         rounds: rounds of collection and training.
         episodes: episodes a round and task; with `focus`, on the average over the tasks.
         focus: share a round's episodes out by what the policy failed in when it was last judged: more of the tasks that
-            it cannot do, at least a tenth of `episodes` of each. Needs `validation`.
+            it cannot do, at least a tenth of `episodes` of each. Half of the samples of its training are shared out
+            so, too; of the other half, each task has as many. Needs `validation`.
         beta: probability, in the first round, that the expert acts; its powers are those of later rounds. At 1 the
             policy never acts: cloning with as many labels.
         beta_least: what that probability does not fall below. Tasks whose expert plans can do with 0.
@@ -71,11 +72,15 @@ class DaggerConfig:
         """
         if not self.focus or not judged:
             return dict.fromkeys(tasks, self.episodes)
-        # Laplace's rule: few episodes without a failure do not prove that there is none.
-        failing = {task: (judged[task][1] - judged[task][0] + 1) / (judged[task][1] + 2) for task in tasks}
         least = max(1, self.episodes // 10)
         rest = (self.episodes - least) * len(tasks)
-        return {task: least + round(rest * failing[task] / sum(failing.values())) for task in tasks}
+        return {task: least + round(rest * share) for task, share in _failing(judged, tasks).items()}
+
+    def weights(self, judged: Mapping[str, tuple[int, int]], tasks: Sequence[str]) -> dict[str, float] | None:
+        """How much each task counts in a round's training; None: alike. For the arguments see `shared_out`."""
+        if not self.focus or not judged:
+            return None
+        return {task: 0.5 / len(tasks) + 0.5 * share for task, share in _failing(judged, tasks).items()}
 
     def share(self, number: int) -> float:
         """Probability that the expert acts in a round (1, 2, ...)."""
@@ -84,3 +89,10 @@ class DaggerConfig:
     def mixture(self) -> dict[str, Any]:
         """What decides a round's data, given the policy and the share."""
         return {name: getattr(self, name) for name in ("stretch", "keep_failures", "max_steps")}
+
+
+def _failing(judged: Mapping[str, tuple[int, int]], tasks: Sequence[str]) -> dict[str, float]:
+    """Each task's share of what fails."""
+    # Laplace's rule: few episodes without a failure do not prove that there is none.
+    rates = {task: (judged[task][1] - judged[task][0] + 1) / (judged[task][1] + 2) for task in tasks}
+    return {task: rate / sum(rates.values()) for task, rate in rates.items()}

@@ -106,7 +106,7 @@ def run(
     recorders: Sequence[Recorder] = (),
     *,
     action_names: tuple[str, ...],
-    scenario: Scenario | None = None,
+    scenario: Scenario | Callable[[int], Scenario | None] | None = None,
     beat: Beat | None = None,
 ) -> list[World]:
     """Run one episode per seed to its end, side by side; the finished worlds, in the order of the seeds.
@@ -115,6 +115,7 @@ def run(
         envs: an environment per row.
         seeds: a seed per row; None leaves it idle.
         action_names: of the environments' actions.
+        scenario: of all episodes, or of the episode of a seed.
         beat: called before every piece of work, with its seed, or without one for what all seeds share; see
             `envs.workers.Pulse`.
 
@@ -122,7 +123,11 @@ def run(
         EpisodeError: an environment fails, or gives what breaks the contract.
         ValueError: an environment's actions have no bounds, or it gives no instruction.
     """
-    scenario, beat = scenario or Scenario(), beat or (lambda *_: None)
+    beat = beat or (lambda *_: None)
+
+    def scenario_of(world: World) -> Scenario:
+        return (scenario(world.seed) if callable(scenario) else scenario) or Scenario()
+
     rows: list[World | None] = [None] * len(envs)
     for row, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
         if seed is not None:
@@ -131,7 +136,7 @@ def run(
     worlds = [world for world in rows if world is not None]
     for world in worlds:
         beat(world.seed)
-        _reset(world, scenario)
+        _reset(world, scenario_of(world))
         for recorder in recorders:
             recorder.begin(world)
     beat()
@@ -152,7 +157,8 @@ def run(
             world.step += 1
             world.done = bool(terminated or truncated)
             _check(world, seen)
-            world.observation = scenario.view(seen) if scenario.view else seen
+            view = scenario_of(world).view
+            world.observation = view(seen) if view else seen
             if world.done:
                 for recorder in recorders:
                     recorder.end(world)

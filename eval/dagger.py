@@ -168,16 +168,17 @@ def _run(
 
     datasets, policy = list(base), start
     for number in range(config.dagger.rounds + 1):
-        folder = out / "rounds" / f"{number:02d}"
+        folder, weights = out / "rounds" / f"{number:02d}", None
         if number:
             assert policy is not None
             before = rounds.rounds[number - 1].tasks
             judged = {task: (found.successes, found.episodes) for task, found in before.items()}
-            episodes = config.dagger.shared_out(judged, [str(each.header["task"]) for each in base])
+            names = [str(each.header["task"]) for each in base]
+            episodes, weights = config.dagger.shared_out(judged, names), config.dagger.weights(judged, names)
             datasets += collect_round(config, base, number, policy, folder, episodes)
         trained = checkpoint_of(folder) if number or start is None else start
         if number == len(rounds.rounds):
-            if trained != start and (code := train_round(config, datasets, number, policy, folder)):
+            if trained != start and (code := train_round(config, datasets, number, policy, folder, weights)):
                 return code
             success, tasks = _judge(config, trained, base, folder)
             row = RoundResult(

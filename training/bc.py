@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +107,7 @@ def train(
     datasets: Sequence[Dataset],
     out: Path,
     *,
+    weights: Mapping[str, float] | None = None,
     start: Path | None = None,
     resume: bool = False,
     change: Sequence[str] = (),
@@ -115,6 +116,7 @@ def train(
     """Train a policy; `out` receives the log, states to resume from, and the checkpoint.
 
     Args:
+        weights: how much each task counts; see `training.data.batches.Sampler`.
         change: settings, such as "train.learning_rate", that may be otherwise in a run that is gone on with.
         start: folder of a checkpoint to go on from in place of random weights. Its words and the statistics of its
             normaliser stay, whatever the data. If the state of its run lies beside it, weights, moving average and
@@ -128,7 +130,7 @@ def train(
     """
     # Of several processes that torchrun started, the first one writes.
     with hold_folder(out) if os.environ.get("RANK", "0") == "0" else nullcontext():
-        return _train(policy_config, config, datasets, out, start, resume, change, on_progress)
+        return _train(policy_config, config, datasets, out, weights, start, resume, change, on_progress)
 
 
 def _train(
@@ -136,6 +138,7 @@ def _train(
     config: TrainConfig,
     datasets: Sequence[Dataset],
     out: Path,
+    weights: Mapping[str, float] | None,
     start: Path | None,
     resume: bool,
     change: Sequence[str],
@@ -148,7 +151,7 @@ def _train(
     rank, processes = accelerator.process_index, accelerator.num_processes
     if config.batch % processes:
         raise TrainingError(f"batch {config.batch} must be a multiple of the {processes} processes")
-    described = describe(policy_config, config, datasets, "" if start is None else weights_print(start))
+    described = describe(policy_config, config, datasets, "" if start is None else weights_print(start), weights)
     changes = check_folder(out, resume, described, change)
 
     begun = None if start is None else load_start(start, datasets)
@@ -178,7 +181,9 @@ def _train(
         cameras=policy_config.cameras,
         tubes=policy_config.tubes,
     )
-    sampler = Sampler(datasets, samples, tokenizer, names, holdout=config.holdout, relabel=config.relabel)
+    sampler = Sampler(
+        datasets, samples, tokenizer, names, holdout=config.holdout, relabel=config.relabel, weights=weights
+    )
     torch.manual_seed(config.seed)
     shapes = sampler.shapes(len(names), tokenizer.size)
     anew: tuple[str, ...] = ()
@@ -217,7 +222,8 @@ def _train(
         boxes=any(d.labelled for d in datasets) and max(grounding.location_weight, grounding.box_weight) > 0,
         control_hz=next((d.interface.control_hz for d in datasets if d.interface.control_hz is not None), None),
     )
-    origin = provenance({name: described[name] for name in ("policy", "train")}, datasets)
+    settings: dict[str, Any] = {name: described[name] for name in ("policy", "train", "weights") if name in described}
+    origin = provenance(settings, datasets)
     if begun:
         before = {name: begun.provenance[name] for name in ("steps", "start", CHANGES) if name in begun.provenance}
         origin["start"] = {"weights": described["start"], **before, **({"anew": list(anew)} if anew else {})}

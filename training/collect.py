@@ -48,8 +48,7 @@ class Demonstrator:
     def __init__(self, env: Env, spec: TaskSpec, config: CollectConfig, scout: Env | None = None) -> None:
         expert = spec.make_expert()
         self._env, self._scout, self._names = env, scout, spec.action_names
-        told = (offers(env, "reset_options") or {}).get("told", ())
-        self._counterfactual = config.counterfactual if "other" in told else 0.0
+        self._scenario = told_other(env, config.counterfactual)
         self._actor = actor = NoisyExpert(expert, config.noise, config.detours)
         self._recorder = EpisodeRecorder(
             config.cameras, expert, config.plan_steps, label=lambda _: actor.clean, rng=lambda _: actor.rng
@@ -58,14 +57,26 @@ class Demonstrator:
     def demonstrate(self, seed: int, beat: Beat | None = None) -> Episode | None:
         """The episode of this environment seed, None if the simulation became unstable or the scout failed."""
         own = None if beat is None else lambda *_: beat(seed)  # all that is done is done for this seed
-        other = np.random.default_rng((seed, 6)).random() < self._counterfactual
-        scenario = Scenario(options={"told": "other"}) if other else None
+        scenario = self._scenario(seed)
         if self._scout is not None:
             [tried] = run([self._scout], [seed], self._actor, action_names=self._names, scenario=scenario, beat=own)
             if not tried.info["is_success"]:
                 return None
         run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, scenario=scenario, beat=own)
         return self._recorder.episode
+
+
+def told_other(env: Env, share: float) -> Callable[[int], Scenario | None]:
+    """How the episode of a seed begins, if in a share of them the other thing is told that can be done in the scene;
+    where the environment does not offer that, all begin as usual.
+    """
+    can = "other" in (offers(env, "reset_options") or {}).get("told", ())
+
+    def scenario(seed: int) -> Scenario | None:
+        other = can and np.random.default_rng((seed, 6)).random() < share
+        return Scenario(options={"told": "other"}) if other else None
+
+    return scenario
 
 
 def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProgress | None = None) -> Dataset:

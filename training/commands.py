@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.options import parse, run_config, run_parser
@@ -107,13 +107,14 @@ def train_all(
     *,
     resume: bool,
     change: Sequence[str] = (),
+    weights: Mapping[str, float] | None = None,
     start: Path | None = None,
     keep_state: bool = False,
 ) -> int:
     """Train on datasets, with progress; the exit code.
 
     Args:
-        change, start: see `training.bc.train`.
+        change, weights, start: see `training.bc.train`.
         keep_state: leave the last state where it is, so that another training can go on from it.
     """
     from training.bc import train as train_policy
@@ -129,6 +130,7 @@ def train_all(
             config.train,
             datasets,
             out,
+            weights=weights,
             start=start,
             resume=resume,
             change=change,

@@ -77,13 +77,21 @@ def collect_round(
     return datasets
 
 
-def train_round(config: RunConfig, datasets: list[Dataset], number: int, start: Path | None, folder: Path) -> int:
+def train_round(
+    config: RunConfig,
+    datasets: list[Dataset],
+    number: int,
+    start: Path | None,
+    folder: Path,
+    weights: Mapping[str, float] | None = None,
+) -> int:
     """Train for a round, going on where an interrupted call stopped; the exit code. The last state is kept.
 
     Args:
         datasets: all that was labelled so far.
         number: 0 is the first training, with the settings of `train`; later ones have steps and rate of `dagger`.
         start: the checkpoint of the round before; None in round 0.
+        weights: how much each task counts; alike if left out.
 
     Raises:
         TrainingError: as `training.bc.train`.
@@ -99,6 +107,7 @@ def train_round(config: RunConfig, datasets: list[Dataset], number: int, start: 
         datasets,
         out,
         resume=has_state(out / STATE),
+        weights=weights,
         start=start,
         keep_state=True,
     )

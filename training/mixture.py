@@ -32,6 +32,7 @@ from training.collect import (
     collect_shards,
     describe_dataset,
     shards_of,
+    told_other,
     wanted_of,
     write_shard,
 )
@@ -110,6 +111,7 @@ class MixtureDemonstrator:
         acting = PolicyActor(PolicyRunner(policy, len(envs), mixture.runner))
         self._actor = actor = MixedActor(experts, acting, mixture.share, mixture.config.stretch, mixture.runner.execute)
         self._envs, self._names = envs, spec.action_names
+        self._scenario = told_other(envs[0], config.counterfactual)
         self._rows = _Rows(
             [
                 EpisodeRecorder(
@@ -128,7 +130,7 @@ class MixtureDemonstrator:
         """The episodes of these environment seeds; None where the simulation became unstable."""
         rows: list[int | None] = [*seeds, *[None] * (len(self._envs) - len(seeds))]
         beat = None if pulse is None else pulse.beat
-        run(self._envs, rows, self._actor, [self._rows], action_names=self._names, beat=beat)
+        run(self._envs, rows, self._actor, [self._rows], action_names=self._names, scenario=self._scenario, beat=beat)
         return [recorder.episode for recorder in self._rows.recorders[: len(seeds)]]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,19 @@ CHANGEABLE = tuple(
 
 
 def describe(
-    policy_config: PolicyConfig, config: TrainConfig, datasets: Sequence[Dataset], start: str = ""
+    policy_config: PolicyConfig,
+    config: TrainConfig,
+    datasets: Sequence[Dataset],
+    start: str = "",
+    weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """What decides a run's weights, as its `config.json` holds it: settings, the fingerprint of each dataset, and that
     of the weights it began with, if these were another run's.
     """
     data = {f"dataset {i} ({d.header['task']})": fingerprint(d) for i, d in enumerate(datasets)}
     described = {"policy": asdict(policy_config), "train": asdict(config), "data": data}
+    if weights is not None:
+        described["weights"] = dict(weights)
     return {**described, "start": start} if start else described
 
 

@@ -23,6 +23,14 @@ def test_with_focus_most_go_where_the_policy_fails() -> None:
     assert shared == {"easy": 10, "hard": 100, "middling": 40}
 
 
+def test_with_focus_half_of_the_samples_go_where_the_policy_fails() -> None:
+    weights = DaggerConfig(focus=True).weights(JUDGED, TASKS)
+    # Laplace: 1, 19 and 7 of 22 fail, which is 27 in all.
+    assert weights == pytest.approx({"easy": 1 / 6 + 1 / 54, "hard": 1 / 6 + 19 / 54, "middling": 1 / 6 + 7 / 54})
+    assert DaggerConfig(focus=True).weights({}, TASKS) is None
+    assert DaggerConfig().weights(JUDGED, TASKS) is None
+
+
 def test_what_was_not_judged_is_not_guessed() -> None:
     assert DaggerConfig(episodes=7, focus=True).shared_out({}, TASKS) == dict.fromkeys(TASKS, 7)
 

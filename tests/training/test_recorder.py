@@ -63,6 +63,7 @@ def test_a_task_without_another_thing_is_told_its_own() -> None:
     env, spec = make_task("metaworld/reach", cameras=(), size=16), find_task("metaworld/reach")
     try:
         config = CollectConfig(cameras=CAMERAS[:1], counterfactual=1.0)
-        assert Demonstrator(env, spec, config)._counterfactual == 0
+        scenario = Demonstrator(env, spec, config)._scenario
+        assert all(scenario(seed) is None for seed in range(5))
     finally:
         env.close()

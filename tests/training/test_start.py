@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from configs.policy import PolicyConfig
@@ -18,7 +19,9 @@ from configs.training import TrainConfig
 from training.bc import train
 from training.data.episodes import Dataset
 from training.error import TrainingError
+from training.start import take_over, weights_print
 from vla_policy.checkpoint import load_checkpoint
+from vla_policy.cli import main
 
 WriteSmall = Callable[..., Dataset]
 Weights = Callable[[Path], dict[str, Tensor]]
@@ -106,7 +109,7 @@ def test_it_is_resumed_exactly(
         ({"agent_pos_names": ["a", "b", "c"]}, {}, "agent_pos_names of .* differ"),
         ({"actions": ("dx", "grip")}, {}, "has action 'grip', the policy of .* gives dx, dy"),
         ({"size": 48}, {}, "was trained on size 32, the data have 48"),
-        ({}, {"frames": 3}, "is of a policy with other settings"),
+        ({}, {"width": 32}, "no part of that policy fits"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -123,6 +126,36 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(ValueError, match=words):
         train(replace(policy_config, **policy), short, [other], tmp_path / "second", start=first / "checkpoint")
     assert not (tmp_path / "second").exists()
+
+
+def test_a_part_with_other_settings_begins_anew_and_the_others_stay(
+    write_small: WriteSmall, policy_config: PolicyConfig, short: TrainConfig, first: Path, tmp_path: Path
+) -> None:
+    before = load_checkpoint(first / "checkpoint").policy
+    config = replace(policy_config, head=replace(policy_config.head, blocks=1, octaves=2))
+    policy, anew = take_over(first / "checkpoint", before, config, before.shapes)
+    assert anew == ("head",)
+    for name in ("normaliser", "encoder", "language", "fusion", "grounding"):
+        kept, now = (getattr(each, name).state_dict() for each in (before, policy))
+        assert kept
+        assert all(torch.equal(value, now[key]) for key, value in kept.items())
+    train(config, short, [write_small("again")], tmp_path / "second", start=first / "checkpoint")
+    after = load_checkpoint(tmp_path / "second" / "checkpoint")
+    assert after.policy.config == config
+    assert after.provenance["start"]["anew"] == ["head"]
+    assert updates(tmp_path / "second") == {4}  # the first run's optimiser does not know the new head
+
+
+def test_the_command_begins_with_a_policy(
+    write_small: WriteSmall, policy_config: PolicyConfig, first: Path, tmp_path: Path
+) -> None:
+    written = write_small("again")
+    settings = tmp_path / "run.yaml"
+    settings.write_text(yaml.safe_dump({"policy": json.loads(json.dumps(asdict(policy_config)))}))
+    arguments = ["--config", str(settings), "--data", str(written.path), "--train.steps", "1"]
+    assert main(["train", *arguments, "--policy-from", str(first), "--out", str(tmp_path / "second")]) == 0
+    made = load_checkpoint(tmp_path / "second" / "checkpoint")
+    assert made.provenance["start"] == {"weights": weights_print(first / "checkpoint"), "steps": 4}
 
 
 def test_a_checkpoint_that_is_not_there_is_named(

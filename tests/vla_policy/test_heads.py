@@ -15,18 +15,20 @@ from vla_policy.heads.gaussian_mixture import GaussianMixtureHead
 B, S, A, F = 4, 3, 2, 10
 
 
-def setup(*, chunk: int = S, hidden: int = 8, actions: int = A) -> HeadSetup:
-    return HeadSetup(chunk=chunk, hidden=hidden, features=F, actions=actions)
+def setup(*, chunk: int = S, hidden: int = 8, actions: int = A, blocks: int = 0) -> HeadSetup:
+    return HeadSetup(chunk=chunk, hidden=hidden, features=F, actions=actions, blocks=blocks)
 
 
-def built(name: str, hidden: int = 8) -> ActionHead:
-    return HEADS[name](own_settings(HeadConfig(name=name)), setup(hidden=hidden))  # type: ignore[arg-type]
+def built(name: str, hidden: int = 8, blocks: int = 0) -> ActionHead:
+    shape = setup(hidden=hidden, blocks=blocks)
+    return HEADS[name](own_settings(HeadConfig(name=name)), shape)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=sorted(HEADS))
+@pytest.fixture(params=[(name, blocks) for name in sorted(HEADS) for blocks in (0, 2)], ids=lambda p: f"{p[0]}-{p[1]}")
 def head(request: pytest.FixtureRequest) -> ActionHead:
     torch.manual_seed(0)
-    return built(request.param)
+    name, blocks = request.param
+    return built(name, blocks=blocks)
 
 
 def test_actions_have_their_shape_and_stay_in_their_range(head: ActionHead) -> None:

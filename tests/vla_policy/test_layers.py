@@ -11,6 +11,8 @@ from vla_policy.layers import (
     cell_centres,
     masked_mean,
     multi_layer,
+    octaves,
+    residual_layers,
     sinusoid,
 )
 
@@ -150,6 +152,23 @@ def test_feed_forward_is_two_layers_with_a_relu() -> None:
     feed, x = FeedForward(D, 1.5), torch.randn(4, D)
     assert feed[0].out_features == 18
     torch.testing.assert_close(feed(x), feed[2](feed[0](x).clamp(min=0)))
+
+
+def test_octaves_are_sines_and_cosines_of_doubled_values() -> None:
+    x = torch.tensor([[0.3, -2.0], [1.0, 0.0]])
+    expected = [x.sin(), (2 * x).sin(), (4 * x).sin(), x.cos(), (2 * x).cos(), (4 * x).cos()]
+    torch.testing.assert_close(octaves(x, 3), torch.cat(expected, dim=-1))
+
+
+def test_residual_layers_are_what_their_equation_says() -> None:
+    torch.manual_seed(0)
+    net, x = residual_layers(3, D, 5, blocks=2), torch.randn(4, 3)
+    assert len(net) == 5
+    inside = net[0](x)
+    for block in (net[1], net[2]):
+        inside = inside + block.feed[2](block.feed[0](block.norm(inside)).clamp(min=0))
+    torch.testing.assert_close(net(x), net[4](net[3](inside)))
+    assert net(x).shape == (4, 5)
 
 
 def test_sinusoid_is_the_published_one() -> None:

@@ -432,6 +432,19 @@ def test_the_action_head_gets_whether_the_event_holds_now(make_policy: MakePolic
     torch.testing.assert_close(features.action[:, width + path], features.grounding.event.during[:, -1].sigmoid())
 
 
+def test_octaves_tell_the_action_head_places_more_finely(small: PolicyConfig, shapes: Shapes, batch: Batch) -> None:
+    policy = VLAPolicy(replace(small, head=replace(small.head, octaves=2, blocks=1)), shapes).eval()
+    policy.normaliser.set_statistics(torch.zeros(shapes.proprioception), torch.full((shapes.proprioception,), 2.0))
+    features = policy(batch.observation)
+    width, path = policy.config.width, path_width(features.grounding.boxes.shape[1], visible=False)
+    told = features.action[:, width : width + 5 * path]
+    places = told[:, :path]
+    expected = [places, places.sin(), (2 * places).sin(), places.cos(), (2 * places).cos()]
+    torch.testing.assert_close(told, torch.cat(expected, dim=-1))
+    felt = policy.normaliser(batch.observation.agent_pos[:, -1])
+    torch.testing.assert_close(features.action[:, -5 * felt.shape[1] : -4 * felt.shape[1]], felt)
+
+
 class TestDropout:
     def test_history_dropout_hides_all_frames_but_the_newest(self, make_policy: MakePolicy, batch: Batch) -> None:
         policy = make_policy(history_dropout=0.999)

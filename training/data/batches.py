@@ -5,7 +5,7 @@ B batch, T frames, V cameras, H W C image, P proprioception, S chunk steps, A ac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,8 +121,8 @@ def _followed_until(executed: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 class Sampler:
-    """Random batches from one or several datasets. Tasks count alike, however many steps each holds; datasets of one
-    task, such as the rounds of DAgger, share its weight in proportion to their steps.
+    """Random batches from one or several datasets. Tasks count alike, however many steps each holds, unless `weights`
+    says otherwise; datasets of one task, such as the rounds of DAgger, share its weight in proportion to their steps.
 
     Actions of several tasks share one space: the union of their names, with zeros where a task has no such action.
 
@@ -130,6 +130,7 @@ class Sampler:
         holdout: share of each dataset's episodes that `batch` leaves to `held_out=True`.
         relabel: share of the samples whose instruction is drawn from all those of the scene, with the labels that
             belong to it; the others read what the demonstration followed.
+        weights: share of the samples that are of each task, in any unit; tasks count alike if left out.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Sampler:
         *,
         holdout: float = 0.0,
         relabel: float = 0.0,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         if not datasets:
             raise ValueError("no dataset given; collect one with `vla collect`")
@@ -156,6 +158,7 @@ class Sampler:
         self.parts = [_Part(d, config, action_names, tokenizer, holdout) for d in datasets]
         names = [part.task for part in self.parts]
         self._tasks = [[i for i, of in enumerate(names) if of == task] for task in dict.fromkeys(names)]
+        self._weights = None if weights is None else np.array([weights[task] for task in dict.fromkeys(names)])
         self.size, self.proprioception = self.parts[0].pixels.shape[2], self.parts[0].agent_pos.shape[1]
         # Attention costs what the padding costs: keep as many words as the longest instruction has.
         longest = max(part.longest for part in self.parts)
@@ -191,7 +194,10 @@ class Sampler:
         self, rng: np.random.Generator, size: int, *, held_out: bool = False, share: slice = slice(None)
     ) -> Batch:
         """A random batch of `size` samples from the training or the held-out episodes, or a share of that batch."""
-        counts = np.bincount(rng.integers(len(self._tasks), size=size), minlength=len(self._tasks))
+        if self._weights is None or held_out:
+            counts = np.bincount(rng.integers(len(self._tasks), size=size), minlength=len(self._tasks))
+        else:
+            counts = rng.multinomial(size, self._weights / self._weights.sum())
         ranges = [(p.trained, len(p)) if held_out else (0, p.trained) for p in self.parts]
         steps = [np.zeros(0, np.int64)] * len(self.parts)
         for task, count in zip(self._tasks, counts, strict=True):

@@ -244,6 +244,20 @@ class TestSeveralDatasets:
         from_long = (batch.action[..., 2] != 0).any(1).sum()  # only the long one has dz
         assert 900 < int(from_long) < 1100
 
+    def test_tasks_may_count_otherwise(self, write_small: WriteSmall, flat: Flat) -> None:
+        parts = [
+            write_small("one", lengths=(9, 9)),
+            write_small("other", lengths=(9, 9), actions=("dz", "dx"), task="reach"),
+        ]
+        names = ["dx", "dy", "dz"]
+        alike, tokenizer = sampler_of(parts, actions=tuple(names), holdout=0.5)
+        task = str(parts[0].header["task"])
+        sampler = Sampler(parts, alike.config, tokenizer, names, holdout=0.5, weights={task: 1.0, "reach": 9.0})
+        batch = sampler.batch(np.random.default_rng(0), 2000)
+        assert int((batch.action[..., 2] != 0).any(1).sum()) == pytest.approx(1800, abs=60)
+        judged = [each.batch(np.random.default_rng(0), 50, held_out=True) for each in (alike, sampler)]
+        assert all(torch.equal(value, flat(judged[1])[name]) for name, value in flat(judged[0]).items())
+
     def test_datasets_of_one_task_share_its_weight_by_their_steps(self, write_small: WriteSmall) -> None:
         parts = [
             write_small("first", lengths=(30, 30)),
