@@ -18,6 +18,7 @@ class CollectConfig:
 
     Args:
         episodes: successful episodes to keep.
+        expert: folder of an expert that `vla rl` learned, which demonstrates in place of the task's own.
         cameras: cameras to record.
         size: side of the pictures in pixels.
         noise: standard deviation of the action noise in the noisiest episodes; each draws its own level up to it.
@@ -36,6 +37,7 @@ class CollectConfig:
     """
 
     episodes: int = 1500
+    expert: str = ""
     cameras: tuple[str, ...] = ("front",)
     size: int = 64
     noise: float = 0.4

@@ -48,6 +48,11 @@ COMMANDS: dict[str, Command] = {
         purpose="let the policy act and the expert label what it visits, in rounds of which each trains on",
         kept="finished shards and rounds and saved states are kept, and --resume goes on from there",
     ),
+    "rl": Command(
+        run="training.reinforcement.commands:rl",
+        purpose="learn an expert by soft actor-critic from a task's state and dense reward",
+        kept="the best expert and a state that was saved are kept, and --resume goes on from there",
+    ),
     "rollout": Command(run="eval.commands:rollout", purpose="one episode as a video"),
     "ground": Command(
         run="eval.commands:ground",

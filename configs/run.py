@@ -10,6 +10,7 @@ from configs.dagger import DaggerConfig
 from configs.evaluation import EvalConfig
 from configs.names import unknown
 from configs.policy import PolicyConfig
+from configs.reinforcement import RLConfig
 from configs.training import TrainConfig
 
 FOLDER = Path(__file__).parent / "runs"
@@ -26,6 +27,7 @@ class RunConfig:
         train: behaviour cloning.
         eval: evaluation.
         dagger: rounds in which the policy acts and the expert labels.
+        rl: an expert learned by reinforcement.
     """
 
     tasks: tuple[str, ...] = ("track",)
@@ -34,6 +36,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     dagger: DaggerConfig = field(default_factory=DaggerConfig)
+    rl: RLConfig = field(default_factory=RLConfig)
 
     def __post_init__(self) -> None:
         if not self.tasks:

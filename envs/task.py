@@ -25,6 +25,8 @@ Everything else is optional, and is asked for by name with `offers`, never by cl
 | `tracking_errors()` | → distances (K,) to the target after each step, metres | plots |
 | `judged_errors()` | → those of them that count, (k,) | results |
 | `diagnosis()` | → why the episode failed, in a few words, "" if it does not know | results |
+| `expert_state()` | → the simulation's state as (K,) float32 of about unit scale | experts that learn |
+| `dense_reward()` | → a reward that tells nearer from farther, if `step`'s does not | experts that learn |
 | `foresee(expert, steps)` | → the expert's next S actions if nobody disturbed it, (S, A) | DAgger's chunks |
 | `picture(camera, size)` | → the scene as (size, size, 3) uint8 | sharper videos |
 | `in_picture(camera, point)` | → where a point (3,) in metres lies, (x, y) in [0, 1], or None | marks in videos |

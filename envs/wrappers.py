@@ -1,4 +1,7 @@
-"""The observation in a form that Stable-Baselines3 takes: one flat dict of boxes and codes, no text."""
+"""Observations in forms that Stable-Baselines3 takes: a flat dict of boxes and codes without text, or the state alone.
+
+K numbers of the state.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+from configs.seeds import collection_seed
+from envs.task import Env, offers
 
 
 class FlatObservation(
@@ -55,3 +61,53 @@ class FlatObservation(
         codes = np.zeros(self._length, dtype=np.float32)
         codes[: len(text)] = [self._codes[character] for character in text]
         return {**observation["pixels"], "agent_pos": observation["agent_pos"], "instruction": codes}
+
+
+class StateObservation(
+    gymnasium.Wrapper[np.ndarray, np.ndarray, dict[str, Any], np.ndarray], gymnasium.utils.RecordConstructorArgs
+):
+    """A task as those see it who learn from its state: `expert_state()` as the observation (K,) float32,
+    `dense_reward()` as the reward where the task offers one, and `is_success` in the info. A reset without a seed draws
+    the next scene of those that a collection of demonstrations with this seed would.
+
+    Args:
+        env: the task; made without cameras, it draws nothing.
+        seed: of the collection; see `configs.seeds.collection_seed`.
+
+    Raises:
+        ValueError: the task does not offer its state.
+    """
+
+    def __init__(self, env: Env, *, seed: int = 0) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, seed=seed)
+        super().__init__(env)
+        env.reset(seed=0)
+        self.observation_space = spaces.Box(-np.inf, np.inf, state_of(env).shape, np.float32)
+        self._dense = offers(env, "dense_reward")
+        self._seed, self.scenes = seed, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        drawn = collection_seed("train", self._seed, self.scenes) if seed is None else seed
+        self.scenes += seed is None
+        self.env.reset(seed=drawn, options=options)
+        return state_of(self.env), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        _, reward, terminated, truncated, info = self.env.step(action)
+        reward = float(reward) if self._dense is None else float(self._dense())
+        return state_of(self.env), reward, terminated, truncated, {"is_success": bool(info["is_success"])}
+
+
+def state_of(env: Env) -> np.ndarray:
+    """What an expert that is learned sees, (K,) float32.
+
+    Raises:
+        ValueError: the task does not offer it.
+    """
+    state = offers(env, "expert_state")
+    if state is None:
+        called = env.spec.id if env.spec else type(env.unwrapped).__name__
+        raise ValueError(f"{called} offers no expert_state(), from which an expert can learn; see envs/task.py")
+    return np.asarray(state(), np.float32)

@@ -27,7 +27,7 @@ CHECKPOINT_HELP = "checkpoint folder, or the name of a policy that ships, such a
 
 def evaluate(arguments: list[str]) -> int:
     more = "CHECKPOINT is a folder, or the name of a policy that ships"
-    parser = run_parser("eval", "track", more, hidden=("policy", "train", "collect", "dagger"))
+    parser = run_parser("eval", "track", more, hidden=("policy", "train", "collect", "dagger", "rl"))
     parser.add_argument("checkpoint", type=str, help=CHECKPOINT_HELP)
     parser.add_argument("--episodes", type=int, help="episodes a condition; short for --eval.episodes")
     parser.add_argument("--seed", type=int, help="first test seed; short for --eval.seed")
@@ -136,7 +136,7 @@ def ground(arguments: list[str]) -> int:
 
 
 def demo(arguments: list[str]) -> int:
-    parser = run_parser("demo", "track", hidden=("dagger",))
+    parser = run_parser("demo", "track", hidden=("dagger", "rl"))
     parser.add_argument("--out", type=str, help="folder of the run; runs/NAME if left out")
     parser.add_argument("--videos", type=int, default=3, help="videos per task in the report")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation with other settings in --out")
@@ -184,7 +184,10 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, default=200, help="test seeds for each task's expert")
     parser.add_argument("--out", type=str, help="JSON file for the figures")
     parser.add_argument("--tasks", type=tuple[str, ...], help="tasks or suites whose experts alone are measured")
+    parser.add_argument("--expert", type=str, default="", help="folder of `vla rl`: measure that expert, of --tasks")
     parsed = parse(parser, arguments)
+    if parsed.expert and not parsed.tasks:
+        raise ValueError(f"--expert {parsed.expert}: name the task that it learned with --tasks")
     use_task_modules(filter(None, [parsed.task_module]))
     from eval.results import write_whole
     from training.bench import pipeline_ratio
@@ -195,7 +198,9 @@ def bench(arguments: list[str]) -> int:
         if not parsed.tasks:
             figures["collection"] = collection_ratio(parsed.seconds)
             figures["pipeline"] = pipeline_ratio(parsed.seconds)
-        figures["experts"] = expert_success(parsed.episodes, find_tasks(parsed.tasks) if parsed.tasks else None)
+        figures["experts"] = expert_success(
+            parsed.episodes, find_tasks(parsed.tasks) if parsed.tasks else None, parsed.expert
+        )
         print(json.dumps(figures, indent=2))
         if parsed.out:
             write_whole(Path(parsed.out), json.dumps(figures, indent=2) + "\n")

@@ -22,6 +22,7 @@ SMALLER: dict[str, list[str]] = {
     "eval": ["--episodes", "2"],
     "dagger": [*COLLECT, *TRAIN, *[f"--dagger.{name}=2" for name in ("episodes", "steps", "validation")]],
     "compare": ["--episodes", "2", "--jobs", "2"],
+    "rl": ["--rl.steps=24", "--rl.warmup=8", "--rl.judge_every=12", "--rl.episodes=1"],
     "bench": ["--seconds", "0.5", "--episodes", "1"],
 }
 

@@ -46,7 +46,7 @@ class Demonstrator:
     """
 
     def __init__(self, env: Env, spec: TaskSpec, config: CollectConfig, scout: Env | None = None) -> None:
-        expert = spec.make_expert()
+        expert = expert_of(spec, config)
         self._env, self._scout, self._names = env, scout, spec.action_names
         self._scenario = told_other(env, config.counterfactual)
         self._actor = actor = NoisyExpert(expert, config.noise, config.detours)
@@ -64,6 +64,19 @@ class Demonstrator:
                 return None
         run([self._env], [seed], self._actor, [self._recorder], action_names=self._names, scenario=scenario, beat=own)
         return self._recorder.episode
+
+
+def expert_of(spec: TaskSpec, config: CollectConfig) -> Any:
+    """Who demonstrates.
+
+    Raises:
+        ValueError: nobody does, or what was learned is not for this task.
+    """
+    if not config.expert:
+        return spec.make_expert()
+    from training.reinforcement.expert import load_expert
+
+    return load_expert(config.expert, spec)
 
 
 def told_other(env: Env, share: float) -> Callable[[int], Scenario | None]:
@@ -90,9 +103,9 @@ def collect(task: str, config: CollectConfig, path: Path, *, on_progress: OnProg
         LockedError: another process collects there.
     """
     spec = find_task(task)
-    spec.make_expert()
+    expert_of(spec, config)
     setup = (task, config, shards_of(path))
-    return collect_shards(path, config, _content(config, spec), _prepare, setup, on_progress=on_progress)
+    return collect_shards(path, config, content_of(config, spec), _prepare, setup, on_progress=on_progress)
 
 
 def collect_shards(
@@ -249,9 +262,14 @@ def _part(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}"
 
 
-def _content(config: CollectConfig, spec: TaskSpec) -> dict[str, Any]:
-    """What decides the data."""
-    return {**config.content(spec.name), "version": spec.version}
+def content_of(config: CollectConfig, spec: TaskSpec) -> dict[str, Any]:
+    """What decides the data; of an expert that was learned, its weights."""
+    content = {**config.content(spec.name), "version": spec.version}
+    if config.expert:
+        from training.reinforcement.expert import expert_print
+
+        content["expert"] = expert_print(config.expert)
+    return content
 
 
 def _same(data: Dataset, content: dict[str, Any]) -> bool:
@@ -270,10 +288,10 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path]) -> Callable[[
     env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
     check_contract(env, spec, config.cameras, config.size)
     scout = None
-    if "no_cameras" in spec.takes:
+    if "no_cameras" in spec.takes and not hasattr(expert_of(spec, config), "plan"):  # those that plan seldom fail
         scout = make_task(task, cameras=(), size=config.size, labels=False, randomise=config.randomise)
     demonstrator = Demonstrator(env, spec, config, scout)
-    header = describe_dataset(env, spec, config, _content(config, spec))
+    header = describe_dataset(env, spec, config, content_of(config, spec))
 
     def episodes(seeds: Iterator[int]) -> Iterator[Episode | None]:
         return (demonstrator.demonstrate(seed, pulse.beat) for seed in seeds)

@@ -22,6 +22,7 @@ from envs.task import all_tasks, find_task, make_task
 from training.collect import Demonstrator
 from training.data.episodes import Episode
 from training.data.writer import write_dataset
+from training.reinforcement.expert import load_expert
 
 if TYPE_CHECKING:
     from envs.tabletop.env import TabletopEnv
@@ -88,11 +89,14 @@ def collection_ratio(seconds: float, task: str = "track", config: CollectConfig 
     }
 
 
-def expert_success(episodes: int = 200, tasks: tuple[str, ...] | None = None) -> dict[str, dict[str, Any]]:
+def expert_success(
+    episodes: int = 200, tasks: tuple[str, ...] | None = None, learned: str = ""
+) -> dict[str, dict[str, Any]]:
     """How often each task's expert succeeds without noise on the first test seeds, and on which it does not.
 
     Args:
         tasks: by name; None takes all that have an expert and belong to no suite.
+        learned: folder of an expert of `vla rl` that is measured in place of the task's own.
 
     Returns, by task: `episodes`, `successes`, and `failed_seeds` as one gives them to `--seed`.
     """
@@ -103,7 +107,7 @@ def expert_success(episodes: int = 200, tasks: tuple[str, ...] | None = None) ->
         spec = find_task(name)
         cameras = () if "no_cameras" in spec.takes else spec.cameras[:1]
         env = make_task(name, cameras=cameras, size=SMALL_PICTURE, labels=False)
-        actor, failed = ExpertActor(spec.make_expert()), []
+        actor, failed = ExpertActor(load_expert(learned, spec) if learned else spec.make_expert()), []
         try:
             for index in range(episodes):
                 [world] = run([env], [split_seed("test", index)], actor, action_names=spec.action_names)

@@ -16,7 +16,7 @@ from training.progress import Progress
 def collect(arguments: list[str]) -> int:
     """Demonstrations of every task of a run."""
     more = "One folder per task is written below --out"
-    parser = run_parser("collect", "track", more, hidden=("policy", "train", "eval", "dagger"))
+    parser = run_parser("collect", "track", more, hidden=("policy", "train", "eval", "dagger", "rl"))
     parser.add_argument("--out", type=str, default="data", help="folder for the datasets")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
@@ -31,7 +31,7 @@ def collect(arguments: list[str]) -> int:
 def train(arguments: list[str]) -> int:
     """A policy from the demonstrations of every task of a run."""
     parser = run_parser(
-        "train", "track", "Reads one dataset per task below --data", hidden=("collect", "eval", "dagger")
+        "train", "track", "Reads one dataset per task below --data", hidden=("collect", "eval", "dagger", "rl")
     )
     parser.add_argument("--data", type=str, default="data", help="folder of `vla collect`, or of one dataset")
     parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
@@ -58,9 +58,11 @@ def check_collectable(config: RunConfig) -> None:
     Raises:
         ValueError: a task is unknown, or has no such camera or no expert.
     """
+    from training.collect import expert_of
+
     for name in find_tasks(config.tasks):
         spec = find_task(name)
-        spec.make_expert()
+        expert_of(spec, config.collect)
         for camera in config.collect.cameras:
             if camera not in spec.cameras:
                 raise ValueError(f"collect.cameras has {camera!r}, task {name!r} offers {', '.join(spec.cameras)}")
@@ -76,9 +78,11 @@ def check_demonstrable(config: RunConfig) -> None:
     missing = [name for name in config.policy.cameras if name not in config.collect.cameras]
     if missing:
         raise ValueError(f"policy.cameras has {missing[0]!r}, which collect.cameras does not record")
+    from training.collect import expert_of
+
     chunk, ahead = config.policy.head.chunk, config.collect.plan_steps
     for name in find_tasks(config.tasks):
-        if hasattr(find_task(name).make_expert(), "plan") and chunk > ahead:
+        if hasattr(expert_of(find_task(name), config.collect), "plan") and chunk > ahead:
             raise ValueError(
                 f"policy.head.chunk {chunk} exceeds the {ahead} steps that a label of task {name!r} looks ahead; "
                 f"choose {ahead} or fewer, or raise collect.plan_steps"

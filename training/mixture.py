@@ -30,7 +30,9 @@ from envs.workers import Pulse
 from training.collect import (
     OnProgress,
     collect_shards,
+    content_of,
     describe_dataset,
+    expert_of,
     shards_of,
     told_other,
     wanted_of,
@@ -94,8 +96,8 @@ def collect_mixture(
         DatasetError: as `training.collect.collect`.
     """
     spec = find_task(task)
-    spec.make_expert()
-    content = {**config.content(task), "version": spec.version, "mixture": mixture.content()}
+    expert_of(spec, config)
+    content = {**content_of(config, spec), "mixture": mixture.content()}
     setup = (task, config, mixture, content, shards_of(path))
     return collect_shards(path, config, content, _prepare, setup, on_progress=on_progress)
 
@@ -107,7 +109,7 @@ class MixtureDemonstrator:
         self, envs: list[Env], spec: TaskSpec, config: CollectConfig, mixture: Mixture, policy: Checkpoint
     ) -> None:
         check_policy_serves(policy.interface, spec.interface, spec.name, ", ".join(policy.purpose.tasks))
-        experts = [spec.make_expert() for _ in envs]
+        experts = [expert_of(spec, config) for _ in envs]
         acting = PolicyActor(PolicyRunner(policy, len(envs), mixture.runner))
         self._actor = actor = MixedActor(experts, acting, mixture.share, mixture.config.stretch, mixture.runner.execute)
         self._envs, self._names = envs, spec.action_names

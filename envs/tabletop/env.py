@@ -80,7 +80,8 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     `phrasing` ("train", "held_out"), `combinations` ("train", "held_out", "all") and `referent` (force what is named).
 
     Args:
-        cameras: which cameras are in the observation.
+        cameras: which cameras are in the observation. With none at all, (), nothing is drawn: for whoever looks at
+            states alone.
         size: side of the pictures in pixels.
         labels: "boxes" adds the visible boxes of all objects in every camera to `info["privileged"]`.
         randomise: vary light, table colour and camera pose from episode to episode.
@@ -103,7 +104,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         render_mode: str | None = None,
     ) -> None:
         unknown = [name for name in cameras if name not in CAMERAS]
-        if unknown or not cameras or len(set(cameras)) != len(cameras):
+        if unknown or len(set(cameras)) != len(cameras):
             raise ValueError(f"cameras {list(cameras)} must be some of {', '.join(CAMERAS)}, each once")
         if not SIZES[0] <= size <= SIZES[1]:
             raise ValueError(f"size {size} must lie between {SIZES[0]} and {SIZES[1]} pixels")
@@ -408,10 +409,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.metrics.note(errors, hand[2] - places[:, 2] - self._heights, hand)
 
     def _observation(self) -> dict[str, Any]:
-        renderer = self._pictures()
         pixels = {}
         self._boxes = {}
         for name in self.cameras:
+            renderer = self._pictures()
             if self.labels == "boxes":
                 pixels[name], *self._boxes[name] = renderer.draw_with_boxes(self._data, name)
             else:

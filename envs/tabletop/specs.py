@@ -27,7 +27,7 @@ def _spec(name: str, env_id: str, actions: tuple[str, ...], **fields: Any) -> Ta
         cameras=("front", "wrist"),
         action_names=actions,
         agent_pos_names=("ee_x", "ee_y", "ee_z", "yaw_sin", "yaw_cos", "opening", *ARM_JOINTS),
-        takes=("labels", "randomise"),
+        takes=("labels", "randomise", "no_cameras"),
         **{"expert": f"{module}:EXPERT", "reader": f"{module}:read", **fields},
     )
 

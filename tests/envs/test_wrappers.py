@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
+    SubprocVecEnv,
     VecFrameStack,
     VecMonitor,
     VecNormalize,
@@ -23,9 +25,9 @@ from stable_baselines3.common.vec_env import (
 )
 
 from envs.tabletop.env import TabletopEnv
-from envs.task import find_task
+from envs.task import find_task, make_task
 from envs.text import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION
-from envs.wrappers import FlatObservation
+from envs.wrappers import FlatObservation, StateObservation
 
 MakeEnv = Callable[..., TabletopEnv]
 
@@ -93,6 +95,42 @@ def test_monitor_takes_it() -> None:
         over = terminated or truncated
     assert info["episode"]["l"] == env.unwrapped.horizon
     env.close()
+
+
+def make_state(task: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+    return lambda: StateObservation(make_task(task, cameras=(), size=32, labels=False))
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+def test_processes_run_it_however_they_are_started(start: str) -> None:
+    """Pictures in one process, states in the other kind: the same as in this process."""
+    for make in (make_flat(cameras=("front",)), make_state("push")):
+        seen = []
+        for venv in (DummyVecEnv([make]), SubprocVecEnv([make], start_method=start)):
+            venv.seed(7)
+            first = venv.reset()
+            venv.step_async(np.zeros((1, *venv.action_space.shape), np.float32))
+            second, rewards, _, infos = venv.step_wait()
+            assert "is_success" in infos[0]
+            seen.append((first, second, rewards))
+            venv.close()
+        for one, other in zip(*seen, strict=True):
+            parts = [(one[key], other[key]) for key in one] if isinstance(one, dict) else [(one, other)]
+            for got, expected in parts:
+                np.testing.assert_allclose(got, expected, rtol=1e-6)  # one of them has rewards in float32
+
+
+def test_it_is_evaluated_as_it_learns(tmp_path: Path) -> None:
+    """`EvalCallback` reads success from the info."""
+    judged, worlds = (VecMonitor(DummyVecEnv([make_state("push")])) for _ in range(2))
+    model = SAC("MlpPolicy", worlds, buffer_size=50, learning_starts=100, device="cpu", seed=0)
+    callback = EvalCallback(judged, n_eval_episodes=1, eval_freq=8, log_path=str(tmp_path), verbose=0)
+    model.learn(8, callback=callback)
+    with np.load(tmp_path / "evaluations.npz") as found:
+        assert found["successes"].shape == (1, 1)
+        assert found["ep_lengths"][0, 0] == find_task("push").horizon
+    judged.close()
+    worlds.close()
 
 
 def test_frames_are_stacked_with_their_words() -> None:

@@ -1,0 +1,276 @@
+"""Soft actor-critic of Stable-Baselines3 on a task's state and dense reward, judged on validation scenes as it learns.
+
+OUT/config.json   task and settings
+OUT/log.jsonl     a row for each judgement
+OUT/state         what --resume goes on from
+OUT/expert        the best expert so far
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from configs.disk import filling
+from configs.reading import parse_json
+from configs.reinforcement import RLConfig
+from configs.seeds import split_seed
+from envs.actors import ExpertActor
+from envs.rollout import run
+from envs.task import Env, TaskSpec, find_task, make_task
+from envs.wrappers import StateObservation
+from training.error import TrainingError
+from training.interrupts import interrupts
+from training.lock import hold_folder
+from training.reinforcement.expert import EXPERT, Learned, LearnedExpert, save_expert
+
+CONFIG, LOG, STATE = "config.json", "log.jsonl", "state"
+STATE_FILE = "state.pt"
+MEMORY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")  # of the replay buffer
+SMALL = 32  # pixels a side, of tasks that must draw
+
+OnProgress = Callable[[int, dict[str, Any]], None]  # control steps, the newest judgement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a call ended: the expert's folder, control steps, best successes of so many episodes, and whether it was
+    interrupted.
+    """
+
+    expert: Path
+    step: int
+    successes: int
+    episodes: int
+    interrupted: bool
+
+
+def learn(
+    config: RLConfig, task: str, out: Path, *, resume: bool = False, on_progress: OnProgress | None = None
+) -> Outcome:
+    """Learn an expert for a task.
+
+    Raises:
+        TrainingError: `out` is taken, or there is nothing to resume.
+        ValueError: the task does not offer its state.
+        LockedError: another process learns into `out`.
+    """
+    with hold_folder(out):
+        return _Run(config, find_task(task), out, resume, on_progress).go()
+
+
+class _Run:
+    def __init__(
+        self, config: RLConfig, spec: TaskSpec, out: Path, resume: bool, on_progress: OnProgress | None
+    ) -> None:
+        self._config, self._spec, self._out, self._on_progress = config, spec, out, on_progress
+        self._described = {"task": spec.name, "version": spec.version, "rl": asdict(config)}
+        _check_folder(out, self._described, resume)
+        self._resume = resume
+        self._rows = _read_rows(out / LOG) if resume else []
+
+    def go(self) -> Outcome:
+        config, out = self._config, self._out
+        torch.set_num_threads(config.threads)
+        with closing(DummyVecEnv([self._maker(i) for i in range(config.envs)])) as worlds:
+            model = SAC(
+                "MlpPolicy",
+                worlds,
+                learning_rate=config.learning_rate,
+                buffer_size=config.memory,
+                learning_starts=config.warmup,
+                batch_size=config.batch,
+                gamma=config.discount,
+                train_freq=1,
+                gradient_steps=config.updates * config.envs,
+                policy_kwargs={"net_arch": list(config.hidden)},
+                seed=config.seed,
+                device="cpu",
+            )
+            if self._resume:
+                _load_state(out / STATE, model, worlds)
+            with filling(out / CONFIG):
+                (out / CONFIG).write_text(json.dumps(self._described, indent=2) + "\n")
+            with interrupts(os.getppid()) as stop:
+                follower = _Follower(self._after, stop.is_set)
+                left = max(config.steps - model.num_timesteps, 0)
+                if left:
+                    model.learn(left, callback=follower, reset_num_timesteps=False)
+                interrupted = stop.is_set() and model.num_timesteps < config.steps
+            if not interrupted:
+                if not self._rows or self._rows[-1]["step"] < model.num_timesteps:
+                    self._judge(model)
+                shutil.rmtree(out / STATE, ignore_errors=True)
+            else:
+                _save_state(out / STATE, model)
+        best = max(self._rows, key=lambda row: row["successes"], default={"successes": 0})
+        return Outcome(
+            expert=out / EXPERT,
+            step=int(model.num_timesteps),
+            successes=int(best["successes"]),
+            episodes=config.episodes,
+            interrupted=interrupted,
+        )
+
+    def _maker(self, index: int) -> Callable[[], gymnasium.Env[Any, Any]]:
+        # Seeds that no collection of demonstrations has: those begin at 0 and stay small.
+        return lambda: StateObservation(self._make(), seed=10_000 + 100 * self._config.seed + index)
+
+    def _make(self) -> Env:
+        drawn = () if "no_cameras" in self._spec.takes else self._spec.cameras[:1]
+        return make_task(self._spec.name, cameras=drawn, size=SMALL, labels=False)
+
+    def _after(self, model: SAC) -> None:
+        """Called after each control step of all environments."""
+        every, envs = self._config.judge_every, self._config.envs
+        if model.num_timesteps // every > (model.num_timesteps - envs) // every:
+            self._judge(model)
+            _save_state(self._out / STATE, model)
+        elif self._on_progress:
+            self._on_progress(int(model.num_timesteps), {})
+
+    def _judge(self, model: SAC) -> None:
+        """Success on validation scenes; the expert is kept if it is the best so far."""
+        learned = _learned(model, self._spec.name, {**self._described, "step": int(model.num_timesteps)})
+        env, actor, successes = self._make(), ExpertActor(LearnedExpert(learned)), 0
+        try:
+            for index in range(self._config.episodes):
+                [world] = run([env], [split_seed("validation", index)], actor, action_names=self._spec.action_names)
+                successes += bool(world.info["is_success"])
+        finally:
+            env.close()
+        before = max((row["successes"] for row in self._rows), default=-1)
+        row = {"step": int(model.num_timesteps), "successes": successes, "episodes": self._config.episodes}
+        row["time"] = round(time.time())
+        self._rows.append(row)
+        with filling(self._out / LOG), (self._out / LOG).open("w") as log:
+            log.writelines(json.dumps(each) + "\n" for each in self._rows)
+        if successes > before:
+            save_expert(learned, self._out / EXPERT)
+        if self._on_progress:
+            self._on_progress(int(model.num_timesteps), row)
+
+
+class _Follower(BaseCallback):
+    """Looks on after each step, and ends the learning when it is asked to."""
+
+    def __init__(self, after: Callable[[SAC], None], stopped: Callable[[], bool]) -> None:
+        super().__init__()
+        self._after_step, self._stopped = after, stopped
+
+    def _on_step(self) -> bool:
+        assert isinstance(self.model, SAC)
+        self._after_step(self.model)
+        return not self._stopped()
+
+
+def _learned(model: SAC, task: str, origin: Mapping[str, Any]) -> Learned:
+    """The actor's mean as a network of its own."""
+    layers = [each for each in (*model.actor.latent_pi, model.actor.mu) if isinstance(each, torch.nn.Linear)]
+    weights = {
+        f"{i}.{name}": value.detach().clone()
+        for i, each in enumerate(layers)
+        for name, value in each.named_parameters()
+    }
+    widths = (layers[0].in_features, *(each.out_features for each in layers))
+    return Learned(task=task, widths=widths, weights=weights, origin=origin)
+
+
+def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        if (out / CONFIG).exists():
+            raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
+        return
+    if not (out / STATE / STATE_FILE).is_file():
+        raise TrainingError(f"{out}: no saved state to resume; learn without --resume, into another --out")
+    try:
+        before = parse_json((out / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{out / CONFIG}: not readable ({error}); learn anew elsewhere") from None
+    now = json.loads(json.dumps(described))
+    if not isinstance(before, dict) or before.get("task") != now["task"] or before.get("version") != now["version"]:
+        raise TrainingError(f"{out}: is a run of another task, or of another version of it; choose another --out")
+    for name, value in now["rl"].items():
+        was = before.get("rl", {}).get(name)
+        if was != value and name not in ("steps", "threads"):
+            raise TrainingError(f"{out}: rl.{name} was {was!r} and is now {value!r}; give the same again")
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [parse_json(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+def _save_state(folder: Path, model: SAC) -> None:
+    """Weights, optimisers and what is remembered; the state before is replaced once this one is whole."""
+    memory, partial = model.replay_buffer, folder.with_name(f".{folder.name}.partial")
+    assert memory is not None
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    filled = memory.buffer_size if memory.full else memory.pos
+    with filling(partial, "A state saved before is kept"):
+        for name in MEMORY:
+            np.save(partial / f"{name}.npy", getattr(memory, name)[:filled])
+        values = {
+            "step": int(model.num_timesteps),
+            "scenes": [int(scenes) for scenes in model.get_env().get_attr("scenes")],  # type: ignore[union-attr]
+            "position": int(memory.pos),
+            "policy": model.policy.state_dict(),
+            "actor": model.actor.optimizer.state_dict(),
+            "critic": model.critic.optimizer.state_dict(),
+            "entropy": _entropy(model).detach().clone(),
+            "entropy_optimizer": model.ent_coef_optimizer.state_dict(),  # type: ignore[union-attr]
+        }
+        torch.save(values, partial / STATE_FILE)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def _entropy(model: SAC) -> torch.Tensor:
+    """The logarithm of how much chance is worth, which is learned, too."""
+    assert model.log_ent_coef is not None
+    return model.log_ent_coef
+
+
+def _load_state(folder: Path, model: SAC, worlds: DummyVecEnv) -> None:
+    """Put a saved state back in place. Episodes that were under way begin anew, in the next scenes.
+
+    Raises:
+        TrainingError: it is damaged, or of another run.
+    """
+    memory = model.replay_buffer
+    assert memory is not None
+    try:
+        # weights_only reads tensors and plain values and executes nothing.
+        values = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        model.policy.load_state_dict(values["policy"])
+        model.actor.optimizer.load_state_dict(values["actor"])
+        model.critic.optimizer.load_state_dict(values["critic"])
+        _entropy(model).data.copy_(values["entropy"])
+        model.ent_coef_optimizer.load_state_dict(values["entropy_optimizer"])  # type: ignore[union-attr]
+        for name in MEMORY:
+            saved = np.load(folder / f"{name}.npy", allow_pickle=False)
+            getattr(memory, name)[: len(saved)] = saved
+        memory.pos, memory.full = values["position"], len(saved) == memory.buffer_size
+        model.num_timesteps = values["step"]
+        for world, scenes in zip(worlds.envs, values["scenes"], strict=True):
+            world.scenes = scenes  # type: ignore[attr-defined]
+    except Exception as error:  # noqa: BLE001 - torch and numpy raise many kinds; all mean the same to the user
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise TrainingError(f"{folder}: not a state of this run ({reason}); learn anew elsewhere") from None
