@@ -42,7 +42,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--videos", type=int, default=2, help="videos per task in the report")
     describe_option(parser, "tasks", "tasks to evaluate, short for --eval.tasks; those of the training if left out")
     for argument in arguments:
-        if re.match(r"--(policy|train|collect|dagger)\b", argument):
+        if re.match(r"--(policy|train|collect|dagger|rl)\b", argument):
             raise ValueError(f"{argument}: has no part in judging, the checkpoint is as it was trained; leave it out")
     # Here --tasks are the tasks to evaluate; the run's own list says what was trained.
     parsed = parse(parser, [re.sub(r"^--tasks(?==|$)", "--eval.tasks", argument) for argument in arguments])

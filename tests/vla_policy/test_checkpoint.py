@@ -147,6 +147,22 @@ class TestRoundTrip:
         assert loaded.config == policy.config
         assert torch.equal(loaded.act(observation).action, expected)
 
+    def test_half_precision_is_half_the_size_and_acts_alike(
+        self, made: Checkpoint, folder: Path, tmp_path: Path
+    ) -> None:
+        half = load_checkpoint(folder)
+        half.policy.half()
+        save_checkpoint(half, tmp_path / "half")
+        weights = [path / "model.safetensors" for path in (folder, tmp_path / "half")]
+        assert weights[1].stat().st_size < 0.7 * weights[0].stat().st_size
+        again = load_checkpoint(tmp_path / "half")
+        assert {value.dtype for value in again.policy.parameters()} == {torch.float32}
+        normaliser = dict(made.policy.normaliser.named_buffers())
+        assert all(torch.equal(value, normaliser[name]) for name, value in again.policy.normaliser.named_buffers())
+        observation = fake_batch(made.policy.shapes, 2).observation
+        acts, acted = (each.policy.eval().act(observation).action for each in (made, again))
+        torch.testing.assert_close(acts, acted, atol=5e-3, rtol=0)
+
     def test_saving_again_replaces_the_whole_folder(self, made: Checkpoint, folder: Path) -> None:
         (folder / "stray.txt").write_text("from an older run")
         with torch.no_grad():
