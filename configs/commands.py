@@ -53,6 +53,11 @@ COMMANDS: dict[str, Command] = {
         purpose="learn an expert by soft actor-critic from a task's state and dense reward",
         kept="the best expert and a state that was saved are kept, and --resume goes on from there",
     ),
+    "finetune": Command(
+        run="training.reinforcement.commands:finetune",
+        purpose="let a cloned policy go on by proximal policy optimisation, anchored to what it was",
+        kept="the best policy and a state that was saved are kept, and --resume goes on from there",
+    ),
     "rollout": Command(run="eval.commands:rollout", purpose="one episode as a video"),
     "ground": Command(
         run="eval.commands:ground",

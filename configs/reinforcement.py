@@ -1,4 +1,4 @@
-"""Configuration of an expert learned by reinforcement."""
+"""Configuration of what learns by reinforcement: experts, and policies that were cloned before."""
 
 from __future__ import annotations
 
@@ -53,3 +53,60 @@ class RLConfig:
             raise ValueError(f"rl.discount {self.discount} must lie in [0, 1)")
         if self.memory < self.envs:
             raise ValueError(f"rl.memory {self.memory} must hold a step of each of the {self.envs} environments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How a policy that was cloned goes on by proximal policy optimisation (Schulman et al. 2017).
+
+    A decision is what `eval.runner.execute` control steps of a chunk are: one action of the algorithm. The action head
+    learns, and a value head beside it; what is seen and read, and how both are fused, stays as it was cloned.
+
+    Args:
+        steps: decisions, of all environments together.
+        envs: environments side by side. processes: each in a process of its own.
+        decisions: of each environment before an update.
+        epochs, batch, learning_rate: of an update.
+        discount: of the reward of the next decision.
+        smoothing: lambda of generalised advantage estimation.
+        clip: how far the probability of an action may move in an update.
+        deviation: standard deviation of what is tried at first, 1 being full speed; it is learned.
+        anchor: weight of the divergence from the cloned policy, in the states that are visited and, with --data, in
+            those of the demonstrations: what was learned before is not unlearned.
+        warmup: updates of the value head alone.
+        judge_every: updates between two judgements on validation scenes; the best policy is kept.
+        episodes: of a judgement.
+        seed: of scenes and of what is tried.
+    """
+
+    steps: int = 40_000
+    envs: int = 4
+    processes: bool = True
+    decisions: int = 256
+    epochs: int = 6
+    batch: int = 256
+    learning_rate: float = 1e-4
+    discount: float = 0.97
+    smoothing: float = 0.95
+    clip: float = 0.2
+    deviation: float = 0.15
+    anchor: float = 0.02
+    warmup: int = 2
+    judge_every: int = 5
+    episodes: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_kinds("finetune", self)
+        least = ("steps", "envs", "decisions", "epochs", "batch", "judge_every", "episodes")
+        check_least("finetune", self, **dict.fromkeys(least, 1), warmup=0, seed=0)
+        for name in ("learning_rate", "clip", "deviation"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"finetune.{name} {getattr(self, name)} must be above 0")
+        for name in ("discount", "smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"finetune.{name} {getattr(self, name)} must lie in [0, 1]")
+        if self.anchor < 0:
+            raise ValueError(f"finetune.anchor {self.anchor} must be 0 or more")
+        if self.envs * self.decisions < 2:
+            raise ValueError("finetune.envs times finetune.decisions must be 2 or more: an update needs several")

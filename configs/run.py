@@ -10,7 +10,7 @@ from configs.dagger import DaggerConfig
 from configs.evaluation import EvalConfig
 from configs.names import unknown
 from configs.policy import PolicyConfig
-from configs.reinforcement import RLConfig
+from configs.reinforcement import FinetuneConfig, RLConfig
 from configs.training import TrainConfig
 
 FOLDER = Path(__file__).parent / "runs"
@@ -28,6 +28,7 @@ class RunConfig:
         eval: evaluation.
         dagger: rounds in which the policy acts and the expert labels.
         rl: an expert learned by reinforcement.
+        finetune: a cloned policy that goes on by reinforcement.
     """
 
     tasks: tuple[str, ...] = ("track",)
@@ -37,6 +38,7 @@ class RunConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     dagger: DaggerConfig = field(default_factory=DaggerConfig)
     rl: RLConfig = field(default_factory=RLConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
         if not self.tasks:

@@ -27,7 +27,7 @@ CHECKPOINT_HELP = "checkpoint folder, or the name of a policy that ships, such a
 
 def evaluate(arguments: list[str]) -> int:
     more = "CHECKPOINT is a folder, or the name of a policy that ships"
-    parser = run_parser("eval", "track", more, hidden=("policy", "train", "collect", "dagger", "rl"))
+    parser = run_parser("eval", "track", more, hidden=("policy", "train", "collect", "dagger", "rl", "finetune"))
     parser.add_argument("checkpoint", type=str, help=CHECKPOINT_HELP)
     parser.add_argument("--episodes", type=int, help="episodes a condition; short for --eval.episodes")
     parser.add_argument("--seed", type=int, help="first test seed; short for --eval.seed")
@@ -42,7 +42,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--videos", type=int, default=2, help="videos per task in the report")
     describe_option(parser, "tasks", "tasks to evaluate, short for --eval.tasks; those of the training if left out")
     for argument in arguments:
-        if re.match(r"--(policy|train|collect|dagger|rl)\b", argument):
+        if re.match(r"--(policy|train|collect|dagger|rl|finetune)\b", argument):
             raise ValueError(f"{argument}: has no part in judging, the checkpoint is as it was trained; leave it out")
     # Here --tasks are the tasks to evaluate; the run's own list says what was trained.
     parsed = parse(parser, [re.sub(r"^--tasks(?==|$)", "--eval.tasks", argument) for argument in arguments])
@@ -136,7 +136,7 @@ def ground(arguments: list[str]) -> int:
 
 
 def demo(arguments: list[str]) -> int:
-    parser = run_parser("demo", "track", hidden=("dagger", "rl"))
+    parser = run_parser("demo", "track", hidden=("dagger", "rl", "finetune"))
     parser.add_argument("--out", type=str, help="folder of the run; runs/NAME if left out")
     parser.add_argument("--videos", type=int, default=3, help="videos per task in the report")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation with other settings in --out")

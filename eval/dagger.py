@@ -35,7 +35,7 @@ PICTURE = "rounds.png"
 
 
 def dagger(arguments: list[str]) -> int:
-    parser = run_parser("dagger", "track", hidden=("rl",))
+    parser = run_parser("dagger", "track", hidden=("rl", "finetune"))
     parser.add_argument("--data", type=str, help="demonstrations, as of `vla train`; collected below --out if left out")
     parser.add_argument("--policy-from", type=str, help="run or checkpoint to begin with; cloned first if left out")
     more = "rounds.json of a call with --dagger.beta 1, or results.json of `vla eval`, to be drawn beside the rounds"

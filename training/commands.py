@@ -16,7 +16,7 @@ from training.progress import Progress
 def collect(arguments: list[str]) -> int:
     """Demonstrations of every task of a run."""
     more = "One folder per task is written below --out"
-    parser = run_parser("collect", "track", more, hidden=("policy", "train", "eval", "dagger", "rl"))
+    parser = run_parser("collect", "track", more, hidden=("policy", "train", "eval", "dagger", "rl", "finetune"))
     parser.add_argument("--out", type=str, default="data", help="folder for the datasets")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
@@ -30,9 +30,8 @@ def collect(arguments: list[str]) -> int:
 
 def train(arguments: list[str]) -> int:
     """A policy from the demonstrations of every task of a run."""
-    parser = run_parser(
-        "train", "track", "Reads one dataset per task below --data", hidden=("collect", "eval", "dagger", "rl")
-    )
+    more = "Reads one dataset per task below --data"
+    parser = run_parser("train", "track", more, hidden=("collect", "eval", "dagger", "rl", "finetune"))
     parser.add_argument("--data", type=str, default="data", help="folder of `vla collect`, or of one dataset")
     parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
     more = "run, checkpoint or policy that ships to begin with; its parts that do not fit --policy begin anew"

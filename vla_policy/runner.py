@@ -114,8 +114,8 @@ class PolicyRunner:
     def _decide(self) -> None:
         back = [(self._frames - 1 - i) * self._stride for i in range(self._frames)]
         seen = [0] * self._frames if self._frozen else back
-        frames = np.stack([_history(h, seen, self._empty) for h in self._pixels])
-        agent_pos = np.stack([_history(h, back, self._rest) for h in self._agent_pos])
+        frames = np.stack([history_of(h, seen, self._empty) for h in self._pixels])
+        agent_pos = np.stack([history_of(h, back, self._rest) for h in self._agent_pos])
         observation = Observation(
             frames=torch.from_numpy(frames).movedim(-1, 3),
             agent_pos=torch.from_numpy(agent_pos),
@@ -150,9 +150,11 @@ def ensemble(chunks: Sequence[np.ndarray], m: float) -> np.ndarray:
     return mean
 
 
-def _history(kept: deque[np.ndarray], back: list[int], empty: np.ndarray) -> np.ndarray:
-    """The entries that many steps back, oldest first; before the start the first one is repeated."""
-    if not kept:
+def history_of(kept: deque[np.ndarray], back: list[int], empty: np.ndarray | None = None) -> np.ndarray:
+    """The entries that many steps back, oldest first; before the start the first one is repeated. Where there are none,
+    `empty` stands for each.
+    """
+    if empty is not None and not kept:
         return np.stack([empty] * len(back))
     return np.stack([kept[max(len(kept) - 1 - steps, 0)] for steps in back])
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from configs.disk import filling
@@ -87,6 +88,7 @@ class _Run:
         config, out = self._config, self._out
         torch.set_num_threads(config.threads)
         with closing(DummyVecEnv([self._maker(i) for i in range(config.envs)])) as worlds:
+            set_random_seed(config.seed)  # given to the algorithm, it would choose the first scenes, too
             model = SAC(
                 "MlpPolicy",
                 worlds,
@@ -98,9 +100,9 @@ class _Run:
                 train_freq=1,
                 gradient_steps=config.updates * config.envs,
                 policy_kwargs={"net_arch": list(config.hidden)},
-                seed=config.seed,
                 device="cpu",
             )
+            model.action_space.seed(config.seed)
             if self._resume:
                 _load_state(out / STATE, model, worlds)
             with filling(out / CONFIG):

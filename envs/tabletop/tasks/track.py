@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
-from envs.tabletop.env import EpisodeMetrics, Layout, TabletopEnv, random_start
+from envs.tabletop.env import NEAR, EpisodeMetrics, Layout, TabletopEnv, random_start
 from envs.tabletop.instructions import Phrasing, Referent, Templates, name_object, read_object
 from envs.tabletop.motion import PATH_KINDS, PathSampler, place_apart, sample_path
 from envs.tabletop.objects import Combinations, crossed_objects
@@ -85,6 +85,10 @@ class TrackEnv(TabletopEnv):
 
     def judge(self, index: int) -> bool:
         return tracked(self.metrics, index)
+
+    def dense_reward(self) -> float:
+        """1 above the target, less with the horizontal distance, 0 from 10 cm on."""
+        return max(0.0, 1 - float(self.metrics.errors[self.step_count, self.layout.target]) / NEAR)
 
     def instruction_for(self, index: int, phrasing: Phrasing, rng: np.random.Generator) -> str:
         shown = self.layout.objects[index]

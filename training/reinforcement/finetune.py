@@ -1,0 +1,451 @@
+"""A cloned policy goes on by proximal policy optimisation (Schulman et al. 2017), with Stable-Baselines3.
+
+What sees, reads and fuses stays as it was cloned, so that the features of each state are computed once; the action
+head learns, and a value head beside it. A divergence from the cloned head keeps what was learned before.
+
+OUT/config.json   checkpoint, task and settings
+OUT/log.jsonl     a row for each judgement on validation scenes
+OUT/state         what --resume goes on from
+OUT/checkpoint    the best policy so far, the cloned one at first
+
+B batch, F features, E control steps that are executed of a chunk, A actions.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from torch import Tensor, nn
+
+from configs.disk import filling
+from configs.evaluation import RunnerConfig
+from configs.interface import check_policy_serves
+from configs.reading import parse_json
+from configs.reinforcement import FinetuneConfig
+from configs.seeds import split_seed
+from envs.rollout import run
+from envs.task import Env, TaskSpec, find_task, make_task
+from training.data.batches import SampleConfig, Sampler
+from training.data.episodes import Dataset
+from training.error import TrainingError
+from training.interrupts import interrupts
+from training.lock import hold_folder
+from training.reinforcement.window import FeatureVecEnv, WindowEnv, features_of
+from training.run_folder import CHECKPOINT
+from training.start import check_shapes, load_start, weights_print
+from vla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vla_policy.heads.chunk_l1 import ChunkL1Head
+from vla_policy.layers import multi_layer
+from vla_policy.runner import PolicyActor, PolicyRunner
+
+CONFIG, LOG, STATE = "config.json", "log.jsonl", "state"
+ROWS = 10  # episodes of a judgement side by side
+VALUE_WIDTH = 256
+REHEARSED = 4_096  # samples of the demonstrations, in whose states the head is held to what it was
+FIRST_COLLECTION = 20_000  # the seeds of its scenes: those of demonstrations begin at 0 and stay small
+
+OnProgress = Callable[[int, dict[str, Any]], None]  # decisions, the newest judgement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuned:
+    """How a call ended: decisions, the judgements, and whether it was interrupted."""
+
+    checkpoint: Path
+    step: int
+    rows: list[dict[str, Any]]
+    interrupted: bool
+
+
+def finetune(
+    config: FinetuneConfig,
+    task: str,
+    start: Path,
+    out: Path,
+    *,
+    runner: RunnerConfig | None = None,
+    datasets: tuple[Dataset, ...] = (),
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Finetuned:
+    """Let a policy go on learning in a task.
+
+    Args:
+        start: folder of the cloned policy's checkpoint.
+        runner: how chunks are executed.
+        datasets: demonstrations in whose states, too, the policy is held to what it was.
+
+    Raises:
+        ValueError: the policy cannot act in the task, or has an action head without a mean.
+        TrainingError: `out` is taken, or there is nothing to resume.
+        LockedError: another process writes into `out`.
+    """
+    with hold_folder(out):
+        return _Run(config, task, start, out, runner or RunnerConfig(), datasets, resume, on_progress).go()
+
+
+class _Run:
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        task: str,
+        start: Path,
+        out: Path,
+        runner: RunnerConfig,
+        datasets: tuple[Dataset, ...],
+        resume: bool,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._config, self._spec, self._out, self._on_progress = config, find_task(task), out, on_progress
+        self._runner, self._resume, self._datasets, self._start = runner, resume, datasets, start
+        self._checkpoint = checkpoint = load_start(start, datasets)
+        check_policy_serves(checkpoint.interface, self._spec.interface, task, ", ".join(checkpoint.purpose.tasks))
+        if not isinstance(checkpoint.policy.head, ChunkL1Head):
+            name = checkpoint.policy.config.head.name
+            raise ValueError(f"{start}: its action head {name!r} cannot go on by reinforcement; take a chunk_l1 policy")
+        if runner.ensemble is not None:
+            raise ValueError("eval.runner.ensemble: decisions overlap then; leave it out to learn by reinforcement")
+        if runner.execute > checkpoint.policy.config.head.chunk:
+            raise ValueError(
+                f"eval.runner.execute {runner.execute} exceeds the policy's chunk of "
+                f"{checkpoint.policy.config.head.chunk} steps"
+            )
+        described = {
+            "task": task,
+            "start": weights_print(start),
+            "finetune": asdict(config),
+            "runner": asdict(runner),
+            "data": [str(data.header["task"]) for data in datasets],
+        }
+        self._described = json.loads(json.dumps(described))
+        _check_folder(out, self._described, resume)
+        self._rows = _read_rows(out / LOG) if resume else []
+
+    def go(self) -> Finetuned:
+        config, out, policy = self._config, self._out, self._checkpoint.policy.eval()
+        for parameter in policy.parameters():
+            parameter.requires_grad_(False)
+        assert isinstance(policy.head, ChunkL1Head)
+        first = next(layer for layer in policy.head.layers if isinstance(layer, nn.Linear))
+        with closing(FeatureVecEnv(self._worlds(), policy, first.in_features)) as worlds:
+            set_random_seed(config.seed)  # given to the algorithm, it would choose the first scenes, too
+            model = AnchoredPPO(
+                HeadPolicy,
+                worlds,
+                learning_rate=config.learning_rate,
+                n_steps=config.decisions,
+                batch_size=min(config.batch, config.decisions * config.envs),
+                n_epochs=config.epochs,
+                gamma=config.discount,
+                gae_lambda=config.smoothing,
+                clip_range=config.clip,
+                policy_kwargs={
+                    "net_arch": [],
+                    "head": policy.head,
+                    "execute": self._runner.execute,
+                    "deviation": config.deviation,
+                },
+                device="cpu",
+            )
+            model.hold(config.anchor, config.warmup, self._rehearsed(policy), seed=config.seed)
+            if self._resume:
+                _load_state(out / STATE, model, worlds)
+            with filling(out / CONFIG):
+                (out / CONFIG).write_text(json.dumps(self._described, indent=2) + "\n")
+            if not self._rows:
+                self._judge(model)
+            with interrupts(os.getppid()) as stop:
+                follower = _Follower(self._after, stop.is_set)
+                left = max(config.steps - model.num_timesteps, 0)
+                if left:
+                    model.learn(left, callback=follower, reset_num_timesteps=False)
+                interrupted = stop.is_set() and model.num_timesteps < config.steps
+            if interrupted:
+                _save_state(out / STATE, model, worlds)
+            else:
+                if self._rows[-1]["step"] < model.num_timesteps:
+                    self._judge(model)
+                (out / STATE).unlink(missing_ok=True)
+        return Finetuned(
+            checkpoint=out / CHECKPOINT, step=int(model.num_timesteps), rows=self._rows, interrupted=interrupted
+        )
+
+    def _worlds(self) -> VecEnv:
+        makers = [self._maker(i) for i in range(self._config.envs)]
+        return SubprocVecEnv(makers, start_method="forkserver") if self._config.processes else DummyVecEnv(makers)
+
+    def _maker(self, index: int) -> Callable[[], Env]:
+        task, start, execute = self._spec.name, self._start, self._runner.execute
+        seed = FIRST_COLLECTION + 100 * self._config.seed + index
+
+        def make() -> WindowEnv:
+            torch.set_num_threads(1)
+            checkpoint, spec = load_checkpoint(start), find_task(task)
+            return WindowEnv(_make(spec, checkpoint), spec, checkpoint, execute, seed)
+
+        return make
+
+    def _rehearsed(self, policy: Any) -> Tensor | None:
+        """Features of the demonstrations' states, (N, F)."""
+        if not self._datasets:
+            return None
+        config, purpose = policy.config, self._checkpoint.purpose
+        samples = SampleConfig(
+            frames=config.frames,
+            frame_stride=config.frame_stride,
+            chunk=config.head.chunk,
+            cameras=config.cameras,
+            tubes=config.tubes,
+        )
+        names = list(purpose.action_names)
+        sampler = Sampler(self._datasets, samples, self._checkpoint.tokenizer, names)
+        check_shapes(self._start, policy.shapes, sampler.shapes(len(names), self._checkpoint.tokenizer.size))
+        rng, size = np.random.default_rng(self._config.seed), 64
+        batches = [sampler.batch(rng, size).observation for _ in range(REHEARSED // size)]
+        return torch.from_numpy(np.concatenate([features_of(policy, each) for each in batches]))
+
+    def _after(self, model: AnchoredPPO) -> None:
+        """Called before each round of decisions, and so after each update."""
+        updates = model.updates
+        if updates and updates % self._config.judge_every == 0 and self._rows[-1]["step"] < model.num_timesteps:
+            self._judge(model)
+            env = model.get_env()
+            assert env is not None
+            _save_state(self._out / STATE, model, env)
+        elif self._on_progress:
+            self._on_progress(int(model.num_timesteps), {})
+
+    def _judge(self, model: AnchoredPPO) -> None:
+        """Success on validation scenes; the policy is kept if it is the best so far."""
+        assert isinstance(model.policy, HeadPolicy)
+        learned = copy.deepcopy(self._checkpoint.policy)
+        learned.head.load_state_dict(model.policy.mean.head.state_dict())
+        origin = {
+            **self._checkpoint.provenance,
+            "finetuned": {**self._described, "decisions": int(model.num_timesteps)},
+        }
+        checkpoint = Checkpoint(learned, self._checkpoint.tokenizer, self._checkpoint.purpose, origin)
+        successes = judge(checkpoint, self._spec, self._config.episodes, self._runner)
+        row = {
+            "step": int(model.num_timesteps),
+            "successes": successes,
+            "episodes": self._config.episodes,
+            **model.last,
+        }
+        best = max((each["successes"] for each in self._rows), default=-1)
+        self._rows.append(row)
+        with filling(self._out / LOG), (self._out / LOG).open("w") as log:
+            log.writelines(json.dumps(each) + "\n" for each in self._rows)
+        if successes > best:
+            save_checkpoint(checkpoint, self._out / CHECKPOINT)
+        if self._on_progress:
+            self._on_progress(int(model.num_timesteps), row)
+
+
+def judge(checkpoint: Checkpoint, spec: TaskSpec, episodes: int, runner: RunnerConfig) -> int:
+    """Successes on the first validation scenes."""
+    envs = [_make(spec, checkpoint) for _ in range(min(ROWS, episodes))]
+    actor, successes = PolicyActor(PolicyRunner(checkpoint, len(envs), runner)), 0
+    try:
+        for first in range(0, episodes, len(envs)):
+            indices = [first + row for row in range(len(envs))]
+            seeds = [split_seed("validation", i) if i < episodes else None for i in indices]
+            worlds = run(envs, seeds, actor, action_names=spec.action_names)
+            successes += sum(bool(world.info["is_success"]) for world in worlds)
+    finally:
+        for env in envs:
+            env.close()
+    return successes
+
+
+def _make(spec: TaskSpec, checkpoint: Checkpoint) -> Env:
+    config = checkpoint.policy.config
+    return make_task(spec.name, cameras=config.cameras, size=checkpoint.policy.shapes.size, labels=False)
+
+
+class Mean(nn.Module):
+    """The first E of the chunk's actions as one, (B, F) → (B, E · A)."""
+
+    def __init__(self, head: ChunkL1Head, execute: int) -> None:
+        super().__init__()
+        self.head, self._execute = head, execute
+
+    def forward(self, features: Tensor) -> Tensor:
+        actions: Tensor = self.head(features)[:, : self._execute]
+        return actions.flatten(1)
+
+
+class HeadPolicy(ActorCriticPolicy):
+    """The action head as the mean of a Gaussian, and a value head on the same features."""
+
+    def __init__(self, *args: Any, head: ChunkL1Head, execute: int, deviation: float, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        features = int(np.prod(self.observation_space.shape or ()))
+        self.action_net = Mean(copy.deepcopy(head), execute)
+        value = nn.Sequential(nn.LayerNorm(features), multi_layer([features, VALUE_WIDTH, VALUE_WIDTH, 1]))
+        self.value_net = value  # type: ignore[assignment]
+        self.log_std = nn.Parameter(torch.full_like(self.log_std, float(np.log(deviation))))
+        for parameter in self.action_net.parameters():
+            parameter.requires_grad_(True)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer = torch.optim.Adam(self.parameters(), rate, eps=1e-5)
+
+    @property
+    def mean(self) -> Mean:
+        assert isinstance(self.action_net, Mean)
+        return self.action_net
+
+
+class AnchoredPPO(PPO):
+    """PPO whose loss has the divergence from the mean that it began with, too.
+
+    `updates` counts them; `last` are the newest one's means.
+    """
+
+    def hold(self, weight: float, warmup: int, rehearsed: Tensor | None, *, seed: int = 0) -> None:
+        """Set the weight of the divergence, the updates of the value head alone, and other states (N, F) in which the
+        mean is held, too, of which `seed` draws some.
+        """
+        assert isinstance(self.policy, HeadPolicy)
+        self._weight, self._warmup, self._rehearsed = weight, warmup, rehearsed
+        self._before = copy.deepcopy(self.policy.mean).requires_grad_(False)
+        self._chance = torch.Generator().manual_seed(seed)
+        self.updates, self.last = 0, dict[str, float]()
+
+    def train(self) -> None:
+        policy = self.policy
+        assert isinstance(policy, HeadPolicy)
+        policy.set_training_mode(True)
+        self._update_learning_rate(policy.optimizer)
+        clip = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        sums: dict[str, float] = {}
+        count = 0
+        for _ in range(self.n_epochs):
+            for data in self.rollout_buffer.get(self.batch_size):
+                values, log_chance, _ = policy.evaluate_actions(data.observations, data.actions)
+                advantage = (data.advantages - data.advantages.mean()) / (data.advantages.std() + 1e-8)
+                ratio = (log_chance - data.old_log_prob).exp()
+                gain = torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
+                value = nn.functional.mse_loss(values.flatten(), data.returns)
+                divergence = self._divergence(data.observations)
+                loss = 0.5 * value
+                if self.updates >= self._warmup:
+                    loss = loss - gain + self._weight * divergence
+                policy.optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+                policy.optimizer.step()
+                count += 1
+                for name, number in (("gain", gain), ("value", value), ("divergence", divergence)):
+                    sums[name] = sums.get(name, 0.0) + float(number.detach())
+        self.updates += 1
+        self._n_updates += self.n_epochs
+        deviation = float(policy.log_std.detach().exp().mean())
+        reward = float(self.rollout_buffer.rewards.mean())
+        self.last = {name: round(total / count, 5) for name, total in sums.items()}
+        self.last |= {"deviation": round(deviation, 4), "reward": round(reward, 4)}
+
+    def _divergence(self, features: Tensor) -> Tensor:
+        """Kullback and Leibler's, of Gaussians of the same width, from the mean that was cloned."""
+        assert isinstance(self.policy, HeadPolicy)
+        if self._rehearsed is not None:
+            chosen = torch.randint(len(self._rehearsed), (len(features),), generator=self._chance)
+            features = torch.cat([features, self._rehearsed[chosen]])
+        with torch.no_grad():
+            before = self._before(features).clamp(-1, 1)
+            width = self.policy.log_std.exp()
+        return (((self.policy.mean(features) - before) / width) ** 2 / 2).sum(-1).mean()
+
+
+class _Follower(BaseCallback):
+    """Looks on before each round of decisions, and ends the learning when it is asked to."""
+
+    def __init__(self, after: Callable[[AnchoredPPO], None], stopped: Callable[[], bool]) -> None:
+        super().__init__()
+        self._after_update, self._stopped = after, stopped
+
+    def _on_rollout_start(self) -> None:
+        assert isinstance(self.model, AnchoredPPO)
+        self._after_update(self.model)
+
+    def _on_step(self) -> bool:
+        return not self._stopped()
+
+
+def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        if (out / CONFIG).exists():
+            raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
+        return
+    if not (out / STATE).is_file():
+        raise TrainingError(f"{out}: no saved state to resume; begin without --resume, into another --out")
+    try:
+        before = parse_json((out / CONFIG).read_text())
+        changed = [
+            f"{part}.{name} was {before[part][name]!r} and is now {value!r}"
+            for part in ("finetune", "runner")
+            for name, value in described[part].items()
+            if before[part][name] != value and (part, name) not in (("finetune", "steps"), ("finetune", "processes"))
+        ]
+        changed += [
+            f"{name} is another one now" for name in ("task", "start", "data") if before[name] != described[name]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{out / CONFIG}: not readable ({error}); begin anew elsewhere") from None
+    if changed:
+        raise TrainingError(f"{out}: {changed[0]}; give the same again")
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [parse_json(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+def _save_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> None:
+    values = {
+        "step": int(model.num_timesteps),
+        "updates": model.updates,
+        "scenes": [int(scenes) for scenes in worlds.get_attr("scenes")],
+        "policy": model.policy.state_dict(),
+        "optimizer": model.policy.optimizer.state_dict(),
+        "last": model.last,
+    }
+    partial = file.with_name(f".{file.name}.partial")
+    with filling(file, "A state saved before is kept"):
+        torch.save(values, partial)
+        os.replace(partial, file)
+
+
+def _load_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> None:
+    """Put a saved state back in place. Episodes that were under way begin anew, in the next scenes.
+
+    Raises:
+        TrainingError: it is damaged, or of another run.
+    """
+    try:
+        # weights_only reads tensors and plain values and executes nothing.
+        values = torch.load(file, map_location="cpu", weights_only=True)
+        model.policy.load_state_dict(values["policy"])
+        model.policy.optimizer.load_state_dict(values["optimizer"])
+        model.num_timesteps, model.updates, model.last = values["step"], values["updates"], values["last"]
+        for index, scenes in enumerate(values["scenes"]):
+            worlds.set_attr("scenes", scenes, indices=index)
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds; all mean the same to the user
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise TrainingError(f"{file}: not a state of this run ({reason}); begin anew elsewhere") from None
