@@ -108,7 +108,10 @@ def _check_keys(path: Path) -> None:
     known = set(_keys(RunConfig))
     for key in _given_keys(path, read, RunConfig):
         if key not in known:
-            raise ValueError(f"{path}: key {key!r} is unknown{near(key, known, 0.6)}; see `vla train --help`")
+            # Somebody who left the section out may mean any of them.
+            inside = [name for name in _keys(RunConfig) if name.endswith(f".{key}")]
+            hint = f" (did you mean {' or '.join(inside)}?)" if inside else near(key, known, 0.6)
+            raise ValueError(f"{path}: key {key!r} is unknown{hint}; see `vla train --help`")
 
 
 def _keys(kind: Any, prefix: str = "") -> Iterator[str]:

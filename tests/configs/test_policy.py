@@ -131,9 +131,8 @@ def test_settings_that_nothing_reads_are_refused(kind: Any, given: dict[str, Any
 
 @pytest.mark.parametrize("kind", [EncoderConfig, LanguageConfig, FusionConfig, HeadConfig])
 def test_every_variant_with_settings_is_a_section_that_is_found_by_its_name(kind: Any) -> None:
-    sections = [
-        item.name for item in fields(kind) if item.name not in ("name", "backbone", "max_words", "chunk", "hidden")
-    ]
+    shared = ("name", "backbone", "max_words", "chunk", "hidden", "blocks", "octaves")
+    sections = [item.name for item in fields(kind) if item.name not in shared]
     assert sorted(sections) == sorted(variants_of(kind))
     for name in get_args(get_type_hints(kind)["name"]):
         needed = {"pretrained": PretrainedTextConfig(source="bert")} if name == "pretrained" else {}

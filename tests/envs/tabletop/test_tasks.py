@@ -93,7 +93,6 @@ def test_the_smallest_and_the_largest_picture_are_of_the_same_scene(size: int, m
     ("settings", "message"),
     [
         ({"cameras": ("top",)}, "front, wrist"),
-        ({"cameras": ()}, "front, wrist"),
         ({"cameras": ("front", "front")}, "each once"),
         ({"size": PICTURE_SIZES[0] - 1}, "between 16 and 512"),
         ({"size": PICTURE_SIZES[1] + 1}, "between 16 and 512"),
