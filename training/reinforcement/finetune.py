@@ -44,6 +44,7 @@ from training.data.episodes import Dataset
 from training.error import TrainingError
 from training.interrupts import interrupts
 from training.lock import hold_folder
+from training.reinforcement.judgements import CONFIG, check_used, most_successes, read_rows, write_rows
 from training.reinforcement.window import FeatureVecEnv, WindowEnv, features_of
 from training.run_folder import CHECKPOINT
 from training.start import check_shapes, load_start, weights_print
@@ -52,7 +53,7 @@ from vla_policy.heads.chunk_l1 import ChunkL1Head
 from vla_policy.layers import multi_layer
 from vla_policy.runner import PolicyActor, PolicyRunner
 
-CONFIG, LOG, STATE = "config.json", "log.jsonl", "state"
+STATE = "state"
 ROWS = 10  # episodes of a judgement side by side
 VALUE_WIDTH = 256
 REHEARSED = 4_096  # samples of the demonstrations, in whose states the head is held to what it was
@@ -133,7 +134,7 @@ class _Run:
         }
         self._described = json.loads(json.dumps(described))
         _check_folder(out, self._described, resume)
-        self._rows = _read_rows(out / LOG) if resume else []
+        self._rows = read_rows(out) if resume else []
 
     def go(self) -> Finetuned:
         config, out, policy = self._config, self._out, self._checkpoint.policy.eval()
@@ -246,10 +247,9 @@ class _Run:
             "episodes": self._config.episodes,
             **model.last,
         }
-        best = max((each["successes"] for each in self._rows), default=-1)
+        best = most_successes(self._rows)
         self._rows.append(row)
-        with filling(self._out / LOG), (self._out / LOG).open("w") as log:
-            log.writelines(json.dumps(each) + "\n" for each in self._rows)
+        write_rows(self._out, self._rows)
         if successes > best:
             save_checkpoint(checkpoint, self._out / CHECKPOINT)
         if self._on_progress:
@@ -387,12 +387,9 @@ class _Follower(BaseCallback):
 
 
 def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
+    check_used(out, out / STATE, resume)
     if not resume:
-        if (out / CONFIG).exists():
-            raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
         return
-    if not (out / STATE).is_file():
-        raise TrainingError(f"{out}: no saved state to resume; begin without --resume, into another --out")
     try:
         before = parse_json((out / CONFIG).read_text())
         changed = [
@@ -408,13 +405,6 @@ def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
         raise TrainingError(f"{out / CONFIG}: not readable ({error}); begin anew elsewhere") from None
     if changed:
         raise TrainingError(f"{out}: {changed[0]}; give the same again")
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [parse_json(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError):
-        return []
 
 
 def _save_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> None:

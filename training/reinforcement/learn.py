@@ -38,8 +38,9 @@ from training.error import TrainingError
 from training.interrupts import interrupts
 from training.lock import hold_folder
 from training.reinforcement.expert import EXPERT, Learned, LearnedExpert, save_expert
+from training.reinforcement.judgements import CONFIG, check_used, most_successes, read_rows, write_rows
 
-CONFIG, LOG, STATE = "config.json", "log.jsonl", "state"
+STATE = "state"
 STATE_FILE = "state.pt"
 MEMORY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")  # of the replay buffer
 SMALL = 32  # pixels a side, of tasks that must draw
@@ -82,7 +83,7 @@ class _Run:
         self._described = {"task": spec.name, "version": spec.version, "rl": asdict(config)}
         _check_folder(out, self._described, resume)
         self._resume = resume
-        self._rows = _read_rows(out / LOG) if resume else []
+        self._rows = read_rows(out) if resume else []
 
     def go(self) -> Outcome:
         config, out = self._config, self._out
@@ -119,11 +120,10 @@ class _Run:
                 shutil.rmtree(out / STATE, ignore_errors=True)
             else:
                 _save_state(out / STATE, model)
-        best = max(self._rows, key=lambda row: row["successes"], default={"successes": 0})
         return Outcome(
             expert=out / EXPERT,
             step=int(model.num_timesteps),
-            successes=int(best["successes"]),
+            successes=max(most_successes(self._rows), 0),
             episodes=config.episodes,
             interrupted=interrupted,
         )
@@ -155,12 +155,11 @@ class _Run:
                 successes += bool(world.info["is_success"])
         finally:
             env.close()
-        before = max((row["successes"] for row in self._rows), default=-1)
+        before = most_successes(self._rows)
         row = {"step": int(model.num_timesteps), "successes": successes, "episodes": self._config.episodes}
         row["time"] = round(time.time())
         self._rows.append(row)
-        with filling(self._out / LOG), (self._out / LOG).open("w") as log:
-            log.writelines(json.dumps(each) + "\n" for each in self._rows)
+        write_rows(self._out, self._rows)
         if successes > before:
             save_expert(learned, self._out / EXPERT)
         if self._on_progress:
@@ -193,12 +192,9 @@ def _learned(model: SAC, task: str, origin: Mapping[str, Any]) -> Learned:
 
 
 def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
+    check_used(out, out / STATE / STATE_FILE, resume)
     if not resume:
-        if (out / CONFIG).exists():
-            raise TrainingError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
         return
-    if not (out / STATE / STATE_FILE).is_file():
-        raise TrainingError(f"{out}: no saved state to resume; learn without --resume, into another --out")
     try:
         before = parse_json((out / CONFIG).read_text())
     except (OSError, ValueError) as error:
@@ -210,13 +206,6 @@ def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
         was = before.get("rl", {}).get(name)
         if was != value and name not in ("steps", "threads"):
             raise TrainingError(f"{out}: rl.{name} was {was!r} and is now {value!r}; give the same again")
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [parse_json(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError):
-        return []
 
 
 def _save_state(folder: Path, model: SAC) -> None:
