@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,18 @@ def filling(path: Path, then: str = "") -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise DiskFullError(_sentence(path, f"the disk is full, {in_words(free_bytes(path))} are free", then)) from None
+
+
+def replace_folder(partial: Path, path: Path) -> None:
+    """Put a folder that is whole in the place of one that may be there. A kill in between leaves one of the two, at its
+    place or beside it as `.NAME.previous`.
+    """
+    previous = path.with_name(f".{path.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if path.exists():
+        os.replace(path, previous)
+    os.replace(partial, path)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def in_words(count: int) -> str:

@@ -124,19 +124,16 @@ def run(
         ValueError: an environment's actions have no bounds, or it gives no instruction.
     """
     beat = beat or (lambda *_: None)
-
-    def scenario_of(world: World) -> Scenario:
-        return (scenario(world.seed) if callable(scenario) else scenario) or Scenario()
-
     rows: list[World | None] = [None] * len(envs)
     for row, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
         if seed is not None:
             scale = ActionScale(env.action_space)
             rows[row] = World(env=env, seed=seed, row=row, action_names=action_names, scale=scale)
     worlds = [world for world in rows if world is not None]
+    scenarios = {w.row: (scenario(w.seed) if callable(scenario) else scenario) or Scenario() for w in worlds}
     for world in worlds:
         beat(world.seed)
-        _reset(world, scenario_of(world))
+        _reset(world, scenarios[world.row])
         for recorder in recorders:
             recorder.begin(world)
     beat()
@@ -157,7 +154,7 @@ def run(
             world.step += 1
             world.done = bool(terminated or truncated)
             _check(world, seen)
-            view = scenario_of(world).view
+            view = scenarios[world.row].view
             world.observation = view(seen) if view else seen
             if world.done:
                 for recorder in recorders:

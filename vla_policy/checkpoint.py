@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from configs.decode import decode
-from configs.disk import DiskFullError, filling, require_room
+from configs.disk import DiskFullError, filling, replace_folder, require_room
 from configs.encoder import SMALL
 from configs.interface import RobotInterface
 from configs.policy import PolicyConfig
@@ -114,12 +114,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
         raise
-    previous = path.with_name(f".{path.name}.previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    if path.exists():
-        os.replace(path, previous)
-    os.replace(partial, path)
-    shutil.rmtree(previous, ignore_errors=True)
+    replace_folder(partial, path)
 
 
 def _write_among_others(checkpoint: Checkpoint, path: Path) -> None:

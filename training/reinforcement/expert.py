@@ -9,7 +9,6 @@ K numbers of the state, A actions.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from configs.disk import filling
+from configs.disk import filling, replace_folder
 from configs.reading import parse_json
 from envs.task import ActionScale, Env, TaskSpec
 from envs.wrappers import state_of
@@ -86,8 +85,7 @@ def save_expert(learned: Learned, path: Path) -> None:
     with filling(partial):
         save_file({name: value.contiguous() for name, value in learned.weights.items()}, partial / WEIGHTS)
         (partial / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(partial, path)
+    replace_folder(partial, path)
 
 
 def find_expert(name: str) -> Path:

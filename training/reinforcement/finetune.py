@@ -24,9 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from torch import Tensor, nn
@@ -36,26 +34,23 @@ from configs.evaluation import RunnerConfig
 from configs.interface import check_policy_serves
 from configs.reading import parse_json
 from configs.reinforcement import FinetuneConfig
-from configs.seeds import split_seed
-from envs.rollout import run
 from envs.task import Env, TaskSpec, find_task, make_task
 from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.error import TrainingError
 from training.interrupts import interrupts
 from training.lock import hold_folder
-from training.reinforcement.judgements import CONFIG, check_used, most_successes, read_rows, write_rows
+from training.reinforcement.judgements import CONFIG, check_used, judge, most_successes, read_rows, write_rows
+from training.reinforcement.ppo import AnchoredPPO, HeadPolicy
 from training.reinforcement.window import FeatureVecEnv, WindowEnv, features_of
 from training.run_folder import CHECKPOINT
 from training.start import check_shapes, load_start, weights_print
 from vla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vla_policy.heads.chunk_l1 import ChunkL1Head
-from vla_policy.layers import multi_layer
 from vla_policy.runner import PolicyActor, PolicyRunner
 
 STATE = "state"
 ROWS = 10  # episodes of a judgement side by side
-VALUE_WIDTH = 256
 REHEARSED = 4_096  # samples of the demonstrations, in whose states the head is held to what it was
 FIRST_COLLECTION = 20_000  # the seeds of its scenes: those of demonstrations begin at 0 and stay small
 
@@ -116,8 +111,11 @@ class _Run:
         self._checkpoint = checkpoint = load_start(start, datasets)
         check_policy_serves(checkpoint.interface, self._spec.interface, task, ", ".join(checkpoint.purpose.tasks))
         if not isinstance(checkpoint.policy.head, ChunkL1Head):
-            name = checkpoint.policy.config.head.name
-            raise ValueError(f"{start}: its action head {name!r} cannot go on by reinforcement; take a chunk_l1 policy")
+            name, fusion = checkpoint.policy.config.head.name, checkpoint.policy.config.fusion.name
+            raise ValueError(
+                f"{start}: action head {name!r} behind fusion {fusion!r} cannot go on by reinforcement; it takes one "
+                "head 'chunk_l1', behind any fusion but 'vote'"
+            )
         if runner.ensemble is not None:
             raise ValueError("eval.runner.ensemble: decisions overlap then; leave it out to learn by reinforcement")
         if runner.execute > checkpoint.policy.config.head.chunk:
@@ -240,7 +238,9 @@ class _Run:
             "finetuned": {**self._described, "decisions": int(model.num_timesteps)},
         }
         checkpoint = Checkpoint(learned, self._checkpoint.tokenizer, self._checkpoint.purpose, origin)
-        successes = judge(checkpoint, self._spec, self._config.episodes, self._runner)
+        envs = [_make(self._spec, checkpoint) for _ in range(min(ROWS, self._config.episodes))]
+        actor = PolicyActor(PolicyRunner(checkpoint, len(envs), self._runner))
+        successes = judge(envs, actor, self._spec, self._config.episodes)
         row = {
             "step": int(model.num_timesteps),
             "successes": successes,
@@ -256,119 +256,9 @@ class _Run:
             self._on_progress(int(model.num_timesteps), row)
 
 
-def judge(checkpoint: Checkpoint, spec: TaskSpec, episodes: int, runner: RunnerConfig) -> int:
-    """Successes on the first validation scenes."""
-    envs = [_make(spec, checkpoint) for _ in range(min(ROWS, episodes))]
-    actor, successes = PolicyActor(PolicyRunner(checkpoint, len(envs), runner)), 0
-    try:
-        for first in range(0, episodes, len(envs)):
-            indices = [first + row for row in range(len(envs))]
-            seeds = [split_seed("validation", i) if i < episodes else None for i in indices]
-            worlds = run(envs, seeds, actor, action_names=spec.action_names)
-            successes += sum(bool(world.info["is_success"]) for world in worlds)
-    finally:
-        for env in envs:
-            env.close()
-    return successes
-
-
 def _make(spec: TaskSpec, checkpoint: Checkpoint) -> Env:
     config = checkpoint.policy.config
     return make_task(spec.name, cameras=config.cameras, size=checkpoint.policy.shapes.size, labels=False)
-
-
-class Mean(nn.Module):
-    """The first E of the chunk's actions as one, (B, F) → (B, E · A)."""
-
-    def __init__(self, head: ChunkL1Head, execute: int) -> None:
-        super().__init__()
-        self.head, self._execute = head, execute
-
-    def forward(self, features: Tensor) -> Tensor:
-        actions: Tensor = self.head(features)[:, : self._execute]
-        return actions.flatten(1)
-
-
-class HeadPolicy(ActorCriticPolicy):
-    """The action head as the mean of a Gaussian, and a value head on the same features."""
-
-    def __init__(self, *args: Any, head: ChunkL1Head, execute: int, deviation: float, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        features = int(np.prod(self.observation_space.shape or ()))
-        self.action_net = Mean(copy.deepcopy(head), execute)
-        value = nn.Sequential(nn.LayerNorm(features), multi_layer([features, VALUE_WIDTH, VALUE_WIDTH, 1]))
-        self.value_net = value  # type: ignore[assignment]
-        self.log_std = nn.Parameter(torch.full_like(self.log_std, float(np.log(deviation))))
-        for parameter in self.action_net.parameters():
-            parameter.requires_grad_(True)
-        rate = self.optimizer.param_groups[0]["lr"]
-        self.optimizer = torch.optim.Adam(self.parameters(), rate, eps=1e-5)
-
-    @property
-    def mean(self) -> Mean:
-        assert isinstance(self.action_net, Mean)
-        return self.action_net
-
-
-class AnchoredPPO(PPO):
-    """PPO whose loss has the divergence from the mean that it began with, too.
-
-    `updates` counts them; `last` are the newest one's means.
-    """
-
-    def hold(self, weight: float, warmup: int, rehearsed: Tensor | None, *, seed: int = 0) -> None:
-        """Set the weight of the divergence, the updates of the value head alone, and other states (N, F) in which the
-        mean is held, too, of which `seed` draws some.
-        """
-        assert isinstance(self.policy, HeadPolicy)
-        self._weight, self._warmup, self._rehearsed = weight, warmup, rehearsed
-        self._before = copy.deepcopy(self.policy.mean).requires_grad_(False)
-        self._chance = torch.Generator().manual_seed(seed)
-        self.updates, self.last = 0, dict[str, float]()
-
-    def train(self) -> None:
-        policy = self.policy
-        assert isinstance(policy, HeadPolicy)
-        policy.set_training_mode(True)
-        self._update_learning_rate(policy.optimizer)
-        clip = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
-        sums: dict[str, float] = {}
-        count = 0
-        for _ in range(self.n_epochs):
-            for data in self.rollout_buffer.get(self.batch_size):
-                values, log_chance, _ = policy.evaluate_actions(data.observations, data.actions)
-                advantage = (data.advantages - data.advantages.mean()) / (data.advantages.std() + 1e-8)
-                ratio = (log_chance - data.old_log_prob).exp()
-                gain = torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
-                value = nn.functional.mse_loss(values.flatten(), data.returns)
-                divergence = self._divergence(data.observations)
-                loss = 0.5 * value
-                if self.updates >= self._warmup:
-                    loss = loss - gain + self._weight * divergence
-                policy.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
-                policy.optimizer.step()
-                count += 1
-                for name, number in (("gain", gain), ("value", value), ("divergence", divergence)):
-                    sums[name] = sums.get(name, 0.0) + float(number.detach())
-        self.updates += 1
-        self._n_updates += self.n_epochs
-        deviation = float(policy.log_std.detach().exp().mean())
-        reward = float(self.rollout_buffer.rewards.mean())
-        self.last = {name: round(total / count, 5) for name, total in sums.items()}
-        self.last |= {"deviation": round(deviation, 4), "reward": round(reward, 4)}
-
-    def _divergence(self, features: Tensor) -> Tensor:
-        """Kullback and Leibler's, of Gaussians of the same width, from the mean that was cloned."""
-        assert isinstance(self.policy, HeadPolicy)
-        if self._rehearsed is not None:
-            chosen = torch.randint(len(self._rehearsed), (len(features),), generator=self._chance)
-            features = torch.cat([features, self._rehearsed[chosen]])
-        with torch.no_grad():
-            before = self._before(features).clamp(-1, 1)
-            width = self.policy.log_std.exp()
-        return (((self.policy.mean(features) - before) / width) ** 2 / 2).sum(-1).mean()
 
 
 class _Follower(BaseCallback):

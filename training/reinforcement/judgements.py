@@ -1,4 +1,4 @@
-"""What both kinds of learning by reinforcement write down of their judgements on validation scenes."""
+"""Judgements on validation scenes, and what both kinds of learning by reinforcement write down of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,27 @@ from typing import Any
 
 from configs.disk import filling
 from configs.reading import parse_json
+from configs.seeds import split_seed
+from envs.rollout import Actor, run
+from envs.task import Env, TaskSpec
 from training.error import TrainingError
 
 CONFIG, LOG = "config.json", "log.jsonl"
+
+
+def judge(envs: Sequence[Env], actor: Actor, spec: TaskSpec, episodes: int) -> int:
+    """Successes on the first validation scenes, side by side in these environments, which are then closed."""
+    successes = 0
+    try:
+        for first in range(0, episodes, len(envs)):
+            indices = range(first, first + len(envs))
+            seeds = [split_seed("validation", i) if i < episodes else None for i in indices]
+            worlds = run(envs, seeds, actor, action_names=spec.action_names)
+            successes += sum(bool(world.info["is_success"]) for world in worlds)
+    finally:
+        for env in envs:
+            env.close()
+    return successes
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

@@ -26,19 +26,17 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from configs.disk import filling
+from configs.disk import filling, replace_folder
 from configs.reading import parse_json
 from configs.reinforcement import RLConfig
-from configs.seeds import split_seed
 from envs.actors import ExpertActor
-from envs.rollout import run
 from envs.task import Env, TaskSpec, find_task, make_task
 from envs.wrappers import StateObservation
 from training.error import TrainingError
 from training.interrupts import interrupts
 from training.lock import hold_folder
 from training.reinforcement.expert import EXPERT, Learned, LearnedExpert, save_expert
-from training.reinforcement.judgements import CONFIG, check_used, most_successes, read_rows, write_rows
+from training.reinforcement.judgements import CONFIG, check_used, judge, most_successes, read_rows, write_rows
 
 STATE = "state"
 STATE_FILE = "state.pt"
@@ -148,13 +146,8 @@ class _Run:
     def _judge(self, model: SAC) -> None:
         """Success on validation scenes; the expert is kept if it is the best so far."""
         learned = _learned(model, self._spec.name, {**self._described, "step": int(model.num_timesteps)})
-        env, actor, successes = self._make(), ExpertActor(LearnedExpert(learned)), 0
-        try:
-            for index in range(self._config.episodes):
-                [world] = run([env], [split_seed("validation", index)], actor, action_names=self._spec.action_names)
-                successes += bool(world.info["is_success"])
-        finally:
-            env.close()
+        actor = ExpertActor(LearnedExpert(learned))
+        successes = judge([self._make()], actor, self._spec, self._config.episodes)
         before = most_successes(self._rows)
         row = {"step": int(model.num_timesteps), "successes": successes, "episodes": self._config.episodes}
         row["time"] = round(time.time())
@@ -229,8 +222,7 @@ def _save_state(folder: Path, model: SAC) -> None:
             "entropy_optimizer": model.ent_coef_optimizer.state_dict(),  # type: ignore[union-attr]
         }
         torch.save(values, partial / STATE_FILE)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    replace_folder(partial, folder)
 
 
 def _entropy(model: SAC) -> torch.Tensor:
