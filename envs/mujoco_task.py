@@ -134,7 +134,8 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         if not isinstance(env.action_space, spaces.Box):
             raise ValueError(f"the action space of {type(inner).__name__} must be a Box, got {env.action_space}")
         self.size, self.labels, self._render_mode = size, labels, render_mode
-        self._on_demand, self._seen = on_demand, Moment((), self._draw)
+        self._on_demand = on_demand
+        self._seen: Moment | None = None
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": control_hz(env)}
         low, high = (np.broadcast_to(bound, len(self.agent_pos_names)) for bound in self.agent_pos_bounds)
         self._proprioception = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
@@ -217,6 +218,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
+        self._see(None)  # it refers back to here: memory would be freed much later, tens of megabytes an environment
         super().close()
 
     # Copies, pickled ones too, draw with renderers of their own.
@@ -227,7 +229,6 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
     def __setstate__(self, state: dict[str, Any]) -> None:
         choose_gl_backend()  # it may be another process
         self.__dict__.update(state)
-        self._seen = Moment((), self._draw)
 
     # What evaluation and experts read.
 
@@ -271,8 +272,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         success = stable and bool(self.success())
         moment = Moment(self.cameras, self._draw)
         labelled = Moment(self.cameras if self.labels == "boxes" else (), moment.__getitem__)
-        self._seen.end()
-        self._seen = moment
+        self._see(moment)
         parts: tuple[Mapping[str, np.ndarray], ...] = (
             moment.part(PICTURE),
             labelled.part(BOXES),
@@ -301,6 +301,11 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
             return (renderer.draw(self.data, camera),)
         picture, boxes, counts = renderer.draw_with_boxes(self.data, camera)
         return picture, boxes, counts >= MIN_VISIBLE_PIXELS
+
+    def _see(self, moment: Moment | None) -> None:
+        if self._seen is not None:
+            self._seen.end()
+        self._seen = moment
 
     def _settle(self) -> None:
         """Positions of everything as of now: MuJoCo leaves those of before the last integration."""

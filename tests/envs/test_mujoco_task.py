@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib.util
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -380,3 +382,17 @@ def test_the_description_is_complete(example: ModuleType) -> None:
     assert spec.agent_pos_names == example.ColourReacher.agent_pos_names
     assert spec.make_expert() is example.expert
     assert dataclasses.replace(spec, name="other").interface == spec.interface
+
+
+def test_closed_environment_is_freed_at_once(example: ModuleType) -> None:
+    env: Any = gymnasium.make("ColourReacher-v0", disable_env_checker=True, on_demand=True)
+    assert all(picture.any() for picture in env.reset(seed=0)[0]["pixels"].values())
+    env.step(env.action_space.sample())
+    task = weakref.ref(env.unwrapped)
+    gc.disable()  # which would find it, sooner or later
+    try:
+        env.close()
+        del env
+        assert task() is None
+    finally:
+        gc.enable()
