@@ -78,6 +78,7 @@ _RANKS = {  # number of axes
     "targets": 1,
     "events": 3,
 }
+PICTURES = "pictures of one pixel or more, (N, V, H, W, 3)"
 PER_STEP = ("pixels", "agent_pos", "action", "executed", *LABELS, *GOAL_LABELS)
 PER_EPISODE = ("seeds", "targets", "events")
 _THING_AXIS = {"action": 1, "boxes": 2, "visible": 2, "goal_boxes": 2, "goal_visible": 2, "events": 1}
@@ -173,6 +174,8 @@ def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
     header = _read_header(path / HEADER)
     arrays = {name: _read_array(path, name, header, verify=verify) for name in _listed(path / HEADER, header)}
     _check_lengths(path, header, arrays)
+    if not are_pictures(arrays["pixels"]):
+        raise DatasetError(f"{path / 'pixels.npy'}: {arrays['pixels'].shape}, expected {PICTURES}")
     _check_instructions(path, header, arrays)
     _check_episodes(path, arrays)
     if verify:
@@ -318,6 +321,12 @@ def _check_values(path: Path, arrays: dict[str, np.ndarray]) -> None:
             if not (np.isfinite(rows) & (rows >= low - SLACK) & (rows <= high + SLACK)).all():
                 expected = "finite numbers" if np.isinf(high) else f"numbers in [{low}, {high}]"
                 raise DatasetError(f"{path / name}.npy: not all are {expected}; collect the dataset again")
+
+
+def are_pictures(pixels: np.ndarray) -> bool:
+    """Whether an array with five axes holds colour pictures that show something."""
+    height, width, colours = pixels.shape[2:]
+    return height > 0 and width > 0 and colours == 3
 
 
 def read_interface(header: dict[str, Any]) -> RobotInterface:

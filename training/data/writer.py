@@ -26,10 +26,12 @@ from training.data.episodes import (
     LABELS,
     PER_EPISODE,
     PER_STEP,
+    PICTURES,
     SCHEMA_VERSION,
     Dataset,
     DatasetError,
     Episode,
+    are_pictures,
     checksum,
     header_checksum,
     read_interface,
@@ -283,6 +285,8 @@ def _mistake(episode: Episode) -> str:
     """Why an episode cannot be written, empty if it can."""
     if episode.pixels.dtype != np.uint8:
         return f"pixels are {episode.pixels.dtype}, expected uint8"
+    if episode.pixels.ndim != 5 or not are_pictures(episode.pixels):
+        return f"pixels are {episode.pixels.shape}, expected {PICTURES}"
     if not len(episode):
         return "it has no steps"
     if (episode.boxes is None) != (episode.visible is None):

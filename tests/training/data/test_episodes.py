@@ -130,6 +130,9 @@ def test_boxes_of_where_things_are_to_go_may_be_there(tmp_path: Path) -> None:
             "goal_boxes must be there in all episodes or in none",
         ),
         ({"pixels": np.zeros((1, 2, 16, 16, 3), np.float32)}, "pixels are float32, expected uint8"),
+        ({"pixels": np.zeros((1, 2, 0, 0, 3), np.uint8)}, r"pixels are \(1, 2, 0, 0, 3\), expected pictures of one"),
+        ({"pixels": np.zeros((1, 2, 16, 16), np.uint8)}, r"pixels are \(1, 2, 16, 16\), expected pictures of one"),
+        ({"pixels": np.zeros((1, 2, 16, 16, 1), np.uint8)}, "expected pictures of one pixel or more"),
         ({"agent_pos": np.zeros((2, 3), np.float32)}, "2 steps of agent_pos, 1 of pixels"),
         ({"executed": np.full((1, 2), 1.5, np.float32)}, r"executed must lie in \[-1, 1\]"),
         ({"action": np.full((1, 3, 4, 2), np.nan, np.float32)}, r"action must lie in \[-1, 1\]"),
@@ -370,6 +373,11 @@ def other_rank(folder: Path) -> str:
     return listed_anew(folder, "agent_pos.npy")
 
 
+def pictures_of_nothing(folder: Path) -> str:
+    np.save(folder / "pixels.npy", np.zeros((14, 2, 0, 0, 3), np.uint8))
+    return listed_anew(folder, "pixels.npy")
+
+
 def no_array_at_all(folder: Path) -> str:
     (folder / "visible.npy").write_bytes(b"hello, this is text\n" * 10)
     return listed_anew(folder, "visible.npy")
@@ -459,6 +467,7 @@ DAMAGES = {
     "other dtype": other_dtype,
     "other length": other_length,
     "other rank": other_rank,
+    "pictures of nothing": pictures_of_nothing,
     "no array at all": no_array_at_all,
     "empty but listed": empty_but_listed,
     "pickle": pickled,
