@@ -32,15 +32,19 @@ def export(arguments: list[str]) -> int:
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
     config = ExportConfig(**{item.name: getattr(parsed, item.name) for item in fields(ExportConfig)})
+    from eval.export_check import check_fit
     from training.data.episodes import open_dataset
     from vla_policy.checkpoint import given_name, load_checkpoint, resolve_checkpoint, weights_digest
     from vla_policy.export.folder import DESCRIPTION, check_folder, export_checkpoint
 
     path, out = resolve_checkpoint(parsed.checkpoint), Path(parsed.out)
     checkpoint, datasets = load_checkpoint(path), [open_dataset(Path(name)) for name in parsed.check]
+    for data in datasets:
+        check_fit(checkpoint, data)
+    units = _units(checkpoint, config.task)
     check_folder(out)
     with hold_file(out):
-        export_checkpoint(checkpoint, weights_digest(path), out, config, _units(checkpoint, config.task))
+        export_checkpoint(checkpoint, weights_digest(path), out, config, units)
         written = sorted(out.rglob("*"), key=lambda file: (file.name != DESCRIPTION, file))
         print("\n".join(str(file) for file in written if file.is_file()))
         if checkpoint.policy.encoder.grounded_frames == 1:

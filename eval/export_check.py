@@ -55,6 +55,23 @@ class Comparison:
             self.differences[name] = max(self.differences.get(name, 0.0), difference if difference >= 0 else math.inf)
 
 
+def check_fit(checkpoint: Checkpoint, data: Dataset) -> None:
+    """Refuse a dataset that the policy could not have learned from.
+
+    Raises:
+        ValueError: it is of another robot, or its pictures have another size.
+    """
+    check_same_robot(checkpoint.interface, data.interface, ("the policy", str(data.path)))
+    for name in data.interface.action_names:
+        if name not in checkpoint.purpose.action_names:
+            raise ValueError(
+                f"{data.path}: has action {name!r}, which the policy does not give; choose another dataset"
+            )
+    got, expected = data.arrays["pixels"].shape[2], checkpoint.policy.shapes.size
+    if got != expected:
+        raise ValueError(f"{data.path}: pictures of {got} pixels, the policy sees {expected}; choose another dataset")
+
+
 def check_export(
     checkpoint: Checkpoint,
     folder: Path,
@@ -64,8 +81,9 @@ def check_export(
 ) -> dict[str, Any]:
     """Compare on so many observations, or on as many as there are, and say how long a decision takes each.
 
-    Raises:
-        ValueError: a dataset is not of this policy's robot, or has too small or too large pictures.
+    Args:
+        folder: of the export.
+        datasets: that `check_fit` lets through.
     """
     threads = torch.get_num_threads()
     described, runs = open_graphs(folder, threads)
@@ -123,8 +141,6 @@ def _decisions(
     checkpoint: Checkpoint, datasets: Sequence[Dataset], samples: int, every: int
 ) -> Iterator[tuple[int, Observation]]:
     """The first decisions of every episode, as many of each: the episode's step, and what the policy sees."""
-    for data in datasets:
-        _check_fit(checkpoint, data)
     config = checkpoint.policy.config
     cut = SampleConfig(frames=config.frames, frame_stride=config.frame_stride, chunk=1, cameras=config.cameras)
     sampler = Sampler(datasets, cut, checkpoint.tokenizer, list(checkpoint.purpose.action_names))
@@ -137,23 +153,6 @@ def _decisions(
             for step in steps:
                 chosen = [np.array([step] if i == number else [], np.int64) for i in range(len(datasets))]
                 yield int(step - start), _filled(sampler.gather(chosen).observation, config.language.max_words)
-
-
-def _check_fit(checkpoint: Checkpoint, data: Dataset) -> None:
-    """Refuse a dataset that the policy could not have learned from.
-
-    Raises:
-        ValueError: it is of another robot, or its pictures have another size.
-    """
-    check_same_robot(checkpoint.interface, data.interface, ("the policy", str(data.path)))
-    for name in data.interface.action_names:
-        if name not in checkpoint.purpose.action_names:
-            raise ValueError(
-                f"{data.path}: has action {name!r}, which the policy does not give; choose another dataset"
-            )
-    got, expected = data.arrays["pixels"].shape[2], checkpoint.policy.shapes.size
-    if got != expected:
-        raise ValueError(f"{data.path}: pictures of {got} pixels, the policy sees {expected}; choose another dataset")
 
 
 def _filled(seen: Observation, words: int) -> Observation:

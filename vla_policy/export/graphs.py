@@ -144,6 +144,16 @@ GRAPHS: dict[str, type[Graph]] = {"window": Window, "stream": Stream}
 
 
 def graphs_of(checkpoint: Checkpoint, units: Units) -> dict[str, Graph]:
-    """The graphs of a policy by name. One that looks at a single frame has nothing to keep, and no stream."""
-    names = ["window"] if checkpoint.policy.encoder.grounded_frames == 1 else list(GRAPHS)
+    """The graphs of a policy by name. One that looks at a single frame has nothing to keep, and no stream.
+
+    Raises:
+        ValueError: its text model is frozen.
+    """
+    policy = checkpoint.policy
+    if policy.config.language.name == "pretrained" and policy.config.language.pretrained.frozen:
+        raise ValueError(
+            "a frozen text model (language.pretrained.frozen) cannot be exported: its states are looked up outside of "
+            "the network; export a policy with language.name 'transformer', or one whose text model was trained, too"
+        )
+    names = ["window"] if policy.encoder.grounded_frames == 1 else list(GRAPHS)
     return {name: GRAPHS[name](checkpoint, units) for name in names}
