@@ -49,10 +49,10 @@ def export(arguments: list[str]) -> int:
         print("\n".join(str(file) for file in written if file.is_file()))
         if checkpoint.policy.encoder.grounded_frames == 1:
             print("no stream: this policy sees the newest frame alone, and there is nothing to keep")
-        return _check(checkpoint, given_name(path), out, datasets, config) if datasets else 0
+        return check(checkpoint, given_name(path), out, datasets, config) if datasets else 0
 
 
-def _check(checkpoint: Checkpoint, name: str, out: Path, datasets: list[Any], config: ExportConfig) -> int:
+def check(checkpoint: Checkpoint, name: str, out: Path, datasets: list[Any], config: ExportConfig) -> int:
     """Compare, say what came out, and keep it beside the export; the exit code is 1 where too much differs."""
     from eval.export_check import TOLERANCE, check_export, largest_difference
 

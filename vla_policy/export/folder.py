@@ -59,9 +59,7 @@ def export_checkpoint(checkpoint: Checkpoint, weights: str, folder: Path, config
             graphs: dict[str, Any] = {}
             for name, graph in graphs_of(checkpoint, units).items():
                 inputs = graph.inputs()
-                with torch.no_grad():
-                    outputs = graph(**inputs)
-                program = trace(graph, inputs)
+                program, outputs = trace(graph, inputs)
                 file = f"{name}{format.suffix}"
                 format.write(program, list(inputs), list(outputs), partial / file)
                 graphs[name] = {"file": file, "inputs": _described(inputs), "outputs": _described(outputs)}

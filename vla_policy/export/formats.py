@@ -59,8 +59,8 @@ class Format:
                 ) from None
 
 
-def trace(graph: Graph, inputs: dict[str, Tensor]) -> ExportedProgram:
-    """A graph as a program for any number of rows.
+def trace(graph: Graph, inputs: dict[str, Tensor]) -> tuple[ExportedProgram, dict[str, Tensor]]:
+    """A graph as a program for any number of rows, and its outputs for the example.
 
     Args:
         inputs: an example of them.
@@ -68,10 +68,13 @@ def trace(graph: Graph, inputs: dict[str, Tensor]) -> ExportedProgram:
     Raises:
         ValueError: it has a part that cannot be traced; the message says what torch makes of it.
     """
+    with torch.no_grad():  # before it is traced: what is looked at once, such as whether there are statistics, was
+        outputs = graph(**inputs)
     batch = Dim(BATCH, min=1)
+    rows = {name: {0: batch} for name in inputs}
     try:
-        rows = {name: {0: batch} for name in inputs}
-        return torch.export.export(graph, (), inputs, dynamic_shapes=rows, strict=False)
+        with _unheard():
+            return torch.export.export(graph, (), inputs, dynamic_shapes=rows, strict=False), outputs
     except MemoryError:
         raise
     except Exception as error:  # somebody's part may do anything, and torch raises anything

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from configs.export import ExportConfig
 from vla_policy.checkpoint import load_checkpoint, weights_digest
@@ -17,23 +22,42 @@ from vla_policy.export.folder import export_checkpoint, open_graphs
 from vla_policy.export.formats import FORMATS
 from vla_policy.export.graphs import Units, graphs_of
 
+ROOT = Path(__file__).parents[3]
 Export = Callable[..., Path]
 
 
+def _export(checkpoint: Path, format: str, folder: Path) -> Path:
+    loaded = load_checkpoint(checkpoint)
+    config, units = ExportConfig(format=format), Units.plain(loaded.purpose.action_names)  # type: ignore[arg-type]
+    export_checkpoint(loaded, weights_digest(checkpoint), folder, config, units)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def onnx(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(tiny_checkpoint, "onnx", tmp_path_factory.mktemp("export") / "onnx")
+
+
+class Doubled(nn.Module):
+    """A graph that is traced at once, in place of a policy's."""
+
+    def inputs(self) -> dict[str, Tensor]:
+        return {"x": torch.ones(2, 3)}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"y": 2 * x}
+
+
 @pytest.fixture
-def export(tiny_checkpoint: Path, tmp_path: Path) -> Export:
-    def made(format: str, folder: Path | None = None) -> Path:
-        checkpoint, folder = load_checkpoint(tiny_checkpoint), folder or tmp_path / format
-        config, units = ExportConfig(format=format), Units.plain(checkpoint.purpose.action_names)  # type: ignore[arg-type]
-        export_checkpoint(checkpoint, weights_digest(tiny_checkpoint), folder, config, units)
-        return folder
-
-    return made
+def export(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
+    """Exports by format to a folder, of which the graph is another one."""
+    monkeypatch.setattr("vla_policy.export.folder.graphs_of", lambda *_: {"window": Doubled()})
+    return lambda format, folder=None: _export(tiny_checkpoint, format, folder or tmp_path / format)
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_what_was_written_says_what_the_policy_says(format: str, export: Export, tiny_checkpoint: Path) -> None:
-    described, runs = open_graphs(export(format), threads=1)
+@pytest.mark.slow
+def test_onnx_says_what_the_policy_says(onnx: Path, tiny_checkpoint: Path) -> None:
+    described, runs = open_graphs(onnx, threads=1)
     checkpoint = load_checkpoint(tiny_checkpoint)
     assert list(runs) == ["window", "stream"]
     for name, graph in graphs_of(checkpoint, Units.plain(checkpoint.purpose.action_names)).items():
@@ -51,9 +75,34 @@ def test_what_was_written_says_what_the_policy_says(format: str, export: Export,
                 np.testing.assert_allclose(got[key], value[rows].numpy(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_the_example_runs_an_episode_without_torch(onnx: Path) -> None:
+    example = ROOT / "docs" / "examples" / "run_onnx.py"
+    code = f"""
+import runpy, sys
+sys.argv = ["run_onnx.py", {str(onnx)!r}, "track"]
+runpy.run_path({str(example)!r}, run_name="__main__")
+print(sorted({{"torch", "vla_policy", "transformers"}} & set(sys.modules)))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    said, loaded = done.stdout.splitlines()
+    assert re.fullmatch(r"'.*': (failure|success) after \d+ steps", said)
+    assert loaded == "[]"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_runs_for_any_number_of_rows(format: str, export: Export) -> None:
+    _, runs = open_graphs(export(format), threads=1)
+    for rows in (1, 2, 5):
+        x = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)
+        np.testing.assert_array_equal(runs["window"]({"x": x})["y"], 2 * x)
+
+
 def test_what_lies_beside_the_graphs(export: Export, tiny_checkpoint: Path) -> None:
     folder, checkpoint = export("torch"), load_checkpoint(tiny_checkpoint)
-    assert {file.name for file in folder.iterdir()} == {"window.pt2", "stream.pt2", "tokenizer.json", "export.json"}
+    assert {file.name for file in folder.iterdir()} == {"window.pt2", "tokenizer.json", "export.json"}
     described = json.loads((folder / "export.json").read_text())
     assert described["weights_sha256"] == weights_digest(tiny_checkpoint)
     assert described["action_names"] == list(checkpoint.purpose.action_names)
@@ -83,7 +132,11 @@ def test_an_export_that_fails_leaves_the_earlier_one(
 ) -> None:
     folder = export("torch")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr(torch.export, "save", lambda *_: (_ for _ in ()).throw(OSError(5, "input/output error")))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(torch.export, "save", full)
     with pytest.raises(OSError, match="input/output"):
         export("torch", folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
