@@ -92,8 +92,8 @@ def check_export(
     own: list[float] = []
     kept: dict[int, np.ndarray] = {}  # features by the episode's step
     group: list[tuple[Arrays, Arrays]] = []
-    # What is kept of a frame must be there when it has become an earlier one.
-    every = math.gcd(described["execute"], stride)
+    # What a stream keeps of a frame must be there when it has become an earlier one.
+    every = math.gcd(described["execute"], stride) if "stream" in graphs else 1
     for done, (step, seen) in enumerate(_decisions(checkpoint, datasets, samples, every), start=1):
         started = time.perf_counter()
         chunk = checkpoint.policy.act(seen)
@@ -144,15 +144,20 @@ def _decisions(
     config = checkpoint.policy.config
     cut = SampleConfig(frames=config.frames, frame_stride=config.frame_stride, chunk=1, cameras=config.cameras)
     sampler = Sampler(datasets, cut, checkpoint.tokenizer, list(checkpoint.purpose.action_names))
-    each, left = math.ceil(samples / sum(data.episodes for data in datasets)), samples
-    for number, data in enumerate(datasets):
-        offsets = data.arrays["offsets"]
-        for start, end in pairwise(offsets):
-            steps = np.arange(start, end, every)[: min(each, left)]
-            left -= len(steps)
-            for step in steps:
-                chosen = [np.array([step] if i == number else [], np.int64) for i in range(len(datasets))]
-                yield int(step - start), _filled(sampler.gather(chosen).observation, config.language.max_words)
+    courses = [
+        (number, np.arange(start, end, every))
+        for number, data in enumerate(datasets)
+        for start, end in pairwise(data.arrays["offsets"])
+    ]
+    lengths = [len(steps) for _, steps in courses]
+    each = next((n for n in range(1, max(lengths)) if sum(min(n, m) for m in lengths) >= samples), max(lengths))
+    left = samples
+    for number, steps in courses:
+        chosen = steps[: min(each, left)]
+        left -= len(chosen)
+        for step in chosen:
+            rows = [np.array([step] if i == number else [], np.int64) for i in range(len(datasets))]
+            yield int(step - steps[0]), _filled(sampler.gather(rows).observation, config.language.max_words)
 
 
 def _filled(seen: Observation, words: int) -> Observation:

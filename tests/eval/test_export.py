@@ -37,11 +37,11 @@ def test_an_export_in_the_units_of_a_task_is_held_against_the_policy(
     checkpoint, mine = save_tiny(cameras=("top",), **DOTS), ["--task-module", str(foreign)]
     small = ["--collect.cameras", "top", "--collect.size", "32", "--collect.episodes", "3", "--collect.workers", "1"]
     assert main(["collect", *mine, "--config", "debug", "--tasks", "dots/plain", *small, "--out", "data"]) == 0
-    command = ["export", str(checkpoint), *mine, "--format", "torch", "--task", "dots/plain", "--out", "made"]
+    command = ["export", str(checkpoint), *mine, "--format", "torch", "--task", "dots/plain", "--out", "exported"]
     assert main([*command, "--samples", "15", "--check", "data/dots/plain"]) == 0
-    described = json.loads((tmp_path / "made" / "export.json").read_text())
+    described = json.loads((tmp_path / "exported" / "export.json").read_text())
     assert (described["action_low"], described["action_high"]) == ([-2, -2], [3, 3])
-    found = json.loads((tmp_path / "made" / "check.json").read_text())
+    found = json.loads((tmp_path / "exported" / "check.json").read_text())
     assert found["observations"] == 15
     assert found["weights_sha256"] == described["weights_sha256"]
     for graph in ("window", "stream"):
@@ -59,7 +59,7 @@ def test_an_export_in_the_units_of_a_task_is_held_against_the_policy(
 
     monkeypatch.setattr(checking, "open_graphs", shifted)
     data = [open_dataset(tmp_path / "data" / "dots" / "plain")]
-    assert check(load_checkpoint(checkpoint), "mine", tmp_path / "made", data, ExportConfig(samples=9)) == 1
+    assert check(load_checkpoint(checkpoint), "mine", tmp_path / "exported", data, ExportConfig(samples=9)) == 1
     said = capsys.readouterr().out
     assert re.search(r"stream: 9 observations, at most [2-9]\.\de-01 off", said)
     assert f"differs by more than {checking.TOLERANCE}" in said
