@@ -63,6 +63,10 @@ COMMANDS: dict[str, Command] = {
         run="eval.commands:ground",
         purpose="where and when a video shows what the words mean: boxes and interval, as a video and JSON",
     ),
+    "export": Command(
+        run="eval.export:export",
+        purpose="write a policy as files that ONNX Runtime, OpenVINO or torch.export run",
+    ),
     "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each", space=0.5),
     "bench": Command(
         run="eval.commands:bench",

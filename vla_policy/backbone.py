@@ -66,10 +66,20 @@ class Backbone(nn.Module):
         self.body = nn.ModuleList(ResidualConv(config.channels) for _ in range(config.layers))
 
     def forward(self, pictures: Tensor, after_stage: AfterStage | None = None) -> Tensor:
+        return self.resume(self.begin(pictures, 0), 0, after_stage)
+
+    def begin(self, pictures: Tensor, stage: int) -> Tensor:
+        """The output of this stage, if nothing is changed after earlier ones."""
         features = F.relu(self.stem(pictures))
+        for layer in list(self.body)[:stage]:
+            features = layer(features)
+        return features
+
+    def resume(self, features: Tensor, stage: int, after_stage: AfterStage | None = None) -> Tensor:
+        """Go on from the output of a stage."""
         if after_stage is not None:
-            features = after_stage(0, features)
-        for number, layer in enumerate(self.body, start=1):
+            features = after_stage(stage, features)
+        for number, layer in enumerate(list(self.body)[stage:], start=stage + 1):
             features = layer(features)
             if after_stage is not None:
                 features = after_stage(number, features)

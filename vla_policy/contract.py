@@ -18,8 +18,9 @@ from torch import Tensor
 class Observation:
     """What the policy may see.
 
-    frames `(B, T, V, C, H, W)` uint8, oldest first; agent_pos `(B, T, P)` float32 in physical units, aligned with the
-    frames; tokens `(B, L)` int64 and token_mask `(B, L)` bool, False where there is padding.
+    frames `(B, T, V, C, H, W)` uint8, oldest first, or what `VisionEncoder.look` made of each; agent_pos `(B, T, P)`
+    float32 in physical units, aligned with the frames; tokens `(B, L)` int64 and token_mask `(B, L)` bool, False where
+    there is padding.
     """
 
     frames: Tensor

@@ -229,7 +229,7 @@ class VLAPolicy(nn.Module):
 
     def _drop(self, frames: Tensor, agent_pos: Tensor) -> tuple[Tensor, Tensor]:
         """Hide history or proprioception from some training samples, so that the policy depends on neither alone."""
-        b = len(frames)
+        b = frames.shape[0]
         if self.config.history_dropout:
             hide = torch.rand(b, device=frames.device) < self.config.history_dropout
             frames = torch.where(hide.view(b, 1, 1, 1, 1, 1), frames[:, -1:], frames)
@@ -239,9 +239,13 @@ class VLAPolicy(nn.Module):
         return frames, agent_pos
 
     def _check(self, observation: Observation) -> None:
-        s, batch, length = self.shapes, observation.frames.shape[0], observation.tokens.shape[-1]
+        s, frames, channels = self.shapes, observation.frames, self.encoder.backbone.channels
+        batch, length = frames.shape[0], observation.tokens.shape[-1]
+        picture, kind = (3, s.size, s.size), torch.uint8
+        if frames.is_floating_point() and frames.shape[3:4] == (channels,):  # what the encoder's `look` made of them
+            picture, kind = (channels, *frames.shape[4:]), self.encoder.camera.dtype
         expected = {
-            "frames": ((batch, s.frames, s.cameras, 3, s.size, s.size), torch.uint8),
+            "frames": ((batch, s.frames, s.cameras, *picture), kind),
             "agent_pos": ((batch, s.frames, s.proprioception), torch.float32),
             "tokens": ((batch, length), torch.int64),
             "token_mask": ((batch, length), torch.bool),

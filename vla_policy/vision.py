@@ -57,7 +57,7 @@ class VisionEncoder(nn.Module):
 
     def encode_frames(self, frames: Tensor, exchange: CrossModalExchange | None) -> Tensor:
         """The backbone's features of the newest frames, `(B·V, T, c, h, w)`. Between its stages there may be an
-        exchange with the text.
+        exchange with the text. Frames may also be what `look` made of each of them.
         """
         frames = frames[:, frames.shape[1] - self.grounded_frames :]
         b, t, v = frames.shape[:3]
@@ -69,11 +69,29 @@ class VisionEncoder(nn.Module):
             tokens = exchange.after(stage, to_tokens(maps).unflatten(0, (b, v * t)).flatten(1, 2))
             return to_maps(tokens.unflatten(1, (v * t, -1)).flatten(0, 1), size)
 
-        return self.backbone(as_pictures(frames, self.camera.dtype), exchanged).unflatten(0, (b * v, t))
+        if frames.is_floating_point():
+            maps = frames.transpose(1, 2).flatten(0, 2).contiguous(memory_format=torch.channels_last)
+            features = self.backbone.resume(maps, self.alone(exchange), exchanged)
+        else:
+            features = self.backbone(as_pictures(frames, self.camera.dtype), exchanged)
+        return features.unflatten(0, (b * v, t))
+
+    def alone(self, exchange: CrossModalExchange | None) -> int:
+        """The stage of the backbone up to which a frame's features depend on no other frame and no text."""
+        last = self.backbone.stages - 1
+        return last if exchange is None else next(filter(exchange.happens_after, range(last)), last)
+
+    def look(self, frames: Tensor, stage: int) -> Tensor:
+        """What the backbone makes of each frame up to a stage, `(B, T, V, C, H, W)` uint8 → `(B, T, V, c, h, w)`. With
+        the stage that `alone` names, it can take the frames' place: one that is part of many decisions is encoded once.
+        """
+        b, t, v = frames.shape[:3]
+        features = self.backbone.begin(as_pictures(frames, self.camera.dtype), stage)
+        return features.unflatten(0, (b, v, t)).transpose(1, 2)
 
     def forward(self, frames: Tensor, exchange: CrossModalExchange | None = None) -> VisualTokens:
         features = self.encode_frames(frames, exchange)
-        b, v = len(frames), frames.shape[2]
+        b, v = frames.shape[0], frames.shape[2]
         current = self.current_tokens(features)
         grid = (features.shape[3], features.shape[4])
         place = self.place(place_encoding(grid, current.shape[-1], self.place.weight))

@@ -26,6 +26,6 @@ class FrameLSTMEncoder(CoarseTimeEncoder):
             nn.init.ones_(bias.data[width : 2 * width])
 
     def over_time(self, x_BTnD: Tensor) -> Tensor:
-        b = len(x_BTnD)
+        b = x_BTnD.shape[0]
         last: Tensor = self.lstm(x_BTnD.transpose(1, 2).flatten(0, 1))[0][:, -1].unflatten(0, (b, -1))
         return last

@@ -24,7 +24,7 @@ class FrameTransformerEncoder(CoarseTimeEncoder):
         self.norm = nn.LayerNorm(setup.width)
 
     def over_time(self, x_BTnD: Tensor) -> Tensor:
-        b = len(x_BTnD)
+        b = x_BTnD.shape[0]
         by_place = x_BTnD.transpose(1, 2).flatten(0, 1)
         for layer in self.layers:
             by_place = layer(by_place)

@@ -72,7 +72,7 @@ class SlowFastEncoder(VisionEncoder):
 
     def forward(self, frames: Tensor, exchange: CrossModalExchange | None = None) -> VisualTokens:
         features = self.encode_frames(frames, exchange)
-        b, v, t = len(frames), frames.shape[2], features.shape[1]
+        b, v, t = frames.shape[0], frames.shape[2], features.shape[1]
         grid = (features.shape[3], features.shape[4])
         x_BTVnD = self.embed(to_tokens(features.flatten(0, 1))).unflatten(0, (b, v, t)).transpose(1, 2)
         text = None if exchange is None else exchange.encoded_text()
@@ -114,7 +114,7 @@ class SlowFastEncoder(VisionEncoder):
         if text is not None:
             tokens = text.tokens.repeat_interleave(m, dim=0)
             places = torch.cat([places, tokens.to(places.dtype)], dim=1)
-            mask = torch.cat([text.mask.new_ones(len(places), count), text.mask.repeat_interleave(m, dim=0)], dim=1)
+            mask = torch.cat([text.mask.new_ones(places.shape[0], count), text.mask.repeat_interleave(m, dim=0)], dim=1)
         attention = {}
         for i, layer in enumerate(self.slow):
             places, weights = layer(places, mask)

@@ -225,7 +225,7 @@ class SpaceTimeDecoder(nn.Module):
             text, read = vision.text, memory.shape[3]
             words = text.tokens.to(memory.dtype)[:, :, None].expand(-1, -1, self.parts, -1, -1)
             memory = torch.cat([memory, words], dim=3)
-            mask = torch.cat([text.mask.new_ones(len(memory), read), text.mask], dim=1)
+            mask = torch.cat([text.mask.new_ones(memory.shape[0], read), text.mask], dim=1)
             mask = mask[:, None, None].expand(-1, t, self.parts, -1)
         queries = self.object(fused.pooled)[:, None]
         queries = (queries + newest_at_zero(t, width, self.object.weight))[:, :, None]

@@ -36,9 +36,9 @@ class FlowMatchingHead(ActionHead):
     def act(self, features: Tensor) -> Tensor:
         """Euler integration from the middle of the noise, so that the same input gives the same action."""
         context = self.context(features)
-        x = features.new_zeros(len(features), self.chunk, self.actions)
+        x = features.new_zeros(features.shape[0], self.chunk, self.actions)
         for step in range(self.steps):
-            time = x.new_full((len(x),), step / self.steps)
+            time = x.new_full(x.shape[:1], step / self.steps)
             x = x + self(context, x, time) / self.steps
         return x.clamp(-1, 1)
 
