@@ -96,8 +96,8 @@ def aux(start: int | None = None, end: int | None = None, during: float = 0.9, f
     eye = torch.eye(frames)
     return Aux(
         boxes=boxes,
-        start=0.97 * eye[start : start + 1] + 0.0075,
-        end=0.97 * eye[end : end + 1] + 0.0075,
+        start_logits=(0.97 * eye[start : start + 1] + 0.0075).log(),
+        end_logits=(0.97 * eye[end : end + 1] + 0.0075).log(),
         during=torch.full((1, frames), during),
     )
 

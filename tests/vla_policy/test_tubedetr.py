@@ -7,8 +7,10 @@ video at a time, without any padding of frames or words. T frames of h·w places
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from torch import Tensor, nn
 
 from configs.options import parse, run_config, run_parser
 from configs.policy import PolicyConfig
+from vla_policy.checkpoint import load_checkpoint
+from vla_policy.cli import main
 from vla_policy.contract import Observation, Shapes
 from vla_policy.grounding.interval import best_interval
 from vla_policy.policy import VLAPolicy
@@ -314,3 +318,104 @@ def test_attention_interval_and_boxes_are_the_papers(source: Path, observation: 
         close(aux.boxes[video, :count], boxes)
         got = best_interval(aux.start_logits[video : video + 1], aux.end_logits[video : video + 1])
         assert got[:2] == best_interval(start, end)[:2]
+
+
+def published_file(reference: nn.Module, path: Path, **changes: Any) -> Path:
+    """A checkpoint in the layout of the published ones: weights, their average, an optimiser's state, the options."""
+    weights = {**reference.state_dict(), **changes}
+    weights = {name: value for name, value in weights.items() if value is not None}
+    other = {name: torch.zeros_like(value) for name, value in weights.items()}
+    options = argparse.Namespace(lr=5e-5, backbone="resnet101")
+    torch.save({"model": other, "model_ema": weights, "optimizer": {"state": {}}, "epoch": 9, "args": options}, path)
+    return path
+
+
+def test_a_published_checkpoint_is_imported(source: Path, observation: Observation, tmp_path: Path) -> None:
+    reference = make_reference(source)
+    file = published_file(reference, tmp_path / "published.pth")
+    given = settings(source, f"--size={SIZE}", f"--out={tmp_path / 'made'}")
+    assert main(["import", str(file), *given]) == 0
+    checkpoint = load_checkpoint(tmp_path / "made")
+    assert checkpoint.purpose.control_hz == 5
+    aux = checkpoint.policy.act(observation).aux
+    assert aux.boxes is not None
+    with torch.no_grad():
+        _, boxes, _, _ = reference(*alone(observation, 0))
+    close(aux.boxes[0, : LENGTHS[0]], boxes)
+
+
+def test_what_a_file_lacks_and_what_has_no_place_is_named(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = make_reference(source)
+    changes = {"query_embed.weight": None, "class_embed.weight": torch.ones(2, 2)}
+    file = published_file(reference, tmp_path / "published.pth", **changes)
+    given = settings(source, f"--size={SIZE}", f"--out={tmp_path / 'made'}")
+    assert main(["import", str(file), *given]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "lacks 'grounding.object.weight' and has 'class_embed.weight', which have no place" in line
+    assert "--partial" in line
+    assert main(["import", str(file), *given, "--partial"]) == 0
+    assert "not in the file: 'grounding.object.weight'" in capsys.readouterr().out
+    assert main(["import", str(file), *given, "--policy.grounding.layers=3"]) == 2
+    assert "lacks 'grounding.blocks.2." in capsys.readouterr().err
+    assert main(["import", str(file), *given, "--policy.encoder.slow_fast.feed_ratio=4"]) == 2
+    assert "is (256, 32), expected (128, 32); give the --policy settings" in capsys.readouterr().err
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path("harmed").touch, ()
+
+
+def test_a_file_is_read_and_not_executed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Harmful()}, "bad.pth")
+    Path("text.pth").write_text("no weights")
+    torch.save({"epoch": 1}, "empty.pth")
+    torch.save({"model": {"other": torch.ones(2)}}, "other.pth")
+    for name, message in (
+        ("bad.pth", "no checkpoint that can be read safely"),
+        ("text.pth", "no checkpoint that can be read safely"),
+        ("nowhere.pth", "no such file; give a published checkpoint"),
+        ("empty.pth", "holds no weights"),
+        ("other.pth", "none of its 1 weights is TubeDETR's, such as 'other'"),
+    ):
+        assert main(["import", name, *settings(source), "--out=made"]) == 2
+        [line] = capsys.readouterr().err.strip().splitlines()
+        assert message in line
+    assert not Path("harmed").exists()
+    assert main(["import", "other.pth", "--config=track"]) == 2
+    assert "begin with --config tubedetr" in capsys.readouterr().err
+
+
+def test_padding_is_for_policies_that_only_ground(source: Path, observation: Observation) -> None:
+    config = config_of(source, "--policy.head.name=chunk_l1")
+    shapes = Shapes(frames=8, cameras=1, size=SIZE, proprioception=1, actions=1, vocabulary=290)
+    policy = VLAPolicy(config, shapes)
+    policy.normaliser.set_statistics(torch.zeros(1), torch.ones(1))
+    whole = replace(
+        observation, frames=observation.frames.repeat(1, 2, 1, 1, 1, 1)[:, :8], agent_pos=torch.zeros(2, 8, 1)
+    )
+    with pytest.raises(ValueError, match="padding is for policies that do nothing but ground"):
+        policy(replace(whole, frame_mask=torch.ones(2, 8, dtype=torch.bool), pixel_mask=None))
+
+
+def test_the_fast_branch_sends_the_backbone_no_gradient(source: Path, observation: Observation) -> None:
+    """In training mode the clips' frames alone are encoded with gradients, and the outcome is the same."""
+    found = []
+    for option in ("true", "false"):
+        config = config_of(source, f"--policy.encoder.slow_fast.fast_gradient={option}")
+        torch.manual_seed(0)
+        policy = make_policy(config, make_reference(source))
+        features = policy(observation).grounding.boxes
+        seen = policy.encoder.backbone.stem.get_parameter("model.layer2.0.conv1.weight")
+        found.append((features, torch.autograd.grad(features.sum(), seen)[0]))
+    (both, with_fast), (once, without) = found
+    close(once, both)
+    assert not torch.allclose(with_fast, without, rtol=1e-2)
+    parts = dict(policy.named_parameters())
+    assert not parts["encoder.backbone.stem.model.layer1.0.conv1.weight"].requires_grad  # as published
+    assert "encoder.backbone.stem.model.bn1.weight" not in parts
