@@ -11,7 +11,7 @@ import argparse
 import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,9 @@ def import_published(
     if config.encoder.backbone.name == "small" or config.language.name != "pretrained" or config.grounding.extras:
         raise ValueError("policy settings are not those of TubeDETR; begin with --config tubedetr")
     weights = read_published(path)
+    # The file has the backbone's weights: no hub need be asked for others.
+    backbone = replace(config.encoder.backbone, timm=replace(config.encoder.backbone.timm, weights=""))
+    config = replace(config, encoder=replace(config.encoder, backbone=backbone))
     tokenizer = TOKENIZERS[config.language.name].make(config.language, ())
     shapes = Shapes(frames=config.frames, cameras=1, size=size, proprioception=1, actions=1, vocabulary=tokenizer.size)
     policy = VLAPolicy(config, shapes)
