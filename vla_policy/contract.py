@@ -35,7 +35,8 @@ class Observation:
 
     def to(self, device: torch.device) -> Observation:
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Observation(**{k: None if x is None else x.to(device, non_blocking=True) for k, x in parts.items()})
+        moved = {name: x.to(device, non_blocking=True) for name, x in parts.items() if x is not None}
+        return Observation(**moved)
 
 
 @dataclass(frozen=True, kw_only=True)
