@@ -44,6 +44,13 @@ def check_least(section: str, settings: Any, **least: int) -> None:
             raise ValueError(f"{_path(section, name)} {getattr(settings, name)} must be at least {bound}")
 
 
+def check_shares(section: str, settings: Any, *names: str) -> None:
+    """Refuse a probability, or a share, that is not in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < 1:
+            raise ValueError(f"{_path(section, name)} {getattr(settings, name)} must lie in [0, 1)")
+
+
 def refuse_unused(section: str, settings: Any) -> None:
     """Refuse settings of a variant that is not chosen, where they differ from their defaults: nothing reads them."""
     for variant in variants_of(type(settings)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.checks import check_kinds, check_least, refuse_changed, refuse_unused
+from configs.checks import check_kinds, check_least, check_shares, refuse_changed, refuse_unused
 
 EncoderName = Literal[
     "single_frame", "frame_lstm", "frame_transformer", "conv3d", "space_time_attention", "slow_fast", "two_stream"
@@ -22,11 +22,16 @@ class TimmConfig:
         stride: pixels that a cell of the feature maps should span; the nearest coarser level is taken.
         weights: "" starts at random, "hub" asks the hub or its cache, anything else is a safetensors file.
         frozen: whether the model stays as it is.
+        frozen_norm: whether its batch norms do: statistics, scale and shift. They are then affine layers, which do not
+            depend on the batch.
+        frozen_parts: parts that stay as they are, by the beginning of their names, such as conv1 and layer1.
     """
 
     stride: int = 4
     weights: str = ""
     frozen: bool = False
+    frozen_norm: bool = False
+    frozen_parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_kinds("encoder.backbone.timm", self)
@@ -39,7 +44,7 @@ class BackboneConfig:
 
     Args:
         name: "small" is trained from scratch; any other name is a timm model, such as resnet18.
-        channels: width of its feature maps.
+        channels: width of its feature maps; with 0, and no layers, those of a timm model as they are.
         layers: residual convolutions that it ends in, behind its stem or behind a timm model.
         timm: settings of a timm model.
     """
@@ -51,7 +56,12 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         check_kinds("encoder.backbone", self)
-        check_least("encoder.backbone", self, channels=1, layers=1)
+        check_least("encoder.backbone", self, channels=0, layers=0)
+        if (self.channels == 0) != (self.layers == 0) or (self.name == SMALL and self.layers == 0):
+            raise ValueError(
+                f"encoder.backbone.channels {self.channels} and layers {self.layers} must both be at least 1, or, of a "
+                "timm model, both 0, which takes its features as they are"
+            )
         if self.name == SMALL:
             refuse_changed(
                 "encoder.backbone.timm", self.timm, "an encoder.backbone.name of timm", f"that is {self.name!r}"
@@ -151,18 +161,36 @@ class SlowFastConfig:
         pick: which one; "random" is for training, and takes the centre otherwise.
         stride: how much coarser than the backbone the slow branch is.
         fast: how the fast branch is made and added: "linear" as in the paper, "none", "gated", "transformer" over the
-            frames of a place, or "pooled" over the places of a frame.
+            frames of a place, "published_transformer" in the form of the published code, "pooled" over the places of a
+            frame, or "noslow": the fast branch alone.
+        fast_gradient: whether the fast branch trains the backbone; in the paper the clips' frames alone do, which also
+            costs less. False needs fusion.name "none".
+        norm: layer norm before each part of a slow layer, or after it as in the paper.
+        positions: what tells places apart: learned from their encoding, and added "once" to what is encoded; or the
+            encodings themselves, added to queries and keys in "each_layer" as in the paper.
+        last_norm: whether the slow layers end in a layer norm; the paper's do not.
+        feed_ratio: hidden width of the feed-forward parts, as a multiple of the tokens'; in the paper 8.
+        dropout: probability with which the slow layers drop attention and features in training; in the paper 0.1.
     """
 
     layers: int = 2
     clip: int = 3
     pick: Literal["centre", "first", "random"] = "centre"
     stride: int = 2
-    fast: Literal["linear", "none", "gated", "transformer", "pooled"] = "linear"
+    fast: Literal["linear", "none", "gated", "transformer", "published_transformer", "pooled", "noslow"] = "linear"
+    fast_gradient: bool = True
+    norm: Literal["pre", "post"] = "pre"
+    positions: Literal["once", "each_layer"] = "once"
+    last_norm: bool = True
+    feed_ratio: float = 2.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_kinds("encoder.slow_fast", self)
         check_least("encoder.slow_fast", self, layers=1, clip=1, stride=1)
+        check_shares("encoder.slow_fast", self, "dropout")
+        if self.feed_ratio <= 0:
+            raise ValueError(f"encoder.slow_fast.feed_ratio {self.feed_ratio} must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

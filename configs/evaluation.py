@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
+from configs.checks import check_kinds
 from configs.seeds import split_seed
 
 
@@ -29,6 +31,27 @@ class RunnerConfig:
             raise ValueError(f"ensemble {self.ensemble} must be a finite number")
         if self.ensemble is not None and self.execute != 1:
             raise ValueError(f"ensemble needs execute 1, got {self.execute}: every step has to be predicted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TubeRules:
+    """Rules of tIoU and vIoU that differ between this project, whose are the defaults, and published evaluators.
+
+    Args:
+        end: where an interval ends whose last frame is known, where frames are some of the steps: "next_frame", as a
+            frame stands for the steps up to the next one; or "plus_one" after it, as published.
+        hidden: what happens to frames in which the target is hidden: they are "dropped" from vIoU, or "counted" in its
+            union with an overlap of 0.
+        empty: what an episode is worth that has nothing to compare: it is "left_out" of the mean, or counts as "zero",
+            as published.
+    """
+
+    end: Literal["next_frame", "plus_one"] = "next_frame"
+    hidden: Literal["dropped", "counted"] = "dropped"
+    empty: Literal["left_out", "zero"] = "left_out"
+
+    def __post_init__(self) -> None:
+        check_kinds("rules", self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from configs.checks import check_kinds, check_least, refuse_unused
 
-HeadName = Literal["chunk_l1", "gaussian_mixture", "binned", "flow_matching"]
+HeadName = Literal["chunk_l1", "gaussian_mixture", "binned", "flow_matching", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,8 @@ class HeadConfig:
     """Actions.
 
     Args:
-        name: the action head; "chunk_l1" has no settings of its own.
+        name: the action head; "chunk_l1" has no settings of its own. "none" is of policies that only ground: their
+            actions are all zero, and nothing is learned from demonstrated ones.
         chunk: control steps predicted at once.
         hidden: width of its hidden layers.
         blocks: residual blocks of two layers each; with 0, two hidden layers one after the other. A hand that has to be

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.checks import check_kinds, check_least, refuse_unused
+from configs.checks import check_kinds, check_least, check_shares, refuse_unused
 
 LanguageName = Literal["transformer", "bag_of_words", "pretrained"]
 
@@ -33,13 +33,20 @@ class PretrainedTextConfig:
     Args:
         source: local folder or hub name of the model.
         frozen: whether the model stays as it is; its output is then cached per instruction.
+        dropout: probability with which projected tokens lose features in training; in TubeDETR 0.1.
+        norm_epsilon: what the layer norm of the projected tokens adds to their variance; in TubeDETR 1e-12.
     """
 
     source: str = ""
     frozen: bool = True
+    dropout: float = 0.0
+    norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
         check_kinds("language.pretrained", self)
+        check_shares("language.pretrained", self, "dropout")
+        if self.norm_epsilon <= 0:
+            raise ValueError(f"language.pretrained.norm_epsilon {self.norm_epsilon} must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,10 +106,23 @@ class PolicyConfig:
                 f"fusion.name 'none' needs an encoder that reads the text tokens itself ({', '.join(TEXT_ENCODERS)}); "
                 f"encoder.name is {self.encoder.name!r}"
             )
+        if not self.encoder.slow_fast.fast_gradient and self.fusion.name != "none":
+            raise ValueError(
+                "encoder.slow_fast.fast_gradient false encodes the clips' frames twice, and needs fusion.name 'none'; "
+                f"it is {self.fusion.name!r}"
+            )
         if not self.cameras:
             raise ValueError("cameras is empty; name at least one, for example front")
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras {list(self.cameras)} must name each camera once")
+
+    @property
+    def grounds_videos(self) -> bool:
+        """Whether the policy does nothing but ground, as TubeDETR does, and takes nothing from the newest frame. Its
+        videos may then be shorter than `frames`, and of several lengths in a batch.
+        """
+        alone = self.fusion.name == "none" and self.head.name == "none"
+        return alone and self.encoder.name in TEXT_ENCODERS and not self.grounding.extras
 
     @property
     def tubes(self) -> tuple[tuple[str, str], ...]:

@@ -35,6 +35,7 @@ class TrainConfig:
         steps: optimiser steps.
         batch: samples a step, over all processes.
         learning_rate: peak of the AdamW learning rate, after the warm-up.
+        backbone_rate: learning rate of a timm model in the backbone, as a share of that of all else.
         final_rate: learning rate at the end of the cosine, as a share of the peak.
         warmup: steps of linear warm-up, in short runs a fifth of them at most.
         weight_decay: on matrices and kernels; none on biases, norms and embeddings.
@@ -57,6 +58,7 @@ class TrainConfig:
     steps: int = 4000
     batch: int = 64
     learning_rate: float = 1e-3
+    backbone_rate: float = 1.0
     final_rate: float = 0.02
     warmup: int = 200
     weight_decay: float = 0.02
@@ -77,7 +79,7 @@ class TrainConfig:
         for name in ("steps", "batch", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "backbone_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be above 0")
         if not 0 <= self.ema < 1 or not 0 <= self.holdout < 0.5:

@@ -9,8 +9,9 @@ import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from configs.evaluation import TubeRules
 from configs.options import describe_option, eval_config, parse, plain_parser, run_config, run_parser
 from envs.task import find_tasks, use_task_modules
 from eval.judge import check_evaluation, judge, make_folder
@@ -94,18 +95,32 @@ def ground(arguments: list[str]) -> int:
     parser.add_argument("--task", type=str, help="a task to act in instead; guessed from the instruction if left out")
     parser.add_argument("--instruction", type=str, help='what to look for, for example "follow the red ball"')
     parser.add_argument("--seed", type=int, default=0, help="test seed of the scene")
+    more = "every episode of a dataset instead: the tubes' scores, and files for published evaluators"
+    parser.add_argument("--data", type=str, help=more)
+    parser.add_argument("--episodes", type=int, default=0, help="of --data, the last so many; 0 takes all")
     parser.add_argument("--out", type=str, default="runs/ground", help="folder for tube.mp4 and tube.json")
+    more = "read frame by frame, or each frame once; left out, as the policy was trained"
+    parser.add_argument("--decode", type=Literal["live", "whole"] | None, help=more)
+    more = "take the middle square of other pictures, or pad them; left out, as the policy can"
+    parser.add_argument("--fit", type=Literal["square", "letterbox"] | None, help=more)
+    parser.add_class_arguments(TubeRules, "rules")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
+    from configs.decode import decode as decode_settings
     from configs.seeds import split_seed
     from envs.task import guess_task
     from eval import ground as grounding
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
-    words = parsed.instruction
+    words, rules = parsed.instruction, decode_settings(TubeRules, parsed.rules.as_dict())
     if parsed.video and (parsed.task or not words):
         raise ValueError("--video needs --instruction and goes without --task; say what to look for in it")
+    if parsed.data and (parsed.video or parsed.task or words):
+        raise ValueError("--data brings its own words, and goes without --video, --task and --instruction")
+    if parsed.episodes < 0 or (parsed.episodes and not parsed.data):
+        raise ValueError(f"--episodes {parsed.episodes} must be 0 or more, and goes with --data")
     checkpoint = load_checkpoint(resolve_checkpoint(parsed.checkpoint))
+    decode = parsed.decode or grounding.usual_decode(checkpoint)
     _say_unread(checkpoint, words)
     out = Path(parsed.out)
     make_folder(out)
@@ -114,20 +129,31 @@ def ground(arguments: list[str]) -> int:
 
         def show(done: int, total: int) -> None:
             nonlocal progress
-            progress = progress or stack.enter_context(Progress("ground", total, "steps"))
+            unit = "episodes" if parsed.data else "steps"
+            progress = progress or stack.enter_context(Progress("ground", total, unit))
             progress.update(done)
 
+        if parsed.data:
+            from eval.ground_data import ground_dataset, write_scores
+
+            judged = ground_dataset(
+                checkpoint, Path(parsed.data), decode, rules, last=parsed.episodes, on_progress=show
+            )
+            print("\n".join(write_scores(out, judged)))
+            return 0
         if parsed.video:
-            pictures = grounding.read_video(Path(parsed.video), grounding.control_rate_of(checkpoint))
-            found = grounding.ground_video(checkpoint, pictures, words, show)
+            fit = parsed.fit or grounding.usual_fit(checkpoint)
+            seen = grounding.read_video(Path(parsed.video), grounding.control_rate_of(checkpoint), fit)
+            found = grounding.ground_video(checkpoint, seen, words, show, decode=decode, rules=rules)
         else:
             tasks = checkpoint.purpose.tasks
             task = parsed.task or (guess_task(words, tasks) if words else tasks[0])
-            found = grounding.ground_episode(checkpoint, task, split_seed("test", parsed.seed), words, show)
+            seed = split_seed("test", parsed.seed)
+            found = grounding.ground_episode(checkpoint, task, seed, words, show, decode=decode, rules=rules)
         video, described = grounding.write_grounding(out, found)
     interval, rate = found.tube.interval, found.control_hz
     said = "no event"
-    if not found.tube.during:
+    if not found.tube.tells_time:
         said = "boxes only: this policy was not trained to tell when (grounding.interval_weight)"
     elif interval is not None:
         said = f"from {interval[0] / rate:.1f} s to {(interval[1] + 1) / rate:.1f} s"

@@ -1,6 +1,7 @@
 """`vla ground`: what a policy believes its words to mean, over a whole video: a box in every frame, and an interval.
 
-The policy watches the video as it would have watched it live: at each moment it knows the frames until then.
+Read "live", the policy watches the video as it would have watched it live: at each moment it knows the frames until
+then, and reads all of its window anew. Read "whole", it reads every frame once, in clips as long as its window.
 
 K moments, one a control step; V cameras, H W picture.
 """
@@ -11,28 +12,34 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from configs.evaluation import RunnerConfig
-from envs.rollout import Scenario, World, run
-from envs.task import find_task
+from configs.evaluation import RunnerConfig, TubeRules
+from envs.actors import ExpertActor
+from envs.rollout import Actor, Scenario, World, run
+from envs.task import TaskSpec, find_task
 from eval.acting import make_task_for, one_thread
+from eval.clips import decode_clips
 from eval.outcome import truth_at
 from eval.report.episode_video import picture_of
 from eval.report.overlay import Frame, draw_overlay
 from eval.report.timeline import Timeline, draw_timeline
 from eval.results import write_whole
-from eval.tubes import Tube, TubeScores, empty_tube
+from eval.tubes import RULES, Tube, TubeScores, empty_tube
 from vla_policy.checkpoint import Checkpoint
 from vla_policy.runner import PolicyActor, PolicyRunner
 
 SEEN = 256  # pixels a side of a simulated episode's pictures
 PICTURE = 512  # pixels a side of the video that is written
 
+PADDING = (124, 116, 104)  # beside letterboxed pictures: the mean of ImageNet's, which backbones are normalised by
+
 OnProgress = Callable[[int, int], None]  # moments done, all
+Decode = Literal["live", "whole"]
+Fit = Literal["square", "letterbox"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +54,8 @@ class Truth:
 @dataclass(frozen=True, kw_only=True)
 class Grounded:
     """What the policy points at, larger pictures of the same moments, what it was told, and the truth where the task
-    labels it. `control_hz` moments are a second.
+    labels it. `control_hz` moments are a second. Boxes are shares of the square pictures, of which `content` is the
+    share of width and height that the video fills.
     """
 
     tube: Tube
@@ -55,34 +63,94 @@ class Grounded:
     instruction: str
     control_hz: float
     truth: Truth | None = None
+    fit: Fit = "square"
+    content: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """Square pictures of a video at the control rate, and what of them it fills; see `read_video`."""
+
+    pictures: list[Frame]
+    fit: Fit = "square"
+    content: tuple[float, float] = (1.0, 1.0)
+
+
+def usual_decode(checkpoint: Checkpoint) -> Decode:
+    """How a policy reads videos best: as it was trained to."""
+    return "whole" if checkpoint.policy.config.grounds_videos else "live"
+
+
+def usual_fit(checkpoint: Checkpoint) -> Fit:
+    """How pictures that are not square reach a policy: whole where it can tell padding from content."""
+    return "letterbox" if checkpoint.policy.config.grounds_videos else "square"
 
 
 def ground_video(
-    checkpoint: Checkpoint, pictures: Sequence[Frame], instruction: str, on_progress: OnProgress | None = None
+    checkpoint: Checkpoint,
+    video: Video,
+    instruction: str,
+    on_progress: OnProgress | None = None,
+    *,
+    decode: Decode = "live",
+    rules: TubeRules = RULES,
 ) -> Grounded:
     """The tube of an instruction over a video, one frame per control step.
 
     Raises:
         ValueError: the instruction has no words, or the policy needs what a video does not show.
     """
-    _check_boxes(checkpoint)
+    check_boxes(checkpoint)
+    observations = observations_of(checkpoint, video.pictures)
+    with one_thread():
+        if decode == "whole":
+            tube = decode_clips(
+                checkpoint, observations, instruction, content=video.content, rules=rules, on_progress=on_progress
+            )
+        else:
+            tube = watch_live(checkpoint, observations, instruction, rules, on_progress)
+    return Grounded(
+        tube=tube,
+        pictures=video.pictures,
+        instruction=instruction,
+        control_hz=control_rate_of(checkpoint),
+        fit=video.fit,
+        content=video.content,
+    )
+
+
+def watch_live(
+    checkpoint: Checkpoint,
+    observations: Sequence[dict[str, Any]],
+    instruction: str,
+    rules: TubeRules = RULES,
+    on_progress: OnProgress | None = None,
+) -> Tube:
+    """The tube as the policy sees it coming, step by step."""
     runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
     runner.reset([instruction])
-    tube = empty_tube(checkpoint.policy)
-    with one_thread():
-        for step, seen in enumerate(observations_of(checkpoint, pictures)):
-            runner.act([seen])
-            assert runner.chunk is not None
-            tube.add(step, runner.chunk.aux)
-            if on_progress:
-                on_progress(step + 1, len(pictures))
-    return Grounded(tube=tube, pictures=list(pictures), instruction=instruction, control_hz=control_rate_of(checkpoint))
+    tube = empty_tube(checkpoint.policy, rules)
+    for step, seen in enumerate(observations):
+        runner.act([seen])
+        assert runner.chunk is not None
+        tube.add(step, runner.chunk.aux)
+        if on_progress:
+            on_progress(step + 1, len(observations))
+    return tube
 
 
 def ground_episode(
-    checkpoint: Checkpoint, task: str, seed: int, instruction: str | None = None, on_progress: OnProgress | None = None
+    checkpoint: Checkpoint,
+    task: str,
+    seed: int,
+    instruction: str | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    decode: Decode = "live",
+    rules: TubeRules = RULES,
 ) -> Grounded:
-    """The tube of an episode in which the policy acts, deciding at every control step.
+    """The tube of an episode in which the policy acts, deciding at every control step; or, read whole afterwards, of
+    one in which the task's expert does.
 
     Args:
         seed: the environment's seed.
@@ -92,21 +160,24 @@ def ground_episode(
         ValueError: the instruction names nothing the task knows, or the policy cannot do the task.
     """
     spec = find_task(task)
-    _check_boxes(checkpoint)
+    check_boxes(checkpoint)
     options = {} if instruction is None else spec.read(instruction)
-    runner = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1))
-    recorder = _GroundingRecorder(runner, spec.horizon, on_progress)
+    live = PolicyRunner(checkpoint, 1, RunnerConfig(execute=1)) if decode == "live" else None
+    actor: Actor = _expert(spec) if live is None else PolicyActor(live)
+    recorder = _GroundingRecorder(checkpoint, live, spec.horizon, rules, on_progress)
     env = make_task_for(checkpoint, spec)
     try:
         with one_thread():
             [world] = run(
                 [env],
                 [seed],
-                PolicyActor(runner),
+                actor,
                 [recorder],
                 action_names=spec.action_names,
                 scenario=Scenario(options=options, instruction=instruction),
             )
+            if live is None:
+                recorder.tube = decode_clips(checkpoint, recorder.seen, world.instruction, rules=rules)
     finally:
         env.close()
     return Grounded(
@@ -118,13 +189,35 @@ def ground_episode(
     )
 
 
-class _GroundingRecorder:
-    """Keeps what the policy believes at every step; `truth` is None where the task labels nothing."""
+def _expert(spec: TaskSpec) -> ExpertActor:
+    """Who acts where the policy reads the video afterwards.
 
-    def __init__(self, runner: PolicyRunner, horizon: int, on_progress: OnProgress | None) -> None:
+    Raises:
+        ValueError: the task has none.
+    """
+    if not spec.expert:
+        raise ValueError(f"task {spec.name!r} has no expert to act in what is read afterwards; take --decode live")
+    return ExpertActor(spec.make_expert())
+
+
+class _GroundingRecorder:
+    """Keeps what a policy that acts believes at every step, or what it is going to read; `truth` is None where the task
+    labels nothing.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        runner: PolicyRunner | None,
+        horizon: int,
+        rules: TubeRules,
+        on_progress: OnProgress | None,
+    ) -> None:
         self._runner, self._horizon, self._on_progress = runner, horizon, on_progress
-        self._camera = runner.policy.config.cameras[0]
-        self.tube = empty_tube(runner.policy)
+        self._cameras = checkpoint.policy.config.cameras
+        self._camera = self._cameras[0]
+        self.tube = empty_tube(checkpoint.policy, rules)
+        self.seen: list[dict[str, Any]] = []
         self.pictures: list[Frame] = []
         self._true: list[tuple[bool, np.ndarray, bool]] = []
 
@@ -132,8 +225,12 @@ class _GroundingRecorder:
         pass
 
     def step(self, world: World, action: np.ndarray) -> None:
-        assert self._runner.chunk is not None
-        self.tube.add(world.step, self._runner.chunk.aux, world.row)
+        if self._runner is None:
+            pixels = {name: world.observation["pixels"][name].copy() for name in self._cameras}
+            self.seen.append({"pixels": pixels, "agent_pos": world.observation["agent_pos"].copy()})
+        else:
+            assert self._runner.chunk is not None
+            self.tube.add(world.step, self._runner.chunk.aux, world.row)
         self.pictures.append(picture_of(world, self._camera, SEEN))
         known = world.info.get("privileged", {})
         if self._camera in known.get("boxes", {}):
@@ -152,7 +249,7 @@ class _GroundingRecorder:
         return Truth(during=during, boxes=boxes, visible=visible)
 
 
-def _check_boxes(checkpoint: Checkpoint) -> None:
+def check_boxes(checkpoint: Checkpoint) -> None:
     if not checkpoint.purpose.boxes:
         raise ValueError(
             "this policy never learned where to look: its demonstrations had no boxes, or it had no weight"
@@ -181,17 +278,32 @@ def observations_of(checkpoint: Checkpoint, pictures: Sequence[Frame]) -> list[d
     return [{"pixels": {cameras[0]: _fitted(picture, size)}, "agent_pos": agent_pos} for picture in pictures]
 
 
-def _fitted(picture: Frame, size: int) -> Frame:
-    """The middle square of a picture, at the policy's resolution."""
+def _fitted(picture: Frame, size: int, fit: Fit = "square") -> Frame:
+    """The middle square of a picture, or all of it in the upper left of a padded square, `(size, size, 3)` uint8."""
     height, width = picture.shape[:2]
+    if fit == "letterbox":
+        columns, rows = (max(round(size * share), 1) for share in _content(height, width))
+        small = Image.fromarray(picture).resize((columns, rows), Image.Resampling.BOX)
+        square = np.full((size, size, 3), PADDING, dtype=np.uint8)
+        square[:rows, :columns] = small
+        return square
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(picture[top : top + side, left : left + side])
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)
+    middle = Image.fromarray(picture[top : top + side, left : left + side])
+    return np.asarray(middle.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)
 
 
-def read_video(path: Path, control_hz: float) -> list[Frame]:
-    """The middle squares of a video at the control rate, `(PICTURE, PICTURE, 3)` uint8 each.
+def _content(height: int, width: int) -> tuple[float, float]:
+    """Share of a square's width and height that a picture fills which is as wide or as high as the square."""
+    side = max(height, width)
+    return width / side, height / side
+
+
+def read_video(path: Path, control_hz: float, fit: Fit = "square") -> Video:
+    """A video at the control rate, as square pictures of `PICTURE` pixels a side.
+
+    Args:
+        fit: whether the middle square of each picture is taken, or all of it with padding beside or below.
 
     Raises:
         ValueError: there is no such file, it is no video, or it has no frames.
@@ -200,32 +312,33 @@ def read_video(path: Path, control_hz: float) -> list[Frame]:
 
     if not path.is_file():
         raise ValueError(f"--video {path}: no such file; give a video such as MP4")
+    content = (1.0, 1.0)
     try:
         fps = float(iio.immeta(path, plugin="pyav")["fps"])
         pictures: list[Frame] = []
         # Kept small at once: a minute of a large video would not fit into memory.
         for number, frame in enumerate(iio.imiter(path, plugin="pyav")):
+            picture = np.asarray(frame, dtype=np.uint8)
+            content = _content(*picture.shape[:2]) if fit == "letterbox" else content
             while len(pictures) / control_hz < (number + 1) / fps - 1e-9:
-                pictures.append(_fitted(np.asarray(frame, dtype=np.uint8), PICTURE))
+                pictures.append(_fitted(picture, PICTURE, fit))
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - the decoder's own kinds
         raise ValueError(f"--video {path}: not a readable video ({' '.join(str(error).split())})") from None
     if not pictures:
         raise ValueError(f"--video {path}: got no frames, expected one or more")
-    return pictures
+    return Video(pictures=pictures, fit=fit, content=content)
 
 
 def write_grounding(out: Path, grounded: Grounded) -> tuple[Path, Path]:
-    """Write `tube.mp4` and `tube.json` into `out` and return their paths. The boxes belong to the pictures' middle
-    square.
-    """
+    """Write `tube.mp4` and `tube.json` into `out` and return their paths."""
     from eval.report.video import write_mp4
 
     tube, truth, rate = grounded.tube, grounded.truth, grounded.control_hz
     scores = None if truth is None else tube.scores(truth.during, truth.boxes, truth.visible)
     video = write_mp4(out / "tube.mp4", draw_tube(tube, grounded.pictures, grounded.instruction, truth), rate)
-    described = json.dumps(describe_tube(tube, grounded.instruction, rate, scores), indent=1)
+    described = json.dumps(describe_tube(grounded, scores), indent=1)
     return video, write_whole(out / "tube.json", described + "\n")
 
 
@@ -239,8 +352,8 @@ def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Tr
     timeline = Timeline(
         steps=len(tube.steps),
         during=tube.during,
-        predicted=tube.interval if tube.during else None,
-        true=_interval(truth.during) if tube.during and truth is not None else None,
+        predicted=tube.interval if tube.tells_time else None,
+        true=_interval(truth.during) if tube.tells_time and truth is not None else None,
         confidence=tube.confidence,
     )
     for step, picture in enumerate(pictures):
@@ -256,17 +369,21 @@ def draw_tube(tube: Tube, pictures: Sequence[Frame], instruction: str, truth: Tr
         yield np.concatenate([scene, draw_timeline(timeline, step, scene.shape[1])])
 
 
-def describe_tube(tube: Tube, instruction: str, control_hz: float, scores: TubeScores | None = None) -> dict[str, Any]:
+def describe_tube(grounded: Grounded, scores: TubeScores | None = None) -> dict[str, Any]:
     """The tube as plain data: seconds, boxes (cx, cy, w, h) in [0, 1], the probabilities that the policy tells, and the
-    scores if known. No interval of a policy that does not tell the time.
+    scores if known. No interval of a policy that does not tell the time. Boxes of letterboxed pictures are shares of
+    the pictures without their padding.
     """
-    inside, interval = tube.flags(), tube.interval if tube.during else None
+    tube, control_hz, instruction = grounded.tube, grounded.control_hz, grounded.instruction
+    inside, interval = tube.flags(), tube.interval if tube.tells_time else None
     unknown: Sequence[float | None] = [None] * len(tube.steps)
-    moments = zip(tube.steps, tube.boxes, tube.during or unknown, tube.visible or unknown, inside, strict=True)
+    boxes = (np.array(tube.boxes).reshape(-1, 4) / np.tile(grounded.content, 2)).tolist()
+    moments = zip(tube.steps, boxes, tube.during or unknown, tube.visible or unknown, inside, strict=True)
+    square = "'s middle square" if grounded.fit == "square" else ""
     return {
         "instruction": instruction,
         "control_hz": control_hz,
-        "box": "cx, cy, w, h as shares of the picture's middle square",
+        "box": f"cx, cy, w, h as shares of the picture{square}",
         "interval_s": None if interval is None else [interval[0] / control_hz, (interval[1] + 1) / control_hz],
         "confidence": tube.confidence,
         "temporal_iou": None if scores is None else scores.temporal_iou,

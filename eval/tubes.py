@@ -3,7 +3,11 @@
 The measures are those for untrimmed videos (Yang et al. 2022, section 4.1, after Zhang et al. 2020). With S_i the
 frames that both intervals hold and S_u those that at least one does, `tIoU = |S_i| / |S_u|` and
 `vIoU = 1 / |S_u| · Σ_{t in S_i} IoU(box_t, true box_t)`. A mean over episodes has an m in front, and vIoU@R is the
-share of episodes above R. Frames in which the target is hidden have no true box: vIoU leaves them out of both sets.
+share of episodes above R. With the true interval in place of the predicted one, vIoU is called gt_vIoU: the mean box
+IoU over the event. Frames in which the target is hidden have no true box: vIoU leaves them out of both sets.
+
+On the same boxes and intervals the published evaluators of VidSTG and HC-STVG give the same numbers, but for three
+rules; `configs.evaluation.TubeRules` names and selects them.
 
 K frames of an episode: in evaluations those in which the policy decided, every second control step by default.
 """
@@ -18,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from configs.evaluation import TubeRules
 from eval.statistics import mean_known
 from vla_policy.contract import Aux
 from vla_policy.grounding.boxes import iou_and_giou
@@ -42,7 +47,7 @@ class TubeScores:
 
 @dataclass(frozen=True, kw_only=True)
 class TubeSummary:
-    """Of a condition, each in [0, 1]: m_tIoU, m_vIoU, vIoU@0.3, vIoU@0.5, and the mean box IoU over true intervals."""
+    """Of a condition, each in [0, 1]: m_tIoU, m_vIoU, vIoU@0.3, vIoU@0.5, and of gt_vIoU the same three."""
 
     episodes: int
     mean_temporal_iou: float | None
@@ -50,19 +55,33 @@ class TubeSummary:
     above_03: float
     above_05: float
     mean_box_iou: float | None
+    gt_above_03: float | None = None
+    gt_above_05: float | None = None
 
 
-def temporal_iou(predicted: Flags, true: Flags) -> float | None:
-    """tIoU of two sets of frames, `(K,)` each; None if both are empty."""
+RULES = TubeRules()
+
+
+def temporal_iou(predicted: Flags, true: Flags, rules: TubeRules = RULES) -> float | None:
+    """tIoU of two sets of frames, `(K,)` each; None, or 0 by the published rule, if both are empty."""
     union = np.count_nonzero(predicted | true)
-    return float(np.count_nonzero(predicted & true) / union) if union else None
+    return float(np.count_nonzero(predicted & true) / union) if union else _empty(rules)
 
 
-def tube_iou(predicted: Flags, boxes: Boxes, true: Flags, true_boxes: Boxes, visible: Flags) -> float | None:
-    """vIoU; flags `(K,)`, boxes `(K, 4)` as (cx, cy, w, h) in [0, 1]. None if no visible frame is in either set."""
-    union = np.count_nonzero((predicted | true) & visible)
+def tube_iou(
+    predicted: Flags, boxes: Boxes, true: Flags, true_boxes: Boxes, visible: Flags, rules: TubeRules = RULES
+) -> float | None:
+    """vIoU; flags `(K,)`, boxes `(K, 4)` as (cx, cy, w, h) in [0, 1]. None, or 0 by the published rule, if no frame
+    that counts is in either set.
+    """
+    counted = visible if rules.hidden == "dropped" else np.ones_like(visible)
+    union = np.count_nonzero((predicted | true) & counted)
     shared = predicted & true & visible
-    return float(box_ious(boxes, true_boxes)[shared].sum() / union) if union else None
+    return float(box_ious(boxes, true_boxes)[shared].sum() / union) if union else _empty(rules)
+
+
+def _empty(rules: TubeRules) -> float | None:
+    return 0.0 if rules.empty == "zero" else None
 
 
 def box_ious(boxes: Boxes, true_boxes: Boxes) -> NDArray[np.float64]:
@@ -77,6 +96,7 @@ def summarise_tubes(scores: Sequence[TubeScores | None]) -> TubeSummary | None:
     if not known:
         return None
     tubes = [s.tube_iou for s in known if s.tube_iou is not None]
+    ious = [s.box_iou for s in known if s.box_iou is not None]
     return TubeSummary(
         episodes=len(known),
         mean_temporal_iou=mean_known([s.temporal_iou for s in known]),
@@ -84,6 +104,8 @@ def summarise_tubes(scores: Sequence[TubeScores | None]) -> TubeSummary | None:
         above_03=sum(v > 0.3 for v in tubes) / len(tubes),
         above_05=sum(v > 0.5 for v in tubes) / len(tubes),
         mean_box_iou=mean_known([s.box_iou for s in known]),
+        gt_above_03=mean_known([float(v > 0.3) for v in ious]),
+        gt_above_05=mean_known([float(v > 0.5) for v in ious]),
     )
 
 
@@ -91,20 +113,24 @@ def summarise_tubes(scores: Sequence[TubeScores | None]) -> TubeSummary | None:
 class Tube:
     """The tube of an episode so far, as a policy sees it coming: at each moment the box of the newest frame, and the
     probabilities that the frame is part of the event and that the target is visible in it, all kept as they were said
-    then. Of a policy that does not tell one of the two, those are missing.
+    then. Of a policy that does not tell one of the two, those are missing. `read` gives what a policy says that has
+    seen all of it.
 
     Args:
         span: control steps that the policy's window covers, `(T - 1) · stride`.
         stride: control steps between two of its frames.
+        rules: where an interval ends.
     """
 
     span: int
     stride: int
+    rules: TubeRules = RULES
     steps: list[int] = field(default_factory=list)
     boxes: list[list[float]] = field(default_factory=list)
     during: list[float] = field(default_factory=list)
     visible: list[float] = field(default_factory=list)
     _interval: tuple[int, int] | None = None  # first and last control step
+    _certainty: float | None = None  # of this interval
 
     def add(self, step: int, aux: Aux, row: int = 0) -> None:
         """What the policy says at a control step; `row` of its batch."""
@@ -116,12 +142,40 @@ class Tube:
         if aux.visible is not None:
             self.visible.append(float(aux.visible[row, -1]))
         self._interval = None
-        if aux.start is not None and aux.end is not None and step <= self.span:
-            first, last, _ = best_interval(aux.start[row : row + 1].cpu(), aux.end[row : row + 1].cpu())
-            frames = aux.start.shape[1]
-            begin, end = (max(step - (frames - 1 - int(i)) * self.stride, 0) for i in (first, last))
-            # A frame stands for the steps up to the next one.
-            self._interval = begin, min(end + self.stride - 1, step)
+        # What tells of each frame whether it is part of the event, goes on to do so where the window has moved on.
+        if aux.start_logits is not None and aux.end_logits is not None and (step <= self.span or not self.during):
+            oldest = step - (aux.start_logits.shape[1] - 1) * self.stride
+            self._take(aux.start_logits[row], aux.end_logits[row], oldest, step)
+
+    def read(self, aux: Sequence[Aux], steps: int) -> None:
+        """What a policy says of clips that follow each other, as one tube over so many control steps. The first frame
+        is at step 0, and each stands for the steps up to the next one. Start and end are found over all clips.
+        """
+
+        def joined(name: str) -> torch.Tensor | None:
+            parts = [getattr(each, name) for each in aux]
+            return None if parts[0] is None else torch.cat([part[0].float().cpu() for part in parts])
+
+        of_step = [step // self.stride for step in range(steps)]
+        self.steps = list(range(steps))
+        for name in ("boxes", "during", "visible"):
+            values = joined(name)
+            setattr(self, name, [] if values is None else values[of_step].tolist())
+        start, end = joined("start_logits"), joined("end_logits")
+        if start is not None and end is not None:
+            self._take(start, end, 0, steps - 1)
+
+    def _take(self, start: torch.Tensor, end: torch.Tensor, oldest: int, newest: int) -> None:
+        """The interval from start and end over frames of which the oldest is at this step."""
+        first, last, product = best_interval(start[None].float().cpu(), end[None].float().cpu())
+        begin, stop = (max(oldest + int(i) * self.stride, 0) for i in (first, last))
+        held = self.stride - 1 if self.rules.end == "next_frame" else 0
+        self._interval, self._certainty = (begin, min(stop + held, newest)), float(product)
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether the policy says when the event is."""
+        return bool(self.during) or self._interval is not None
 
     @property
     def interval(self) -> tuple[int, int] | None:
@@ -129,11 +183,11 @@ class Tube:
         end; later, the longest stretch of frames that it took for part of it. None where it sees no event; everything
         where it does not tell.
         """
-        if not self.during:
+        if not self.tells_time:
             return (self.steps[0], self.steps[-1]) if self.steps else None
         if self._interval is not None:
             # A softmax begins and ends the event somewhere, also where there is none.
-            return self._interval if max(self.during) > 0.5 else None
+            return self._interval if not self.during or max(self.during) > 0.5 else None
         runs: list[list[int]] = []
         for i, probability in enumerate(self.during):
             if probability > 0.5:
@@ -146,12 +200,13 @@ class Tube:
 
     @property
     def confidence(self) -> float | None:
-        """Probability that the interval's moments are part of the event, as it was said then, their mean; None if there
-        is no interval, or the policy does not tell.
+        """Probability that the interval's moments are part of the event, as it was said then, their mean; of a policy
+        that tells start and end alone, their probabilities' product. None if there is no interval, or the policy does
+        not tell.
         """
-        if not self.during or self.interval is None:
+        if not self.tells_time or self.interval is None:
             return None
-        return float(np.array(self.during)[self.flags()].mean())
+        return float(np.array(self.during)[self.flags()].mean()) if self.during else self._certainty
 
     def flags(self) -> Flags:
         """Which of the moments the interval holds, `(K,)`."""
@@ -163,15 +218,14 @@ class Tube:
     def scores(self, true: Flags, true_boxes: Boxes, visible: Flags) -> TubeScores:
         """Compare with the truth at the same moments, `(K,)`, `(K, 4)`, `(K,)`."""
         predicted, boxes = self.flags(), np.array(self.boxes)
-        counted = true & visible
         return TubeScores(
-            temporal_iou=temporal_iou(predicted, true) if self.during else None,
-            tube_iou=tube_iou(predicted, boxes, true, true_boxes, visible),
-            box_iou=float(box_ious(boxes, true_boxes)[counted].mean()) if counted.any() else None,
+            temporal_iou=temporal_iou(predicted, true, self.rules) if self.tells_time else None,
+            tube_iou=tube_iou(predicted, boxes, true, true_boxes, visible, self.rules),
+            box_iou=tube_iou(true, boxes, true, true_boxes, visible, self.rules),
         )
 
 
-def empty_tube(policy: VLAPolicy) -> Tube:
+def empty_tube(policy: VLAPolicy, rules: TubeRules = RULES) -> Tube:
     """A tube for what a policy is going to see."""
     config = policy.config
-    return Tube(span=(config.frames - 1) * config.frame_stride, stride=config.frame_stride)
+    return Tube(span=(config.frames - 1) * config.frame_stride, stride=config.frame_stride, rules=rules)

@@ -189,10 +189,36 @@ def timed_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _save_tiny(tmp_path_factory.mktemp("timed"), grounding=grounding)
 
 
+@pytest.fixture(scope="session")
+def grounding_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that only grounds whole videos, as TubeDETR does."""
+    return _save_tiny(tmp_path_factory.mktemp("grounding"), **_only_grounding())
+
+
+def _only_grounding() -> dict[str, Any]:
+    from configs.policy import EncoderConfig, FusionConfig, GroundingConfig, HeadConfig, SlowFastConfig
+
+    return {
+        "encoder": EncoderConfig(name="slow_fast", slow_fast=SlowFastConfig(norm="post", positions="each_layer")),
+        "fusion": FusionConfig(name="none"),
+        "grounding": GroundingConfig(
+            norm="post", positions="each_layer", extras=False, location_weight=0.0, interval_weight=1.0
+        ),
+        "head": HeadConfig(name="none"),
+        "frame_stride": 2,
+    }
+
+
 @pytest.fixture
 def save_tiny(tmp_path: Path) -> Callable[..., Path]:
-    """Saves the same with another purpose and other cameras: keywords are fields of `Purpose`."""
-    return lambda cameras=("front",), **purpose: _save_tiny(tmp_path / "made", purpose, cameras=cameras)
+    """Saves the same with another purpose and other cameras, or one that only grounds: keywords are fields of
+    `Purpose`.
+    """
+
+    def save(cameras: tuple[str, ...] = ("front",), *, grounding: bool = False, **purpose: Any) -> Path:
+        return _save_tiny(tmp_path / "made", purpose, cameras=cameras, **(_only_grounding() if grounding else {}))
+
+    return save
 
 
 def _save_tiny(folder: Path, purpose: dict[str, Any] | None = None, **changes: Any) -> Path:
@@ -213,17 +239,14 @@ def _save_tiny(folder: Path, purpose: dict[str, Any] | None = None, **changes: A
     from vla_policy.policy import VLAPolicy
     from vla_policy.tokenizer import WordTokenizer
 
-    config = PolicyConfig(
-        width=16,
-        attention_heads=2,
-        frames=3,
-        encoder=EncoderConfig(
+    parts: dict[str, Any] = {
+        "encoder": EncoderConfig(
             backbone=BackboneConfig(channels=8, layers=1), two_stream=TwoStreamConfig(temporal_channels=4)
         ),
-        fusion=FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
-        head=HeadConfig(hidden=16),
-        **changes,
-    )
+        "fusion": FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
+        "head": HeadConfig(hidden=16),
+    }
+    config = PolicyConfig(width=16, attention_heads=2, frames=3, **{**parts, **changes})
     spec = find_task("track")
     fields: dict[str, Any] = {
         "tasks": ("track",),

@@ -43,9 +43,11 @@ from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.contract import Batch
 from vla_policy.policy import VLAPolicy
+from vla_policy.timm_stem import TimmStem
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 VALIDATION_SAMPLES = 512
+VALIDATION_VIDEOS = 32  # of a policy that grounds videos, whose samples are large, and which come in training's batches
 
 OnProgress = Callable[[int, int, dict[str, float]], None]  # step, steps, metrics
 
@@ -180,6 +182,7 @@ def _train(
         chunk=policy_config.head.chunk,
         cameras=policy_config.cameras,
         tubes=policy_config.tubes,
+        whole=policy_config.grounds_videos,
     )
     sampler = Sampler(
         datasets, samples, tokenizer, names, holdout=config.holdout, relabel=config.relabel, weights=weights
@@ -265,7 +268,7 @@ def _train(
                 sampler, config, step, rank, processes, device=accelerator.device, unknown=tokenizer.unknown
             )
             for group in optimizer.param_groups:
-                group["lr"] = config.rate(step)
+                group["lr"] = config.rate(step) * group.get("share", 1.0)
             try:
                 metrics = train_step(module, policy, batch, optimizer, accelerator, config.clip)
             except TrainingError as error:
@@ -283,7 +286,7 @@ def _train(
                 seconds = time.monotonic() - started
                 row = log.flush(done, seconds, config.batch * (done - first) / seconds, config.rate(step))
                 if done == config.steps or done % (10 * config.log_every) == 0:
-                    found = _validate(averaged, sampler, accelerator)
+                    found = _validate(averaged, sampler, accelerator, config.batch)
                     wrong = [name for name, value in found.items() if not math.isfinite(value)]
                     if wrong:
                         raise refuse(done, f"on held-out episodes, {wrong[0]} is {found[wrong[0]]}")
@@ -368,30 +371,44 @@ def draw_batch(
     return augment(batch, config.augment, generator, unknown, share=share, whole=config.batch)
 
 
-def _validate(policy: VLAPolicy, sampler: Sampler, accelerator: Accelerator) -> dict[str, float]:
-    """Losses on held-out episodes, without augmentation, of the averaged weights."""
+def _validate(policy: VLAPolicy, sampler: Sampler, accelerator: Accelerator, batch: int) -> dict[str, float]:
+    """Losses on held-out episodes, without augmentation, of the averaged weights; means over the batches."""
     if not sampler.held_out:
         return {}
-    batch = sampler.batch(np.random.default_rng(0), VALIDATION_SAMPLES, held_out=True).to(accelerator.device)
+    videos = policy.config.grounds_videos
+    count, size = (-(-VALIDATION_VIDEOS // batch), batch) if videos else (1, VALIDATION_SAMPLES)
+    rng, found = np.random.default_rng(0), []
     policy.eval()
-    with torch.no_grad(), accelerator.autocast():
-        _, metrics = policy.loss(batch)
+    for _ in range(count):
+        held_out = sampler.batch(rng, size, held_out=True).to(accelerator.device)
+        with torch.no_grad(), accelerator.autocast():
+            found.append(policy.loss(held_out)[1])
     policy.train()
-    return {f"validation_{name}": float(value) for name, value in metrics.items()}
+    return {f"validation_{name}": float(sum(each[name] for each in found)) / count for name in found[0]}
 
 
 def make_optimizer(policy: VLAPolicy, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW over everything that is trained."""
-    groups = _groups(policy, config.weight_decay)
+    groups = _groups(policy, config)
     return torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-def _groups(policy: VLAPolicy, weight_decay: float) -> list[dict[str, Any]]:
+def _groups(policy: VLAPolicy, config: TrainConfig) -> list[dict[str, Any]]:
+    """Weights that decay and those that do not; of both, those of a timm model apart where their rate is another."""
     embeddings = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding)}
+    stems = [m for m in policy.modules() if isinstance(m, TimmStem)] if config.backbone_rate != 1 else []
+    apart = {id(p) for stem in stems for p in stem.model.parameters()}
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in embeddings]
-    plain = [p for p in parameters if p.ndim <= 1 or id(p) in embeddings]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = []
+    for share, chosen in (
+        (1.0, [p for p in parameters if id(p) not in apart]),
+        (config.backbone_rate, [p for p in parameters if id(p) in apart]),
+    ):
+        decayed = [p for p in chosen if p.ndim > 1 and id(p) not in embeddings]
+        plain = [p for p in chosen if p.ndim <= 1 or id(p) in embeddings]
+        groups.append({"params": decayed, "weight_decay": config.weight_decay, "share": share})
+        groups.append({"params": plain, "weight_decay": 0.0, "share": share})
+    return [group for group in groups if group["params"]]
 
 
 def _average(decay: float) -> Callable[[Any, Any, Any], None]:

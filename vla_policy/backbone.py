@@ -56,13 +56,15 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig, size: int, saved: Path | None = None) -> None:
         super().__init__()
         self.channels, self.stages = config.channels, config.layers + 1
+        self.whole = config.layers == 0  # the stem's features are taken as they are
         self.stem: nn.Module
         if config.name == SMALL:
             self.stem = SmallStem(config.channels)
         else:
             from vla_policy.timm_stem import TimmStem
 
-            self.stem = TimmStem(config, size, saved)
+            self.stem = stem = TimmStem(config, size, saved)
+            self.channels = stem.channels
         self.body = nn.ModuleList(ResidualConv(config.channels) for _ in range(config.layers))
 
     def forward(self, pictures: Tensor, after_stage: AfterStage | None = None) -> Tensor:
@@ -70,7 +72,7 @@ class Backbone(nn.Module):
 
     def begin(self, pictures: Tensor, stage: int) -> Tensor:
         """The output of this stage, if nothing is changed after earlier ones."""
-        features = F.relu(self.stem(pictures))
+        features = self.stem(pictures) if self.whole else F.relu(self.stem(pictures))
         for layer in list(self.body)[:stage]:
             features = layer(features)
         return features

@@ -21,15 +21,23 @@ class Observation:
     frames `(B, T, V, C, H, W)` uint8, oldest first, or what `VisionEncoder.look` made of each; agent_pos `(B, T, P)`
     float32 in physical units, aligned with the frames; tokens `(B, L)` int64 and token_mask `(B, L)` bool, False where
     there is padding.
+
+    frame_mask `(B, T)` and pixel_mask `(B, H, W)`, both bool: False for frames behind the end of a video and for pixels
+    beside its pictures, where videos of several lengths and forms share a batch. Only policies that do nothing but
+    ground take them (see `PolicyConfig.grounds_videos`); elsewhere they are None.
     """
 
     frames: Tensor
     agent_pos: Tensor
     tokens: Tensor
     token_mask: Tensor
+    frame_mask: Tensor | None = None
+    pixel_mask: Tensor | None = None
 
     def to(self, device: torch.device) -> Observation:
-        return Observation(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: x.to(device, non_blocking=True) for name, x in parts.items() if x is not None}
+        return Observation(**moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +84,8 @@ class Aux:
     the probability of the target's place in each frame, and attention maps by name: `(B, M, queries, keys)` each, with
     `V·h·w` visual tokens in row-major order per camera.
     visible `(B, T)`: probability that the target is visible in a frame.
-    start and end `(B, T)`: probability that the instruction's event begins and ends in each frame, adding up to 1;
-    during `(B, T)`: probability that a frame is part of it.
+    start_logits and end_logits `(B, T)`: of the instruction's event beginning and ending in each frame; `start` and
+    `end` are the probabilities, which add up to 1. during `(B, T)`: probability that a frame is part of it.
     These are None if the policy was not trained to predict them.
     """
 
@@ -86,9 +94,17 @@ class Aux:
     location: Tensor | None = None
     attention: dict[str, Tensor] = field(default_factory=dict)
     visible: Tensor | None = None
-    start: Tensor | None = None
-    end: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
     during: Tensor | None = None
+
+    @property
+    def start(self) -> Tensor | None:
+        return None if self.start_logits is None else self.start_logits.softmax(-1)
+
+    @property
+    def end(self) -> Tensor | None:
+        return None if self.end_logits is None else self.end_logits.softmax(-1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ class Attention(nn.Module):
     Args:
         query_width, key_width, out_width: last axes of the queries that come, the keys that come and the output,
             where they are not D.
+        dropout: probability with which each weight is left out in training; those that come out are whole.
     """
 
     def __init__(
@@ -39,26 +40,34 @@ class Attention(nn.Module):
         query_width: int | None = None,
         key_width: int | None = None,
         out_width: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if width % attention_heads:
             raise ValueError(f"width {width} must be a multiple of attention_heads {attention_heads}")
-        self.attention_heads = attention_heads
+        self.attention_heads, self.dropout = attention_heads, dropout
         self.q = nn.Linear(query_width or width, width)
         # A bias on the keys adds the same to all scores of a query, which softmax ignores.
         self.k = nn.Linear(key_width or width, width, bias=False)
         self.v = nn.Linear(key_width or width, width)
         self.out = nn.Linear(width, out_width or width)
 
-    def forward(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns output `(B, Q, out_width)` and weights `(B, M, Q, K)`; keys with a False mask get weight zero."""
+    def forward(
+        self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None = None, value_BKC: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns output `(B, Q, out_width)` and weights `(B, M, Q, K)`; keys with a False mask get weight zero. The
+        values are the keys where none are given.
+        """
+        value_BKC = key_BKC if value_BKC is None else value_BKC
         if query_BQC.shape[1] > key_BKC.shape[1]:
-            return self._few_keys(query_BQC, key_BKC, mask_BK)
-        return self._few_queries(query_BQC, key_BKC, mask_BK)
+            return self._few_keys(query_BQC, key_BKC, value_BKC, mask_BK)
+        return self._few_queries(query_BQC, key_BKC, value_BKC, mask_BK)
 
-    def _few_keys(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _few_keys(
+        self, query_BQC: Tensor, key_BKC: Tensor, value_BKC: Tensor, mask_BK: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         m, keys = self.attention_heads, key_BKC.shape[1]
-        k_BMKE, v_BMKE = self._split(self.k(key_BKC)), self._split(self.v(key_BKC))
+        k_BMKE, v_BMKE = self._split(self.k(key_BKC)), self._split(self.v(value_BKC))
         k_BMKE = k_BMKE * k_BMKE.shape[-1] ** -0.5
         toward_BMKC = k_BMKE @ self.q.weight.unflatten(0, (m, -1)).to(k_BMKE.dtype)
         offset_BMK1 = k_BMKE @ self.q.bias.view(m, -1, 1).to(k_BMKE.dtype)
@@ -70,51 +79,83 @@ class Attention(nn.Module):
         scores_BmkQ = torch.baddbmm(offset_BMK1.flatten(1, 2), toward_BMKC.flatten(1, 2), query_BCQ)
         weights_BMKQ = scores_BmkQ.unflatten(1, (m, keys)).softmax(dim=2)
         from_BMKO = v_BMKE @ self.out.weight.unflatten(1, (m, -1)).permute(1, 2, 0).to(v_BMKE.dtype)
-        bias = self.out.bias.to(v_BMKE.dtype)
-        output_BQO = torch.baddbmm(bias, weights_BMKQ.flatten(1, 2).mT, from_BMKO.flatten(1, 2))
+        bias, kept_BMKQ = self.out.bias.to(v_BMKE.dtype), self._dropped(weights_BMKQ)
+        output_BQO = torch.baddbmm(bias, kept_BMKQ.flatten(1, 2).mT, from_BMKO.flatten(1, 2))
         return output_BQO, weights_BMKQ.mT
 
-    def _few_queries(self, query_BQC: Tensor, key_BKC: Tensor, mask_BK: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _few_queries(
+        self, query_BQC: Tensor, key_BKC: Tensor, value_BKC: Tensor, mask_BK: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         m, queries = self.attention_heads, query_BQC.shape[1]
         q_BMQE = self._split(self.q(query_BQC))
         q_BMQE = q_BMQE * q_BMQE.shape[-1] ** -0.5
         toward_BMQC = q_BMQE @ self.k.weight.unflatten(0, (m, -1)).to(q_BMQE.dtype)
-        key_BKC = key_BKC.to(q_BMQE.dtype)
+        key_BKC, value_BKC = key_BKC.to(q_BMQE.dtype), value_BKC.to(q_BMQE.dtype)
         scores_BMQK = (toward_BMQC.flatten(1, 2) @ key_BKC.transpose(1, 2)).unflatten(1, (m, queries))
         if mask_BK is not None:
             scores_BMQK = scores_BMQK.masked_fill(~mask_BK[:, None, None], torch.finfo(scores_BMQK.dtype).min)
         weights_BMQK = scores_BMQK.softmax(dim=-1)
-        mixed_BMQC = (weights_BMQK.flatten(1, 2) @ key_BKC).unflatten(1, (m, queries))
+        kept_BMQK = self._dropped(weights_BMQK)
+        mixed_BMQC = (kept_BMQK.flatten(1, 2) @ value_BKC).unflatten(1, (m, queries))
         values_BMQE = mixed_BMQC @ self.v.weight.unflatten(0, (m, -1)).transpose(1, 2).to(q_BMQE.dtype)
-        values_BQD = values_BMQE.transpose(1, 2).flatten(2) + self.v.bias.to(q_BMQE.dtype)
-        return self.out(values_BQD), weights_BMQK
+        values_BQD = values_BMQE.transpose(1, 2).flatten(2)
+        bias_D = self.v.bias.to(q_BMQE.dtype)
+        if kept_BMQK is not weights_BMQK:  # then the weights do not add up to 1, and each value brings its bias along
+            share_BQM1 = kept_BMQK.sum(-1).transpose(1, 2)[..., None]
+            return self.out(values_BQD + (share_BQM1 * bias_D.view(m, -1)).flatten(2)), weights_BMQK
+        return self.out(values_BQD + bias_D), weights_BMQK
+
+    def _dropped(self, weights: Tensor) -> Tensor:
+        return F.dropout(weights, self.dropout) if self.dropout and self.training else weights
 
     def _split(self, x_BND: Tensor) -> Tensor:
         return x_BND.unflatten(-1, (self.attention_heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Sequential):
-    """Two linear layers with a ReLU: the exact GELU is bound by memory on a CPU and gained nothing here."""
+    """Two linear layers with a ReLU: the exact GELU is bound by memory on a CPU and gained nothing here. Dropout, if
+    any, is between the layers.
+    """
 
-    def __init__(self, width: int, ratio: float = 2.0) -> None:
+    def __init__(self, width: int, ratio: float = 2.0, dropout: float = 0.0) -> None:
         hidden = round(width * ratio)
-        super().__init__(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        between = nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if dropout else nn.ReLU()
+        super().__init__(nn.Linear(width, hidden), between, nn.Linear(hidden, width))
 
 
 class SelfAttentionBlock(nn.Module):
-    """Pre-norm transformer layer: `x + SA(LN(x))`, then `x + FFN(LN(x))`."""
+    """Transformer layer: `x + SA(LN(x))`, then `x + FFN(LN(x))`; or, with norm "post", `LN(x + SA(x))`, then
+    `LN(x + FFN(x))` (Vaswani et al. 2017, section 3.1).
+    """
 
-    def __init__(self, width: int, attention_heads: int, ratio: float = 2.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        attention_heads: int,
+        ratio: float = 2.0,
+        *,
+        norm: Literal["pre", "post"] = "pre",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.post = norm == "post"
         self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, attention_heads)
-        self.feed = FeedForward(width, ratio)
+        self.attention = Attention(width, attention_heads, dropout=dropout)
+        self.feed = FeedForward(width, ratio, dropout)
+        self.drop = nn.Dropout(dropout)
 
-    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        normed = self.norm_attention(x_BND)
-        mixed, weights = self.attention(normed, normed, mask_BN)
-        x_BND = x_BND + mixed
-        return x_BND + self.feed(self.norm_feed(x_BND)), weights
+    def forward(
+        self, x_BND: Tensor, mask_BN: Tensor | None = None, place_BND: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`place_BND` is added to queries and keys, but not to values (Carion et al. 2020, section A.3)."""
+        normed = x_BND if self.post else self.norm_attention(x_BND)
+        where = normed if place_BND is None else normed + place_BND
+        mixed, weights = self.attention(where, where, mask_BN, normed)
+        x_BND = x_BND + self.drop(mixed)
+        if self.post:
+            x_BND = self.norm_attention(x_BND)
+            return self.norm_feed(x_BND + self.drop(self.feed(x_BND))), weights
+        return x_BND + self.drop(self.feed(self.norm_feed(x_BND))), weights
 
 
 class FusedSelfAttentionBlock(nn.Module):
@@ -155,6 +196,21 @@ def fused_attention(q_BMNE: Tensor, k_BMNE: Tensor, v_BMNE: Tensor, *, causal: b
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, torch.finfo(scores.dtype).min)
     return scores.softmax(-1) @ v_BMNE
+
+
+def start_with_xavier(module: nn.Module) -> None:
+    """Weight matrices as DETR and TubeDETR begin with them (Glorot and Bengio 2010). Queries, keys and values are one
+    matrix there, and begin smaller for it.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+    for part in module.modules():
+        if isinstance(part, Attention):
+            for projection in (part.q, part.k, part.v):
+                nn.init.xavier_uniform_(projection.weight, gain=2**-0.5)
+            for linear in (part.q, part.v, part.out):
+                nn.init.zeros_(linear.bias)
 
 
 def newest_at_zero(frames: int, width: int, like: Tensor | None = None) -> Tensor:
@@ -249,6 +305,25 @@ def place_encoding(grid: tuple[int, int], width: int, like: Tensor | None = None
     """
     centres = 100 * cell_centres(grid, None if like is None else like.device)
     return _as_type_of(torch.cat([sinusoid(centres[:, axis], width // 2) for axis in (0, 1)], dim=-1), like)
+
+
+def sine_places(mask_Bhw: Tensor, width: int) -> Tensor:
+    """Position encodings `(B, h·w, width)` as DETR has them (Carion et al. 2020, section A.4): half for the row, half
+    for the column, each counted from 1 over the cells whose mask is True and scaled to 2π at the last of them.
+    """
+    encodings = []
+    for axis in (1, 2):
+        count = mask_Bhw.cumsum(axis, dtype=torch.float32)
+        whole = count.narrow(axis, count.shape[axis] - 1, 1)
+        encodings.append(interleaved_sinusoid(2 * math.pi * count / (whole + 1e-6), width // 2))
+    return torch.cat(encodings, dim=-1).flatten(1, 2)
+
+
+def interleaved_sinusoid(positions: Tensor, width: int) -> Tensor:
+    """Like `sinusoid`, with rates `1e4^(-2i/width)` and with sine and cosine of each rate side by side."""
+    rates = torch.exp(torch.arange(0, width, 2, device=positions.device) * (-math.log(1e4) / width))
+    angles = positions[..., None].float() * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 def _as_type_of(encoding: Tensor, like: Tensor | None) -> Tensor:

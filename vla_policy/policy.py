@@ -25,11 +25,12 @@ from vla_policy.encoders import ENCODERS
 from vla_policy.exchange import FusionSetup, LanguageSetup
 from vla_policy.fusion import FUSIONS
 from vla_policy.grounding.decoder import STEP_SCALE, GroundingOutput, SpaceTimeDecoder
-from vla_policy.grounding.losses import grounding_loss
+from vla_policy.grounding.losses import grounding_loss, only
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
 from vla_policy.layers import at_least_float32, octaves
 from vla_policy.normaliser import Normaliser
+from vla_policy.tokens import Padding
 from vla_policy.vision import EncoderSetup
 
 Setup = TypeVar("Setup")
@@ -145,7 +146,7 @@ class VLAPolicy(nn.Module):
         )
         tubes = self.grounding.tubes
         path = path_width(self.encoder.grounded_frames, visible=config.grounding.visibility_weight > 0)
-        event = int(self.grounding.when is not None)
+        event = int(self.grounding.tells_during)
         finer = 1 + 2 * config.head.octaves  # what is told of places: themselves, sines and cosines
         grounded = tubes * (width + finer * path) + event if config.grounding.feeds == "queries" else 0
         head_setup = HeadSetup(
@@ -168,7 +169,10 @@ class VLAPolicy(nn.Module):
         if self.training:
             frames, agent_pos = self._drop(frames, agent_pos)
         exchange = self.fusion.exchange(self.language, self.language.embed(observation.tokens, observation.token_mask))
-        vision = self.encoder(frames, exchange)
+        masks = observation.frame_mask, observation.pixel_mask
+        padded = any(mask is not None for mask in masks)
+        more = {"padding": Padding(frames=masks[0], pixels=masks[1])} if padded else {}
+        vision = self.encoder(frames, exchange, **more)
         fused = self.fusion(vision, exchange.encoded_text())
         grounding = self.grounding(vision, fused)
         grounded = self._grounded(grounding) if self.config.grounding.feeds == "queries" else []
@@ -186,7 +190,8 @@ class VLAPolicy(nn.Module):
         are learned from their labels alone: no gradient of the actions reaches them.
         """
         visible = None if output.tube_visible is None else output.tube_visible.sigmoid().detach()
-        now = [] if output.event is None else [output.event.during[:, -1:].sigmoid().detach()]
+        during = None if output.event is None else output.event.during
+        now = [] if during is None else [during[:, -1:].sigmoid().detach()]
         paths = [
             self._finer(path_features(output.tubes[:, :, k], None if visible is None else visible[:, :, k]))
             for k in range(output.tubes.shape[2])
@@ -206,7 +211,8 @@ class VLAPolicy(nn.Module):
             action = self.head.loss(features.action, batch.action, batch.action_mask)
         grounded = features.grounding.tubes.shape[1]  # the newest frames
         boxes, visible, event = (x[:, -grounded:] for x in (*batch.tubes, batch.event))
-        grounding, metrics = grounding_loss(self.config.grounding, features.grounding, boxes, visible, event)
+        mask = batch.observation.frame_mask
+        grounding, metrics = grounding_loss(self.config.grounding, features.grounding, boxes, visible, event, mask)
         total = self.head.loss_scale * action + grounding
         return total, {"loss": total.detach(), "action": action.detach(), **metrics}
 
@@ -214,16 +220,16 @@ class VLAPolicy(nn.Module):
     def act(self, observation: Observation) -> ActionChunk:
         """The next S actions, with boxes and attention maps in `aux`."""
         features = self(observation)
-        output, event = features.grounding, features.grounding.event
+        output, event, mask = features.grounding, features.grounding.event, observation.frame_mask
         aux = Aux(
             boxes=output.boxes,
             tubes=output.tubes,
-            location=output.logits.softmax(-1).unflatten(-1, output.grid),
+            location=None if output.logits is None else output.logits.softmax(-1).unflatten(-1, output.grid),
             attention={name: at_least_float32(weights) for name, weights in features.attention.items()},
             visible=None if output.visible is None else output.visible.sigmoid(),
-            start=None if event is None else event.start.softmax(-1),
-            end=None if event is None else event.end.softmax(-1),
-            during=None if event is None else event.during.sigmoid(),
+            start_logits=None if event is None else only(event.start, mask),
+            end_logits=None if event is None else only(event.end, mask),
+            during=None if event is None or event.during is None else event.during.sigmoid(),
         )
         return ActionChunk(action=self.head.act(features.action), aux=aux)
 
@@ -239,19 +245,31 @@ class VLAPolicy(nn.Module):
         return frames, agent_pos
 
     def _check(self, observation: Observation) -> None:
-        s, frames, channels = self.shapes, observation.frames, self.encoder.backbone.channels
-        batch, length = frames.shape[0], observation.tokens.shape[-1]
+        s, seen, channels = self.shapes, observation.frames, self.encoder.backbone.channels
+        batch, length, frames = seen.shape[0], observation.tokens.shape[-1], s.frames
+        if self.config.grounds_videos:
+            frames = min(max(seen.shape[1], 1), frames)
         picture, kind = (3, s.size, s.size), torch.uint8
-        if frames.is_floating_point() and frames.shape[3:4] == (channels,):  # what the encoder's `look` made of them
-            picture, kind = (channels, *frames.shape[4:]), self.encoder.camera.dtype
+        if seen.is_floating_point() and seen.shape[3:4] == (channels,):  # what the encoder's `look` made of them
+            picture, kind = (channels, *seen.shape[4:]), self.encoder.camera.dtype
         expected = {
-            "frames": ((batch, s.frames, s.cameras, *picture), kind),
-            "agent_pos": ((batch, s.frames, s.proprioception), torch.float32),
+            "frames": ((batch, frames, s.cameras, *picture), kind),
+            "agent_pos": ((batch, frames, s.proprioception), torch.float32),
             "tokens": ((batch, length), torch.int64),
             "token_mask": ((batch, length), torch.bool),
+            "frame_mask": ((batch, frames), torch.bool),
+            "pixel_mask": ((batch, s.size, s.size), torch.bool),
         }
         for name, (shape, dtype) in expected.items():
-            value: Tensor = getattr(observation, name)
+            value: Tensor | None = getattr(observation, name)
+            if value is None and name.endswith("_mask") and name != "token_mask":
+                continue
+            assert value is not None
+            if name in ("frame_mask", "pixel_mask") and not self.config.grounds_videos:
+                raise ValueError(
+                    f"{name}: got {tuple(value.shape)}, expected none: padding is for policies that do nothing but "
+                    "ground (encoder.name 'slow_fast', fusion.name 'none', head.name 'none', no grounding.extras)"
+                )
             if tuple(value.shape) != shape or value.dtype != dtype:
                 raise ValueError(f"{name}: got {tuple(value.shape)} {value.dtype}, expected {shape} {dtype}")
 

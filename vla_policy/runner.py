@@ -113,7 +113,9 @@ class PolicyRunner:
 
     def _decide(self) -> None:
         back = [(self._frames - 1 - i) * self._stride for i in range(self._frames)]
-        seen = [0] * self._frames if self._frozen else back
+        if self.policy.config.grounds_videos:  # which may be short: nothing need be repeated
+            back = [steps for steps in back if steps <= self._step]
+        seen = [0] * len(back) if self._frozen else back
         frames = np.stack([history_of(h, seen, self._empty) for h in self._pixels])
         agent_pos = np.stack([history_of(h, back, self._rest) for h in self._agent_pos])
         observation = Observation(

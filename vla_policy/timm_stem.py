@@ -25,8 +25,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class TimmStem(nn.Module):
     """Pictures `(B', 3, H, W)` float in [0, 1] → `(B', c, h, w)`.
 
-    Pretrained models get pictures normalised as they were trained on. Frozen, the model also keeps its running
-    statistics. A policy that is loaded takes its weights from the checkpoint and asks neither a file nor a hub.
+    With no channels configured, these are the model's own. Pretrained models get pictures normalised as they were
+    trained on. Frozen, the model also keeps its running statistics. A policy that is loaded takes its weights from the
+    checkpoint and asks neither a file nor a hub.
     """
 
     mean: Tensor
@@ -42,10 +43,16 @@ class TimmStem(nn.Module):
         for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             value = pretrained.get(name, default) if config.timm.weights else {"mean": 0.5, "std": 0.25}[name]
             self.register_buffer(name, torch.as_tensor(value).expand(3).clone().view(1, 3, 1, 1))
+        if config.timm.frozen_norm:
+            from timm.layers import freeze_batch_norm_2d
+
+            self.model = freeze_batch_norm_2d(self.model)
         self.model.eval()  # to find the features' width must not move running statistics
         features = self._features(torch.zeros(2, 3, size, size))
         _leave_out(self.model, features, everything=self.frozen)
-        self.project = nn.Conv2d(features.shape[1], config.channels, 1)
+        _leave_parts_out(self.model, config.timm.frozen_parts)
+        self.channels = config.channels or features.shape[1]
+        self.project = nn.Conv2d(features.shape[1], config.channels, 1) if config.channels else nn.Identity()
         self.train()
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -141,4 +148,20 @@ def _leave_out(model: nn.Module, features: Tensor, *, everything: bool) -> None:
     for parameter, gradient in zip(parameters, reached, strict=True):
         found: Tensor | None = gradient  # torch's signature leaves the None out
         if everything or found is None:
+            parameter.requires_grad_(False)
+
+
+def _leave_parts_out(model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Take parts out of training, by the beginning of their names.
+
+    Raises:
+        ValueError: the model has no such part.
+    """
+    named = dict(model.named_parameters()) | dict(model.named_buffers())  # frozen norms have no parameters
+    for part in parts:
+        if not any(name.startswith(part) for name in named):
+            known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in named))
+            raise ValueError(f"encoder.backbone.timm.frozen_parts {part!r} is no part of the model, which has {known}")
+    for name, parameter in model.named_parameters():
+        if name.startswith(parts):
             parameter.requires_grad_(False)

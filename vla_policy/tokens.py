@@ -7,7 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """What of a batch of videos is content: frames `(B, T)` and pixels `(B, H, W)` of all of a video's frames, both
+    bool and False where there is padding. None where there is none.
+    """
+
+    frames: Tensor | None = None
+    pixels: Tensor | None = None
+
+    def places(self, grid: tuple[int, int]) -> Tensor | None:
+        """Which cells of a grid are content, `(B, h, w)`: those whose first pixel is."""
+        if self.pixels is None:
+            return None
+        return F.interpolate(self.pixels[:, None].float(), size=grid, mode="nearest")[:, 0].bool()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +38,14 @@ class VisualTokens:
     text: of an encoder that reads the text tokens, these tokens after each frame changed them, `(B, T, L, D_frame)`,
     with their mask.
     attention: attention maps by name, `(B, M, queries, keys)`.
+    padding: what of the frames is none of their content.
     """
 
     fused: Tensor
     frames: Tensor
     grid: tuple[int, int]
     text: LanguageTokens | None = None
+    padding: Padding | None = None
     attention: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -47,9 +47,11 @@ class VisionEncoder(nn.Module):
         shapes, width = setup.shapes, setup.width
         self.grounded_frames = grounded_frames or shapes.frames
         self.backbone = Backbone(setup.backbone, shapes.size, setup.saved)
-        self.frame_width = setup.backbone.channels
+        self.frame_width = self.backbone.channels
         self.camera = nn.Parameter(torch.zeros(shapes.cameras, 1, width))
-        self.place = nn.Linear(width, width)  # of the position encoding: so that attention can tell places apart
+        self.place: nn.Module = nn.Linear(
+            width, width
+        )  # of the position encoding: so that attention can tell places apart
 
     def current_tokens(self, per_frame: Tensor) -> Tensor:
         """Features of each frame `(B·V, T, c, h, w)` → tokens of the newest frame with its motion `(B·V, h·w, D)`."""
@@ -59,7 +61,7 @@ class VisionEncoder(nn.Module):
         """The backbone's features of the newest frames, `(B·V, T, c, h, w)`. Between its stages there may be an
         exchange with the text. Frames may also be what `look` made of each of them.
         """
-        frames = frames[:, frames.shape[1] - self.grounded_frames :]
+        frames = frames[:, -self.grounded_frames :]
         b, t, v = frames.shape[:3]
 
         def exchanged(stage: int, maps: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class VisionEncoder(nn.Module):
         b, v = frames.shape[0], frames.shape[2]
         current = self.current_tokens(features)
         grid = (features.shape[3], features.shape[4])
-        place = self.place(place_encoding(grid, current.shape[-1], self.place.weight))
+        place = self.place(place_encoding(grid, current.shape[-1], self.camera))
         fused = current.unflatten(0, (b, v)) + (self.camera + place).to(current.dtype)
         frame_features = to_tokens(features.flatten(0, 1)).unflatten(0, (b, v, -1)).transpose(1, 2)
         return VisualTokens(
@@ -112,7 +114,7 @@ class CoarseTimeEncoder(VisionEncoder):
 
     def __init__(self, setup: EncoderSetup) -> None:
         super().__init__(setup)
-        channels, width = setup.backbone.channels, setup.width
+        channels, width = self.backbone.channels, setup.width
         self.down = nn.Conv2d(channels, width, 3, stride=2, padding=1)
         self.spatial = nn.Conv2d(channels, width, 3, padding=1)
         self.project = nn.Linear(2 * width, width)

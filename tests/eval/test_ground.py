@@ -18,6 +18,7 @@ from configs.seeds import split_seed
 from envs.task import find_task, make_task, use_task_modules
 from eval import ground as module
 from eval.ground import (
+    Video,
     control_rate_of,
     draw_tube,
     ground_episode,
@@ -129,14 +130,15 @@ def test_ones_own_words_are_in_the_scene(timed: Checkpoint) -> None:
 def test_a_video_of_any_size_and_rate_is_read(timed: Checkpoint, asked: list[Observation], tmp_path: Path) -> None:
     ramp = [np.full((96, 128, 3), 8 * i, np.uint8) for i in range(30)]
     path = write_mp4(tmp_path / "in.mp4", ramp, 10)
-    assert len(read_video(path, 5.0)) == 15
-    pictures = read_video(path, control_rate_of(timed))
+    assert len(read_video(path, 5.0).pictures) == 15
+    video = read_video(path, control_rate_of(timed))
+    pictures = video.pictures
     assert len(pictures) == 60  # three seconds at the control rate
     assert abs(int(pictures[40].mean()) - 8 * 20) < 6
     observations = observations_of(timed, pictures)
     size = timed.policy.shapes.size
     assert observations[0]["pixels"]["front"].shape == (size, size, 3)
-    found = ground_video(timed, pictures, "follow the red ball")
+    found = ground_video(timed, video, "follow the red ball")
     assert len(asked) == 60
     assert found.truth is None
     frames = list(draw_tube(found.tube, found.pictures, found.instruction))
@@ -157,7 +159,7 @@ def test_what_cannot_be_read_is_told(timed: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a readable video"):
         read_video(tmp_path / "text.mp4", 20)
     with pytest.raises(ValueError, match="has no words"):
-        ground_video(timed, [], " ")
+        ground_video(timed, Video(pictures=[]), " ")
     two = SimpleNamespace(policy=SimpleNamespace(config=replace(timed.policy.config, cameras=("front", "wrist"))))
     with pytest.raises(ValueError, match="2 cameras"):
         observations_of(two, [])  # type: ignore[arg-type]

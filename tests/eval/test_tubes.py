@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from configs.evaluation import TubeRules
 from eval.tubes import Tube, TubeScores, box_ious, summarise_tubes, temporal_iou, tube_iou
 from vla_policy.contract import Aux
 
@@ -82,6 +85,7 @@ def test_means_over_episodes() -> None:
     assert found.mean_tube_iou == pytest.approx(2.0 / 5)
     assert (found.above_03, found.above_05) == (0.6, 0.2)
     assert found.mean_box_iou == pytest.approx(0.5)
+    assert (found.gt_above_03, found.gt_above_05) == (0.75, 0.25)
     assert summarise_tubes([None]) is None
     silent = summarise_tubes([TubeScores(tube_iou=0.5)])
     assert silent is not None
@@ -96,8 +100,8 @@ def aux(start: int | None = None, end: int | None = None, during: float = 0.9, f
     eye = torch.eye(frames)
     return Aux(
         boxes=boxes,
-        start=0.97 * eye[start : start + 1] + 0.0075,
-        end=0.97 * eye[end : end + 1] + 0.0075,
+        start_logits=(0.97 * eye[start : start + 1] + 0.0075).log(),
+        end_logits=(0.97 * eye[end : end + 1] + 0.0075).log(),
         during=torch.full((1, frames), during),
     )
 
@@ -157,3 +161,47 @@ class TestTube:
         assert scores.box_iou == pytest.approx(1)
         none = tube.scores(np.zeros(7, bool), right, visible)
         assert (none.temporal_iou, none.box_iou) == (0, None)
+
+    def test_start_and_end_alone_tell_the_interval(self) -> None:
+        tube = Tube(span=6, stride=2)
+        for step in range(0, 13, 2):  # the window has long left the first step behind
+            tube.add(step, replace(aux(1, 2), during=None))
+        assert tube.tells_time
+        assert tube.interval == (8, 11)  # frames at 6, 8, 10, 12
+        assert tube.confidence == pytest.approx(0.9775**2)
+
+    def test_clips_are_read_as_one(self) -> None:
+        """Three frames and two, of which each stands for two steps; the end is in the second clip."""
+        tube = Tube(span=4, stride=2)
+        first, second = (aux(0, 0, frames=n) for n in (3, 2))
+        first = replace(first, start_logits=torch.tensor([[0.0, 5, 0]]), end_logits=torch.zeros(1, 3), during=None)
+        second = replace(second, start_logits=torch.zeros(1, 2), end_logits=torch.tensor([[6.0, 0]]), during=None)
+        tube.read([first, second], 9)
+        assert tube.steps == list(range(9))
+        np.testing.assert_allclose(np.array(tube.boxes)[:, 0], [0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.1, 0.1, 0.2], atol=1e-6)
+        assert tube.interval == (2, 7)
+        shorter = Tube(span=4, stride=2, rules=TubeRules(end="plus_one"))
+        shorter.read([first, second], 9)
+        assert shorter.interval == (2, 6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_by_the_published_rules_the_numbers_are_the_published_evaluators(seed: int) -> None:
+    """Their sums over ids of frames, put together in the plainest way: the end is excluded, hidden frames count in the
+    union, and nothing to compare is worth 0.
+    """
+    rules = TubeRules(end="plus_one", hidden="counted", empty="zero")
+    rng = np.random.default_rng(seed)
+    count = 12
+    (s, e), (gs, ge) = (sorted(rng.choice(count + 1, 2, replace=False)) for _ in range(2))
+    steps, visible = np.arange(count), rng.random(count) < 0.8
+    boxes, true_boxes = (np.concatenate([rng.uniform(0.3, 0.7, (count, 2)), np.full((count, 2), 0.3)], 1) for _ in "ab")
+    inside, true = (steps >= s) & (steps < e), (steps >= gs) & (steps < ge)
+    shared = max(min(e, ge) - max(s, gs), 0)
+    assert temporal_iou(inside, true, rules) == pytest.approx(shared / ((e - s) + (ge - gs) - shared))
+    union = [t for t in steps if s <= t < e or gs <= t < ge]
+    overlap = {t: box_ious(boxes[t : t + 1], true_boxes[t : t + 1])[0] for t in steps}
+    total = sum(overlap[t] for t in steps if max(s, gs) <= t < min(e, ge) and visible[t])
+    assert tube_iou(inside, boxes, true, true_boxes, visible, rules) == pytest.approx(total / len(union), abs=1e-12)
+    none = np.zeros(count, bool)
+    assert (temporal_iou(none, none, rules), tube_iou(none, boxes, none, true_boxes, visible, rules)) == (0, 0)

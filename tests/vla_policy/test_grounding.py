@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,15 @@ from vla_policy.grounding.decoder import (
     SpaceTimeDecoder,
 )
 from vla_policy.grounding.interval import best_interval
-from vla_policy.grounding.losses import bounds, event_loss, grounding_loss, guided_attention_loss, interval_loss
+from vla_policy.grounding.losses import (
+    bounds,
+    event_loss,
+    grounding_loss,
+    guided_attention_loss,
+    interval_loss,
+    published_guided_attention_loss,
+    published_interval_loss,
+)
 from vla_policy.layers import cell_centres
 from vla_policy.tokens import FusedTokens, LanguageTokens, VisualTokens
 
@@ -316,7 +325,7 @@ class TestTime:
             -math.log(p if e else 1 - p)
             for p, e in zip(during.sigmoid().flatten().tolist(), event.flatten().tolist(), strict=True)
         ]
-        got = event_loss(EventLogits(start=during, end=during, during=during), event)
+        got = event_loss(during, event)
         assert got.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
     def test_guided_attention_counts_what_leaves_the_event(self) -> None:
@@ -337,7 +346,7 @@ class TestTime:
     def test_the_best_interval_is_the_best_of_all(self, frames: int) -> None:
         generator = torch.Generator().manual_seed(frames)
         start, end = (torch.rand(40, frames, generator=generator).softmax(-1) for _ in range(2))
-        first, last, confidence = best_interval(start, end)
+        first, last, confidence = best_interval(start.log(), end.log() + 3)  # logits tell no more than differences
         for row in range(40):
             pairs = {(s, e): (start[row, s] * end[row, e]).item() for s in range(frames) for e in range(s + 1, frames)}
             best = max(pairs, key=pairs.__getitem__)
@@ -346,13 +355,134 @@ class TestTime:
 
     def test_an_end_never_comes_before_its_start(self) -> None:
         start, end = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
-        first, last, confidence = best_interval(start, end)
+        first, last, confidence = best_interval(start.log(), end.log())
         assert first < last
         assert confidence == 0
 
-    def test_one_frame_holds_no_interval(self) -> None:
-        with pytest.raises(ValueError, match="needs 2 frames or more, got 1"):
-            best_interval(torch.ones(1, 1), torch.ones(1, 1))
+    def test_confident_logits_leave_the_best_interval_to_be_found(self) -> None:
+        """Products of probabilities in float32 are zero for almost all pairs here."""
+        generator = torch.Generator().manual_seed(0)
+        start, end = (100 * torch.randn(300, 20, generator=generator) for _ in range(2))
+        first, last, _ = best_interval(start, end)
+        exact = start.double().log_softmax(-1)[:, :, None] + end.double().log_softmax(-1)[:, None]
+        later = torch.ones(20, 20, dtype=torch.bool).triu(1)
+        best = exact.masked_fill(~later, -torch.inf).flatten(1).argmax(1)
+        assert torch.equal(20 * first + last, best)
+
+    def test_peaks_in_the_wrong_order_do_not_end_in_the_first_frames(self) -> None:
+        """The best of those in the right order is the peak of the start with the end that comes next best after it."""
+        start, end = torch.zeros(1, 8), torch.zeros(1, 8)
+        start[0, 5], end[0, 2], end[0, 6] = 300.0, 150.0, 20.0
+        assert tuple(int(x) for x in best_interval(start, end)[:2]) == (5, 6)
+
+    def test_a_single_frame_is_its_own_interval(self) -> None:
+        assert [x.tolist() for x in best_interval(torch.zeros(2, 1), torch.ones(2, 1))] == [[0, 0], [0, 0], [1, 1]]
+
+    def test_the_published_divergence_term_by_term(self) -> None:
+        frames, sigma, eps = 5, 0.8, 1e-6
+        event = torch.tensor([[0, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
+        torch.manual_seed(0)
+        predicted = EventLogits(start=torch.randn(3, frames), end=torch.randn(3, frames))
+        expected = []
+        for row, (first, last) in enumerate([(1, 2), (0, 4)]):
+            kl = 0.0
+            for true, logits in ((first, predicted.start[row].tolist()), (last, predicted.end[row].tolist())):
+                density = [math.exp(-((t - true) ** 2) / (2 * sigma**2)) + eps for t in range(frames)]
+                partition = sum(math.exp(x) for x in logits)
+                for t in range(frames):
+                    p, q = math.exp(logits[t]) / partition, density[t] / sum(density)
+                    kl += p * math.log((p + eps) / q)
+            expected.append(kl / frames)
+        got = published_interval_loss(predicted, event, sigma)
+        assert got.item() == pytest.approx(sum(expected) / 2, rel=1e-5)
+
+    def test_published_guided_attention_counts_what_queries_outside_the_event_attend_to(self) -> None:
+        torch.manual_seed(0)
+        weights = torch.randn(B, 2, T, T).softmax(-1)
+        event = torch.tensor([[True, True, False], [False, False, True]])
+        means = []
+        for b in range(B):
+            paid = [
+                sum(-math.log(1 - weights[b, :, q, k].mean().item() + 1e-6) for k in range(T))
+                for q in range(T)
+                if not event[b, q]
+            ]
+            means.append(sum(paid) / len(paid))
+        got = published_guided_attention_loss(weights, event)
+        assert got.item() == pytest.approx(sum(means) / B, rel=1e-4)
+        assert published_guided_attention_loss(weights, torch.ones_like(event)) == 0
+
+    @pytest.mark.parametrize("guide", [guided_attention_loss, published_guided_attention_loss])
+    def test_each_tube_is_guided(self, guide: Callable[..., Tensor]) -> None:
+        torch.manual_seed(0)
+        weights, event = torch.randn(B, 2, T, T).softmax(-1), torch.tensor([[True, True, False], [False, False, True]])
+        doubled = weights.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) / 2  # of two tubes, t k in order
+        expected = guide(doubled, event.repeat_interleave(2, dim=1))
+        torch.testing.assert_close(guide(doubled, event), expected)
+
+    @pytest.mark.parametrize("divergence", ["from_truth", "from_prediction"])
+    @pytest.mark.parametrize("guided", ["inside", "outside"])
+    def test_padding_changes_no_loss(self, divergence: str, guided: str) -> None:
+        """But for the published divergence, whose truth and mean are over all frames."""
+        torch.manual_seed(0)
+        config = GroundingConfig(
+            interval_weight=1.0,
+            attention_weight=1.0,
+            visibility_weight=1.0,
+            divergence=divergence,
+            guided=guided,  # type: ignore[arg-type]
+        )
+        event = torch.tensor([[False, True, True]] * B)
+        visible, boxes = torch.rand(B, T) < 0.7, torch.rand(B, T, 4) * 0.3 + 0.3
+        output = replace(
+            output_of(torch.rand(B, T, 4) * 0.3 + 0.3, torch.randn(B, T, N)),
+            tube_visible=torch.randn(B, T, 1),
+            event=EventLogits(**{name: torch.randn(B, T) for name in ("start", "end", "during")}),
+            attention={"decoder_time_0": torch.randn(B, 2, T, T).softmax(-1)},
+        )
+        _, before = loss_of(config, output, boxes, visible, event)
+
+        def longer(x: Tensor) -> Tensor:
+            return torch.cat([x, x.flip(1)], dim=1)
+
+        assert output.event is not None
+        assert output.tube_logits is not None
+        assert output.tube_visible is not None
+        maps = torch.zeros(B, 2, 2 * T, 2 * T)
+        maps[..., :T, :T] = output.attention["decoder_time_0"]
+        padded = replace(
+            output,
+            tubes=longer(output.tubes),
+            tube_logits=longer(output.tube_logits),
+            tube_visible=longer(output.tube_visible),
+            event=EventLogits(**{k: longer(v) for k, v in vars(output.event).items()}),
+            attention={"decoder_time_0": maps},
+        )
+        frames = torch.arange(2 * T).expand(B, -1) < T
+        labels = [longer(x)[:, :, None] for x in (boxes, visible)]
+        _, after = grounding_loss(config, padded, *labels, longer(event), frames)
+        for name in set(before) - {"iou", *(("interval",) if divergence == "from_prediction" else ())}:
+            torch.testing.assert_close(after[name], before[name], rtol=1e-4, atol=1e-5)
+
+    def test_every_block_has_losses_if_asked(self) -> None:
+        torch.manual_seed(0)
+        model = SpaceTimeDecoder(GroundingConfig(layers=2, auxiliary=True), D, 2, C, POOLED, T)
+        output = model(*inputs())
+        [earlier] = output.earlier
+        boxes = torch.rand(B, T, 4) * 0.3 + 0.3
+        got, _ = loss_of(GroundingConfig(), output, boxes, EVERYWHERE, EVERYWHERE)
+        last, _ = loss_of(GroundingConfig(), replace(output, earlier=()), boxes, EVERYWHERE, EVERYWHERE)
+        first, _ = loss_of(GroundingConfig(), earlier, boxes, EVERYWHERE, EVERYWHERE)
+        torch.testing.assert_close(got, last + first)
+
+    def test_l1_is_a_mean_or_a_sum(self) -> None:
+        boxes = torch.rand(B, T, 4) * 0.3 + 0.3
+        output = output_of(torch.rand(B, T, 4) * 0.3 + 0.3, torch.zeros(B, T, N))
+        mean, total = (
+            loss_of(GroundingConfig(giou_weight=0.0, l1=kind), output, boxes, EVERYWHERE, EVERYWHERE)[1]["box"]  # type: ignore[arg-type]
+            for kind in ("mean", "sum")
+        )
+        torch.testing.assert_close(total, 4 * mean)
 
 
 def run_block(block: DecoderBlock, queries: Tensor, memory: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ import torch
 from configs.checks import own_settings
 from configs.policy import BinnedConfig, FlowMatchingConfig, GaussianMixtureConfig, HeadConfig
 from vla_policy.decision import ActionHead, HeadSetup
-from vla_policy.heads import HEADS
+from vla_policy.heads import HEADS as ALL_HEADS
 from vla_policy.heads.binned import SPREAD, BinnedHead
 from vla_policy.heads.chunk_l1 import ChunkL1Head
 from vla_policy.heads.flow_matching import FlowMatchingHead
 from vla_policy.heads.gaussian_mixture import GaussianMixtureHead
+
+HEADS = {name: make for name, make in ALL_HEADS.items() if name != "none"}  # those that learn
 
 B, S, A, F = 4, 3, 2, 10
 
@@ -169,3 +171,10 @@ def test_the_flow_is_integrated_by_euler_steps() -> None:
     for time in (0.0, 1 / 3, 2 / 3):
         x = x + head(context, x, torch.full((B,), time)) / 3
     torch.testing.assert_close(head.act(features), x.clamp(-1, 1))
+
+
+def test_no_head_has_no_parameters_and_rests() -> None:
+    head = ALL_HEADS["none"](None, setup())
+    assert not list(head.parameters())
+    assert torch.equal(head.act(torch.randn(B, F)), torch.zeros(B, S, A))
+    assert head.loss(torch.randn(B, F), torch.ones(B, S, A), torch.ones(B, S, dtype=torch.bool)) == 0

@@ -97,7 +97,7 @@ def test_both_orders_of_computation_agree_in_values_and_gradients(queries: int, 
     found = []
     for order in (attention._few_keys, attention._few_queries):
         inputs = [query.clone().requires_grad_(), key.clone().requires_grad_()]
-        output, weights = order(*inputs, mask)
+        output, weights = order(*inputs, inputs[1], mask)
         wanted = inputs + list(attention.parameters())
         found.append([output, weights, *torch.autograd.grad((output * weights.sum()).sin().sum(), wanted)])
     for a, b in zip(*found, strict=True):

@@ -15,9 +15,11 @@ from vla_policy.contract import Aux, Batch, Observation, Shapes, fake_batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
 from vla_policy.fusion.interactions import INTERACTIONS
-from vla_policy.heads import HEADS
+from vla_policy.heads import HEADS as ALL_HEADS
 from vla_policy.language import LANGUAGES
 from vla_policy.policy import PATH_SCALE, VLAPolicy, path_features, path_width
+
+HEADS = {name: make for name, make in ALL_HEADS.items() if name != "none"}  # those that learn
 
 MakePolicy = Callable[..., VLAPolicy]
 AsCheckpoint = Callable[[VLAPolicy], Checkpoint]

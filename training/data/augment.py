@@ -5,10 +5,12 @@ B batch, T frames, V cameras, C H W image, L words.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from configs.training import AugmentConfig
-from vla_policy.contract import Batch, Observation
+from vla_policy.contract import Batch
 from vla_policy.tokenizer import UNKNOWN
 
 
@@ -53,9 +55,8 @@ def augment(
     if config.unknown_words and unknown is not None:
         forget = torch.rand(whole, tokens.shape[1], generator=generator)[share].to(device) < config.unknown_words
         tokens = torch.where(forget & seen.token_mask, unknown, tokens)
-    observation = Observation(frames=frames, agent_pos=seen.agent_pos, tokens=tokens, token_mask=seen.token_mask)
     return Batch(
-        observation=observation,
+        observation=replace(seen, frames=frames, tokens=tokens),
         action=batch.action,
         action_mask=batch.action_mask,
         boxes=boxes,

@@ -19,15 +19,21 @@ from vla_policy.tokenizer import TextTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """How samples are cut out of episodes; see `configs.policy.PolicyConfig` for the meaning of the fields."""
+    """How samples are cut out of episodes; see `configs.policy.PolicyConfig` for the meaning of the fields.
+
+    whole: a sample is not what a policy sees at some step, but as much of an episode as its frames span, from its first
+    steps on where all of it fits. Samples are padded at their ends to the longest of the batch, as `frame_mask` says.
+    """
 
     frames: int
     frame_stride: int
     chunk: int
     cameras: tuple[str, ...]
     tubes: tuple[tuple[str, str], ...] = ()
+    whole: bool = False
 
 
+OVER_TIME = ("frames", "agent_pos", "boxes", "visible", "event", "more_boxes", "more_visible")  # (B, T, …) each
 FOLLOWED = 0.05  # what was done may be so far from a label of [-1, 1] and still count as it
 
 
@@ -234,24 +240,44 @@ class Sampler:
             self._gather_part(*chosen) for chosen in zip(self.parts, steps, things, strict=True) if len(chosen[1])
         ]
         joined = {k: torch.from_numpy(np.concatenate([piece[k] for piece in pieces])) for k in pieces[0]}
+        mask = joined.pop("frame_mask", None)
+        if mask is not None:
+            longest = int(mask.sum(1).max())
+            mask = mask[:, :longest]
+            joined |= {k: joined[k][:, :longest] for k in OVER_TIME if k in joined}
         observation = Observation(
             frames=joined.pop("frames").movedim(-1, 3),
             agent_pos=joined.pop("agent_pos"),
             tokens=joined.pop("tokens"),
             token_mask=joined.pop("token_mask"),
+            frame_mask=mask,
         )
         return Batch(observation=observation, **joined)
 
+    def _begin(self, part: _Part, steps: np.ndarray) -> np.ndarray:
+        """Where the videos of these steps begin, (n,): early in an episode that fits as a whole, which gives its frames
+        all phases; elsewhere in one that does not.
+        """
+        start, latest = part.start[steps], part.end[steps] - 1 + self._back[0]
+        early = start + (steps - start) % self.config.frame_stride
+        begin: np.ndarray = np.where(latest > start, np.minimum(steps, latest), early)
+        return begin
+
     def _gather_part(self, part: _Part, steps: np.ndarray, things: np.ndarray) -> dict[str, np.ndarray]:
-        # Before an episode's start its first frame is repeated, as the rollout's controller does.
-        rows = np.maximum(steps[:, None] + self._back, part.start[steps, None])
+        more = {}
+        if self.config.whole:
+            rows = self._begin(part, steps)[:, None] + self._back - self._back[0]
+            more["frame_mask"] = rows < part.end[steps, None]
+            rows = np.minimum(rows, part.end[steps, None] - 1)
+        else:
+            # Before an episode's start its first frame is repeated, as the rollout's controller does.
+            rows = np.maximum(steps[:, None] + self._back, part.start[steps, None])
         episode = part.episode[steps]
         clock = rows - part.start[steps, None]
         event = part.events[episode, things]
         pixels = part.pixels[rows]
-        more = {}
         if self.config.tubes[1:]:
-            more = {
+            more |= {
                 "more_boxes": part.more_boxes[rows, things[:, None]],
                 "more_visible": part.more_visible[rows, things[:, None]],
             }

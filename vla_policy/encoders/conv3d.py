@@ -25,7 +25,7 @@ class Conv3dEncoder(VisionEncoder):
         self.frames, cells = config.kernel
         kernel, space = (self.frames, cells, cells), (0, cells // 2, cells // 2)
         width = setup.width
-        self.first = nn.Conv3d(setup.backbone.channels, width, kernel, padding=space)
+        self.first = nn.Conv3d(self.backbone.channels, width, kernel, padding=space)
         self.layers = nn.ModuleList(nn.Conv3d(width, width, kernel, padding=space) for _ in range(config.layers))
         self.project = nn.Linear(width, width)
 

@@ -15,7 +15,7 @@ from vla_policy.vision import EncoderSetup, VisionEncoder
 class SingleFrameEncoder(VisionEncoder):
     def __init__(self, config: None, setup: EncoderSetup) -> None:
         super().__init__(setup, grounded_frames=1)
-        self.spatial = nn.Conv2d(setup.backbone.channels, setup.width, 3, padding=1)
+        self.spatial = nn.Conv2d(self.backbone.channels, setup.width, 3, padding=1)
         self.project = nn.Linear(setup.width, setup.width)
 
     def current_tokens(self, per_frame: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class TwoStreamEncoder(VisionEncoder):
 
     def __init__(self, config: TwoStreamConfig, setup: EncoderSetup) -> None:
         super().__init__(setup)
-        c, width = setup.backbone.channels, setup.width
+        c, width = self.backbone.channels, setup.width
         self.spatial = nn.Conv2d(c, width, 3, padding=1)
         self.temporal = TemporalStream(c, setup.shapes.frames, config.temporal_channels, width)
         self.streams = STREAMS[config.streams](width, setup.attention_heads)

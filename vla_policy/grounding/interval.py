@@ -12,15 +12,17 @@ from torch import Tensor
 def best_interval(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`argmax over s < e of τ_s[s] · τ_e[e]` (Yang et al. 2022, section 3.4), for the whole batch at once.
 
+    Logarithms are added, not probabilities multiplied: of confident predictions the products are all zero in float32.
+    A single frame is its own start and end.
+
     Args:
-        start, end: (B, T) probabilities, T being at least 2.
+        start, end: (B, T) logits, or logarithms of probabilities; those of frames that cannot be meant are very low.
 
     Returns: first and last frame `(B,)`, and the product, `(B,)` in [0, 1], as the confidence.
     """
     frames = start.shape[1]
-    if frames < 2:
-        raise ValueError(f"an interval needs 2 frames or more, got {frames}")
-    pairs = (start[:, :, None] * end[:, None, :]).triu(1)
-    later = torch.ones(frames, frames, dtype=torch.bool, device=start.device).triu(1)
-    confidence, best = pairs.masked_fill(~later, -1.0).flatten(1).max(-1)
-    return best // frames, best % frames, confidence
+    log_start, log_end = start.log_softmax(-1), end.log_softmax(-1)
+    pairs = (log_start[:, :, None] + log_end[:, None, :]).clamp(min=torch.finfo(start.dtype).min)
+    later = torch.ones(frames, frames, dtype=torch.bool, device=start.device).triu(min(1, frames - 1))
+    logarithm, best = pairs.masked_fill(~later, -torch.inf).flatten(1).max(-1)
+    return best // frames, best % frames, logarithm.exp()

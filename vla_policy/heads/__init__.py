@@ -13,10 +13,12 @@ from vla_policy.heads.binned import BinnedHead
 from vla_policy.heads.chunk_l1 import ChunkL1Head
 from vla_policy.heads.flow_matching import FlowMatchingHead
 from vla_policy.heads.gaussian_mixture import GaussianMixtureHead
+from vla_policy.heads.none import NoHead
 
 HEADS: dict[str, Callable[[Any, HeadSetup], ActionHead]] = {
     "chunk_l1": ChunkL1Head,
     "gaussian_mixture": GaussianMixtureHead,
     "binned": BinnedHead,
     "flow_matching": FlowMatchingHead,
+    "none": NoHead,
 }

@@ -60,7 +60,8 @@ class PretrainedText(LanguageEncoder):
             parameter.requires_grad_(False)
         self.project = nn.Linear(hidden, setup.width)
         self.layers = nn.ModuleList()
-        self.norm = nn.LayerNorm(setup.width)
+        self.norm = nn.LayerNorm(setup.width, eps=config.norm_epsilon)
+        self.drop = nn.Dropout(config.dropout)
         self.max_words = setup.max_words
         self._forget()
         self.register_load_state_dict_post_hook(_forget)
@@ -78,7 +79,7 @@ class PretrainedText(LanguageEncoder):
         return LanguageTokens(tokens=self.project(hidden), mask=mask_BL)
 
     def finish(self, text: LanguageTokens) -> LanguageTokens:
-        return LanguageTokens(tokens=self.norm(text.tokens), mask=text.mask)
+        return LanguageTokens(tokens=self.drop(self.norm(text.tokens)), mask=text.mask)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

@@ -75,6 +75,36 @@ def one_by_one(
     }
 
 
+@pytest.mark.parametrize(("frames", "stride"), [(3, 2), (20, 1), (8, 3)])
+def test_whole_videos_are_padded_at_their_ends_to_the_longest(
+    write_small: WriteSmall, frames: int, stride: int
+) -> None:
+    data = write_small()
+    tokenizer = WordTokenizer.train(data.texts, WORDS)
+    samples = SampleConfig(frames=frames, frame_stride=stride, chunk=1, cameras=("front",), whole=True)
+    sampler = Sampler([data], samples, tokenizer, ["dx", "dy"])
+    offsets, targets = data.arrays["offsets"], data.arrays["targets"]
+    steps = np.arange(data.steps)
+    batch = sampler.gather([steps])
+    mask = batch.observation.frame_mask
+    assert mask is not None
+    assert mask.sum(1).max() == mask.shape[1] == batch.observation.frames.shape[1] == batch.boxes.shape[1]
+    for step in steps:
+        episode = int(np.searchsorted(offsets, step, side="right")) - 1
+        start, end = int(offsets[episode]), int(offsets[episode + 1])
+        latest = end - 1 - (frames - 1) * stride
+        begin = min(step, latest) if latest > start else start + (step - start) % stride
+        rows = list(range(begin, end, stride))[:frames]
+        assert mask[step].tolist() == [i < len(rows) for i in range(mask.shape[1])]
+        found = batch.observation.frames[step, : len(rows), 0].movedim(1, -1).numpy()
+        np.testing.assert_array_equal(found, data.arrays["pixels"][rows, 0])
+        named = targets[episode]
+        first, last = data.arrays["events"][episode, named]
+        event = [first <= row - start < last for row in rows]
+        assert batch.event[step, : len(rows)].tolist() == event
+        np.testing.assert_array_equal(batch.boxes[step, : len(rows)], data.arrays["boxes"][rows, 0, named])
+
+
 class TestGather:
     @pytest.mark.parametrize(("frames", "stride", "chunk"), [(1, 1, 1), (3, 2, 4), (4, 5, 8)])
     @pytest.mark.parametrize("cameras", [("front",), ("wrist",), ("wrist", "front")])

@@ -1,0 +1,421 @@
+"""The paper's network is one of ours: held against one written once more, from the paper's equations and torch's own
+attention, with ported weights.
+
+Its parameters are named as in published checkpoints, so that its weights make a file of their layout. It reads one
+video at a time, without any padding of frames or words. T frames of h·w places, M clips of k, L words, D width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from configs.options import parse, run_config, run_parser
+from configs.policy import PolicyConfig
+from vla_policy.checkpoint import load_checkpoint
+from vla_policy.cli import main
+from vla_policy.contract import Observation, Shapes
+from vla_policy.grounding.interval import best_interval
+from vla_policy.policy import VLAPolicy
+from vla_policy.published import take_published
+
+SIZE, D, HEADS, DEPTH, K = 96, 32, 4, 2, 3
+LENGTHS, WORDS = (7, 4), (6, 3)  # of the two videos: neither is a multiple of K
+SMALL = [
+    "--config=tubedetr",
+    "--policy.encoder.backbone.name=resnet18",
+    "--policy.encoder.backbone.timm.weights=",
+    f"--policy.width={D}",
+    f"--policy.attention_heads={HEADS}",
+    f"--policy.encoder.slow_fast.layers={DEPTH}",
+    f"--policy.encoder.slow_fast.clip={K}",
+    f"--policy.grounding.layers={DEPTH}",
+    "--policy.frames=8",
+    "--policy.language.max_words=8",
+]
+TOLERANCE = 1e-5  # of the largest number
+
+
+def close(got: Tensor, expected: Tensor) -> None:
+    assert got.shape == expected.shape
+    off = (got - expected).abs().max() / expected.abs().max()
+    assert off <= TOLERANCE, f"relative error {off:.1e}"
+
+
+class Layer(nn.Module):
+    """What encoder and decoder layers share: attention with positions in queries and keys, and a feed-forward part."""
+
+    def __init__(self, width: int, heads: int, feed: int, attentions: tuple[str, ...], norms: tuple[str, ...]) -> None:
+        super().__init__()
+        for name in attentions:
+            setattr(self, name, nn.MultiheadAttention(width, heads, batch_first=True))
+        for name in norms:
+            setattr(self, name, nn.LayerNorm(width))
+        self.linear1, self.linear2 = nn.Linear(width, feed), nn.Linear(feed, width)
+
+    def feed(self, x: Tensor) -> Tensor:
+        return self.linear2(F.relu(self.linear1(x)))
+
+
+class EncoderLayer(Layer):
+    def __init__(self, width: int, heads: int, feed: int) -> None:
+        super().__init__(width, heads, feed, ("self_attn",), ("norm1", "norm2"))
+
+    def forward(self, x: Tensor, position: Tensor, hidden: Tensor | None) -> Tensor:
+        x = self.norm1(x + self.self_attn(x + position, x + position, x, key_padding_mask=hidden)[0])
+        return self.norm2(x + self.feed(x))
+
+
+class DecoderLayer(Layer):
+    def __init__(self, width: int, heads: int, feed: int) -> None:
+        super().__init__(width, heads, feed, ("self_attn", "cross_attn_image"), ("norm1", "norm3", "norm4"))
+
+    def forward(self, q_TD: Tensor, object_TD: Tensor, f_TND: Tensor, position_ND: Tensor, hidden_TN: Tensor) -> Tensor:
+        where = (q_TD + object_TD)[None]
+        mixed, self.weights = self.self_attn(where, where, q_TD[None])
+        q_TD = self.norm1(q_TD + mixed[0])
+        keys = f_TND + position_ND
+        read, _ = self.cross_attn_image((q_TD + object_TD)[:, None], keys, f_TND, key_padding_mask=hidden_TN)
+        q_TD = self.norm3(q_TD + read[:, 0])
+        return self.norm4(q_TD + self.feed(q_TD))
+
+
+def network(*widths: int) -> nn.Module:
+    made = nn.Module()
+    made.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+    return made
+
+
+def through(made: nn.Module, x: Tensor) -> Tensor:
+    for layer in made.layers[:-1]:
+        x = F.relu(layer(x))
+    return made.layers[-1](x)
+
+
+def waves(at: Tensor, width: int) -> Tensor:
+    """sin(at / 10000^(2i/width)) in place 2i, its cosine in place 2i + 1."""
+    found = torch.zeros(*at.shape, width)
+    for i in range(width // 2):
+        rate = 10000 ** (2 * i / width)
+        found[..., 2 * i], found[..., 2 * i + 1] = torch.sin(at / rate), torch.cos(at / rate)
+    return found
+
+
+class Reference(nn.Module):
+    def __init__(
+        self, body: nn.Module, text: nn.Module, *, width: int, heads: int, feed: int, depth: int, k: int, fast: str
+    ) -> None:
+        super().__init__()
+        self.width, self.k, self.fast = width, k, fast
+        wrapped = nn.Module()
+        wrapped.body = body
+        self.backbone = nn.ModuleList([wrapped])
+        self.input_proj = nn.Conv2d(512, width, 1)
+        self.query_embed = nn.Embedding(1, width)
+        self.bbox_embed, self.sted_embed = network(width, width, width, 4), network(width, width, 2)
+        t = self.transformer = nn.Module()
+        t.text_encoder = text
+        t.resizer = nn.Module()
+        t.resizer.fc = nn.Linear(text.config.hidden_size, width)
+        t.resizer.layer_norm = nn.LayerNorm(width, eps=1e-12)
+        t.encoder, t.decoder = nn.Module(), nn.Module()
+        t.encoder.layers = nn.ModuleList(EncoderLayer(width, heads, feed) for _ in range(depth))
+        t.decoder.layers = nn.ModuleList(DecoderLayer(width, heads, feed) for _ in range(depth))
+        t.decoder.norm = nn.LayerNorm(width)
+        if fast == "published_transformer":
+            t.fast_encoder = nn.Module()
+            t.fast_encoder.layers = nn.ModuleList([EncoderLayer(width, heads, feed)])
+            t.fast_encoder.norm = nn.LayerNorm(width)
+        elif fast != "none":
+            t.fast_encoder = nn.Linear(width, width)
+        if fast in ("linear", "noslow", "published_transformer"):
+            t.fast_residual = nn.Linear(width, width)
+        t.time_embed = nn.Module()
+        t.time_embed.register_buffer("te", waves(torch.arange(200), width)[:, None])
+
+    def features(self, frames_TCHW: Tensor) -> Tensor:
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        b = self.backbone[0].body
+        x = (frames_TCHW / 255 - mean[:, None, None]) / std[:, None, None]
+        x = b.maxpool(F.relu(b.bn1(b.conv1(x))))
+        return self.input_proj(b.layer4(b.layer3(b.layer2(b.layer1(x)))))
+
+    def forward(
+        self, frames_TCHW: Tensor, words_L: Tensor, shown_HW: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+        """F `(T, h·w + L, D)`, boxes `(T, 4)`, and by layer queries `(T, D)` and start and end logits `(T, 2)`."""
+        t, count = self.transformer, len(frames_TCHW)
+        maps = self.features(frames_TCHW)
+        h, w = maps.shape[2:]
+        x_TND = maps.flatten(2).transpose(1, 2)
+        rows, columns = torch.arange(h) * shown_HW.shape[0] // h, torch.arange(w) * shown_HW.shape[1] // w
+        shown_hw = shown_HW[rows][:, columns]
+        text = t.resizer.layer_norm(t.resizer.fc(t.text_encoder(words_L[None]).last_hidden_state))
+        y, x = shown_hw.cumsum(0).float(), shown_hw.cumsum(1).float()
+        y, x = y / (y[-1:] + 1e-6), x / (x[:, -1:] + 1e-6)
+        place = torch.cat([waves(2 * math.pi * y, self.width // 2), waves(2 * math.pi * x, self.width // 2)], -1)
+        position_ND = torch.cat([place.flatten(0, 1), torch.zeros(len(words_L), self.width)])
+        hidden_N = torch.cat([~shown_hw.flatten(), torch.zeros(len(words_L), dtype=torch.bool)])
+        f_TND = []
+        for first in range(0, count, self.k):
+            slow = torch.cat([x_TND[first], text[0]])[None]
+            if self.fast != "noslow":
+                for layer in t.encoder.layers:
+                    slow = layer(slow, position_ND, hidden_N[None])
+            f_TND += [slow[0]] * min(self.k, count - first)
+        f_TND = torch.stack(f_TND)
+        h_v, h_s = f_TND[:, : h * w], f_TND[:, h * w :]
+        times_TD = t.time_embed.te[:count, 0]
+        if self.fast in ("linear", "gated", "noslow"):
+            f_v = t.fast_encoder(x_TND)
+        elif self.fast == "published_transformer":
+            f_v = x_TND.transpose(0, 1)
+            f_v = t.fast_encoder.norm(t.fast_encoder.layers[0](f_v, times_TD, None)).transpose(0, 1)
+        if self.fast == "noslow":
+            h_v = f_v
+        elif self.fast == "gated":
+            h_v = h_v + h_v * torch.sigmoid(f_v)
+        elif self.fast != "none":
+            h_v = h_v + t.fast_residual(h_v + f_v)
+        f_TND = torch.cat([h_v, h_s], 1)
+        q_TD, object_TD = torch.zeros(count, self.width), self.query_embed.weight + times_TD
+        queries = []
+        for layer in t.decoder.layers:
+            q_TD = layer(q_TD, object_TD, f_TND, position_ND, hidden_N.expand(count, -1))
+            queries.append(t.decoder.norm(q_TD))
+        boxes = torch.sigmoid(through(self.bbox_embed, queries[-1]))
+        return f_TND, boxes, queries, [through(self.sted_embed, q) for q in queries]
+
+
+@pytest.fixture(scope="module")
+def source(text_models: dict[str, Path]) -> Path:
+    return text_models["roberta"]
+
+
+def settings(source: Path, *more: str) -> list[str]:
+    return [*SMALL, f"--policy.language.pretrained.source={source}", *more]
+
+
+def config_of(source: Path, *more: str) -> PolicyConfig:
+    return run_config(parse(run_parser("train", "track"), settings(source, *more))).policy
+
+
+def make_reference(source: Path, fast: str = "linear") -> Any:
+    importlib.import_module("vla_policy.torchvision_shim")
+    from torchvision.models import resnet18
+    from torchvision.ops import FrozenBatchNorm2d
+    from transformers import RobertaModel
+
+    torch.manual_seed(1)
+    body = resnet18(norm_layer=FrozenBatchNorm2d)
+    del body.avgpool, body.fc
+    text = RobertaModel.from_pretrained(source)
+    made = Reference(body, text, width=D, heads=HEADS, feed=8 * D, depth=DEPTH, k=K, fast=fast).eval()
+    with torch.no_grad():
+        for name, value in made.state_dict().items():  # nothing hides behind zeros and ones
+            if "running_var" in name:
+                value.uniform_(0.5, 1.5)
+            elif value.is_floating_point() and "time_embed" not in name:
+                value.add_(0.05 * torch.randn_like(value))
+        made.input_proj.weight /= made.features(torch.randint(0, 256, (2, 3, SIZE, SIZE)).float()).std()
+    return made
+
+
+def make_policy(config: PolicyConfig, reference: nn.Module) -> VLAPolicy:
+    shapes = Shapes(frames=config.frames, cameras=1, size=SIZE, proprioception=1, actions=1, vocabulary=290)
+    policy = VLAPolicy(config, shapes).eval()
+    policy.normaliser.set_statistics(torch.zeros(1), torch.ones(1))
+    taken = take_published(policy, reference.state_dict())
+    assert (taken.missing, taken.unknown) == ((), ())
+    return policy
+
+
+@pytest.fixture
+def observation() -> Observation:
+    """Two videos in one batch: of two lengths, with sentences of two lengths, and one of them letterboxed."""
+    torch.manual_seed(0)
+    words = torch.arange(max(WORDS))[None] < torch.tensor(WORDS)[:, None]
+    pixels = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
+    pixels[1, 2 * SIZE // 3 :] = False
+    return Observation(
+        frames=torch.randint(0, 256, (2, max(LENGTHS), 1, 3, SIZE, SIZE), dtype=torch.uint8),
+        agent_pos=torch.zeros(2, max(LENGTHS), 1),
+        tokens=torch.where(words, torch.randint(3, 200, words.shape), 1),
+        token_mask=words,
+        frame_mask=torch.arange(max(LENGTHS))[None] < torch.tensor(LENGTHS)[:, None],
+        pixel_mask=pixels,
+    )
+
+
+def alone(observation: Observation, video: int) -> tuple[Tensor, Tensor, Tensor]:
+    assert observation.pixel_mask is not None
+    frames = observation.frames[video, : LENGTHS[video], 0].float()
+    return frames, observation.tokens[video, : WORDS[video]], observation.pixel_mask[video]
+
+
+@pytest.mark.parametrize("fast", ["linear", "gated", "none", "noslow", "published_transformer"])
+def test_it_is_the_papers_network(source: Path, observation: Observation, fast: str) -> None:
+    reference = make_reference(source, fast)
+    config = config_of(source, f"--policy.encoder.slow_fast.fast={fast}")
+    if fast in ("none", "noslow"):  # the published code makes layers that these variants do not use
+        for unused in ("transformer.fast_residual", *(("transformer.encoder",) if fast == "noslow" else ())):
+            part, _, name = unused.rpartition(".")
+            if hasattr(reference.get_submodule(part), name):
+                delattr(reference.get_submodule(part), name)
+    policy = make_policy(config, reference)
+    with torch.no_grad():
+        exchange = policy.fusion.exchange(
+            policy.language, policy.language.embed(observation.tokens, observation.token_mask)
+        )
+        seen = policy.encoder(observation.frames, exchange, padding=padding_of(observation))
+        output = policy.grounding(seen, policy.fusion(seen, exchange.encoded_text()))
+        for video, (count, words) in enumerate(zip(LENGTHS, WORDS, strict=True)):
+            joined, boxes, queries, events = reference(*alone(observation, video))
+            places = seen.frames.shape[2]
+            shown = padding_of(observation).places(seen.grid)[video].flatten()
+            close(seen.frames[video, :count, shown], joined[:, :places][:, shown])
+            close(seen.text.tokens[video, :count, :words], joined[:, places:])
+            by_layer = [*output.earlier, output]
+            for layer, (query, event) in enumerate(zip(queries, events, strict=True)):
+                close(by_layer[layer].queries[video, :count], query)
+                told = torch.stack([by_layer[layer].event.start, by_layer[layer].event.end], -1)[video, :count]
+                close(told, event)
+            close(output.boxes[video, :count], boxes)
+
+
+def padding_of(observation: Observation) -> Any:
+    from vla_policy.tokens import Padding
+
+    return Padding(frames=observation.frame_mask, pixels=observation.pixel_mask)
+
+
+def test_attention_interval_and_boxes_are_the_papers(source: Path, observation: Observation) -> None:
+    reference = make_reference(source)
+    policy = make_policy(config_of(source), reference)
+    aux = policy.act(observation).aux
+    assert aux.boxes is not None
+    assert aux.start_logits is not None
+    assert aux.end_logits is not None
+    for video, count in enumerate(LENGTHS):
+        with torch.no_grad():
+            _, boxes, _, events = reference(*alone(observation, video))
+        for i, layer in enumerate(reference.transformer.decoder.layers):
+            seen = aux.attention[f"decoder_time_{i}"][video].mean(0)
+            close(seen[:count, :count], layer.weights[0])
+            assert (seen[:, count:] == 0).all()
+        start, end = events[-1].T[:, None]
+        close(aux.start_logits[video, :count], start[0])
+        close(aux.boxes[video, :count], boxes)
+        got = best_interval(aux.start_logits[video : video + 1], aux.end_logits[video : video + 1])
+        assert got[:2] == best_interval(start, end)[:2]
+
+
+def published_file(reference: nn.Module, path: Path, **changes: Any) -> Path:
+    """A checkpoint in the layout of the published ones: weights, their average, an optimiser's state, the options."""
+    weights = {**reference.state_dict(), **changes}
+    weights = {name: value for name, value in weights.items() if value is not None}
+    other = {name: torch.zeros_like(value) for name, value in weights.items()}
+    options = argparse.Namespace(lr=5e-5, backbone="resnet101")
+    torch.save({"model": other, "model_ema": weights, "optimizer": {"state": {}}, "epoch": 9, "args": options}, path)
+    return path
+
+
+def test_a_published_checkpoint_is_imported(source: Path, observation: Observation, tmp_path: Path) -> None:
+    reference = make_reference(source)
+    file = published_file(reference, tmp_path / "published.pth")
+    given = settings(source, f"--size={SIZE}", f"--out={tmp_path / 'made'}")
+    assert main(["import", str(file), *given]) == 0
+    checkpoint = load_checkpoint(tmp_path / "made")
+    assert checkpoint.purpose.control_hz == 5
+    aux = checkpoint.policy.act(observation).aux
+    assert aux.boxes is not None
+    with torch.no_grad():
+        _, boxes, _, _ = reference(*alone(observation, 0))
+    close(aux.boxes[0, : LENGTHS[0]], boxes)
+
+
+def test_what_a_file_lacks_and_what_has_no_place_is_named(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = make_reference(source)
+    changes = {"query_embed.weight": None, "class_embed.weight": torch.ones(2, 2)}
+    file = published_file(reference, tmp_path / "published.pth", **changes)
+    given = settings(source, f"--size={SIZE}", f"--out={tmp_path / 'made'}")
+    assert main(["import", str(file), *given]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "lacks 'grounding.object.weight' and has 'class_embed.weight', which have no place" in line
+    assert "--partial" in line
+    assert main(["import", str(file), *given, "--partial"]) == 0
+    assert "not in the file: 'grounding.object.weight'" in capsys.readouterr().out
+    assert main(["import", str(file), *given, "--policy.grounding.layers=3"]) == 2
+    assert "lacks 'grounding.blocks.2." in capsys.readouterr().err
+    assert main(["import", str(file), *given, "--policy.encoder.slow_fast.feed_ratio=4"]) == 2
+    assert "is (256, 32), expected (128, 32); give the --policy settings" in capsys.readouterr().err
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path("harmed").touch, ()
+
+
+def test_a_file_is_read_and_not_executed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Harmful()}, "bad.pth")
+    Path("text.pth").write_text("no weights")
+    torch.save({"epoch": 1}, "empty.pth")
+    torch.save({"model": {"other": torch.ones(2)}}, "other.pth")
+    for name, message in (
+        ("bad.pth", "no checkpoint that can be read safely"),
+        ("text.pth", "no checkpoint that can be read safely"),
+        ("nowhere.pth", "no such file; give a published checkpoint"),
+        ("empty.pth", "holds no weights"),
+        ("other.pth", "none of its 1 weights is TubeDETR's, such as 'other'"),
+    ):
+        assert main(["import", name, *settings(source), "--out=made"]) == 2
+        [line] = capsys.readouterr().err.strip().splitlines()
+        assert message in line
+    assert not Path("harmed").exists()
+    assert main(["import", "other.pth", "--config=track"]) == 2
+    assert "begin with --config tubedetr" in capsys.readouterr().err
+
+
+def test_padding_is_for_policies_that_only_ground(source: Path, observation: Observation) -> None:
+    config = config_of(source, "--policy.head.name=chunk_l1")
+    shapes = Shapes(frames=8, cameras=1, size=SIZE, proprioception=1, actions=1, vocabulary=290)
+    policy = VLAPolicy(config, shapes)
+    policy.normaliser.set_statistics(torch.zeros(1), torch.ones(1))
+    whole = replace(
+        observation, frames=observation.frames.repeat(1, 2, 1, 1, 1, 1)[:, :8], agent_pos=torch.zeros(2, 8, 1)
+    )
+    with pytest.raises(ValueError, match="padding is for policies that do nothing but ground"):
+        policy(replace(whole, frame_mask=torch.ones(2, 8, dtype=torch.bool), pixel_mask=None))
+
+
+def test_the_fast_branch_sends_the_backbone_no_gradient(source: Path, observation: Observation) -> None:
+    """In training mode the clips' frames alone are encoded with gradients, and the outcome is the same."""
+    found = []
+    for option in ("true", "false"):
+        config = config_of(source, f"--policy.encoder.slow_fast.fast_gradient={option}")
+        torch.manual_seed(0)
+        policy = make_policy(config, make_reference(source))
+        features = policy(observation).grounding.boxes
+        seen = policy.encoder.backbone.stem.get_parameter("model.layer2.0.conv1.weight")
+        found.append((features, torch.autograd.grad(features.sum(), seen)[0]))
+    (both, with_fast), (once, without) = found
+    close(once, both)
+    assert not torch.allclose(with_fast, without, rtol=1e-2)
+    parts = dict(policy.named_parameters())
+    assert not parts["encoder.backbone.stem.model.layer1.0.conv1.weight"].requires_grad  # as published
+    assert "encoder.backbone.stem.model.bn1.weight" not in parts

@@ -1,0 +1,218 @@
+"""`vla import`: a published TubeDETR checkpoint as one of ours.
+
+Their names and ours, side by side, are `RULES`; docs/tubedetr.md says which settings give their network. Two things are
+not renamed alone: query, key and value matrices are one matrix there, and the bias of the keys, which softmax ignores,
+is left out here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from configs.options import parse, run_config, run_parser
+from configs.policy import PolicyConfig
+from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
+from vla_policy.contract import Shapes
+from vla_policy.policy import VLAPolicy
+from vla_policy.timm_stem import IMAGENET_MEAN, IMAGENET_STD
+from vla_policy.tokenizer import TOKENIZERS
+
+NOTHING = ("none",)  # name of the action and of the proprioception that such a policy has for form's sake
+SHOWN = 5  # names in a message
+
+LAYER = {"linear1": "feed.0", "linear2": "feed.2", "norm1": "norm_attention", "norm2": "norm_feed"}
+RULES: tuple[tuple[str, str], ...] = (  # beginnings of names, theirs and ours; # is a number
+    ("backbone.0.body.", "encoder.backbone.stem.model."),
+    ("input_proj.", "encoder.embed."),
+    ("transformer.encoder.layers.#.self_attn.", "encoder.slow.#.attention."),
+    *((f"transformer.encoder.layers.#.{theirs}.", f"encoder.slow.#.{ours}.") for theirs, ours in LAYER.items()),
+    ("transformer.fast_encoder.layers.0.self_attn.", "encoder.fast.over_time.layer.attention."),
+    *((f"transformer.fast_encoder.layers.0.{a}.", f"encoder.fast.over_time.layer.{b}.") for a, b in LAYER.items()),
+    ("transformer.fast_encoder.norm.", "encoder.fast.over_time.norm."),
+    ("transformer.fast_encoder.", "encoder.fast.linear."),
+    ("transformer.fast_residual.", "encoder.fast.join."),
+    ("transformer.text_encoder.", "language.model."),
+    ("transformer.resizer.fc.", "language.project."),
+    ("transformer.resizer.layer_norm.", "language.norm."),
+    ("query_embed.", "grounding.object."),
+    ("transformer.decoder.layers.#.self_attn.", "grounding.blocks.#.time."),
+    ("transformer.decoder.layers.#.cross_attn_image.", "grounding.blocks.#.space."),
+    ("transformer.decoder.layers.#.linear1.", "grounding.blocks.#.feed.0."),
+    ("transformer.decoder.layers.#.linear2.", "grounding.blocks.#.feed.2."),
+    ("transformer.decoder.layers.#.norm1.", "grounding.blocks.#.norm_time."),
+    ("transformer.decoder.layers.#.norm3.", "grounding.blocks.#.norm_space."),
+    ("transformer.decoder.layers.#.norm4.", "grounding.blocks.#.norm_feed."),
+    ("transformer.decoder.norm.", "grounding.norm."),
+    ("bbox_embed.layers.0.", "grounding.box.0."),
+    ("bbox_embed.layers.1.", "grounding.box.2."),
+    ("bbox_embed.layers.2.", "grounding.box.4."),
+    ("sted_embed.layers.0.", "grounding.when.hidden."),
+    ("sted_embed.layers.1.", "grounding.when.out."),
+)
+FIXED = ("transformer.time_embed.te", "transformer.text_encoder.embeddings.position_ids")  # computed here
+# What such a file never holds: statistics of proprioception, of one camera its name, what pixels are normalised by.
+OWN = ("normaliser.", "encoder.camera", "encoder.backbone.stem.mean", "encoder.backbone.stem.std")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """How many weights of a policy came from a file; which of the policy's it lacks; which of the file's go nowhere."""
+
+    count: int
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """Weights by their published names, from a file of torch or of safetensors: the averaged ones where there are both.
+
+    Raises:
+        ValueError: no such file, or no weights in it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give a published checkpoint, such as .pth or .safetensors")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # weights_only executes nothing; the options of the run that lie beside the weights are a plain record.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(f"{path}: no checkpoint that can be read safely ({reason})") from None
+    if isinstance(values, dict):
+        values = next((values[name] for name in ("model_ema", "model") if values.get(name)), values)
+    weights = {} if not isinstance(values, dict) else {k: v for k, v in values.items() if isinstance(v, Tensor)}
+    if not weights:
+        raise ValueError(f"{path}: holds no weights, expected them by name, or below 'model_ema' or 'model'")
+    return weights
+
+
+def renamed(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """A published weight under our names: none if it has no place here, three if it is query, key and value in one."""
+    for theirs, ours in RULES:
+        found = re.match(re.escape(theirs).replace(r"\#", r"(\d+)"), name)
+        if found is None:
+            continue
+        begin = ours.replace("#", found.group(1)) if found.groups() else ours
+        rest = name[found.end() :]
+        if rest in ("in_proj_weight", "in_proj_bias"):
+            kind = rest.removeprefix("in_proj_")
+            for part, third in zip("qkv", value.chunk(3), strict=True):
+                if (part, kind) != ("k", "bias"):
+                    yield f"{begin}{part}.{kind}", third
+        else:
+            rest = rest.replace("out_proj.", "out.")
+            yield begin + rest, value.flatten(1) if theirs == "input_proj." and rest == "weight" else value
+        return
+
+
+def take_published(policy: VLAPolicy, weights: Mapping[str, Tensor]) -> Taken:
+    """Put published weights into a policy of their form; what the file lacks stays as it is.
+
+    Raises:
+        ValueError: a weight has another shape, so that the policy has other settings.
+    """
+    state = policy.state_dict()
+    taken: set[str] = set()
+    unknown = []
+    for name, value in weights.items():
+        if name in FIXED or name.endswith(".num_batches_tracked"):
+            continue
+        places = [(ours, part) for ours, part in renamed(name, value) if ours in state]
+        if not places:
+            unknown.append(name)
+        for ours, part in places:
+            if state[ours].shape != part.shape:
+                got, expected = tuple(part.shape), tuple(state[ours].shape)
+                raise ValueError(f"{name!r} is {got}, expected {expected}; give the --policy settings of its network")
+            state[ours].copy_(part)
+            taken.add(ours)
+    missing = [n for n in state if n not in taken and not n.startswith(OWN) and not n.endswith("num_batches_tracked")]
+    stem = policy.encoder.backbone.stem
+    with torch.no_grad():
+        for buffer, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            stem.get_buffer(buffer).copy_(torch.tensor(values).view(1, 3, 1, 1))
+    return Taken(count=len(taken), missing=tuple(missing), unknown=tuple(unknown))
+
+
+def import_published(
+    path: Path, config: PolicyConfig, *, size: int, control_hz: float, partial: bool = False
+) -> tuple[Checkpoint, Taken]:
+    """A published checkpoint with the policy that it belongs to; see `vla import --help` for the arguments.
+
+    Raises:
+        ValueError: the file cannot be read, is of a network with other settings, or, unless `partial`, lacks weights or
+            has some that have no place; the message names them.
+    """
+    if config.encoder.backbone.name == "small" or config.language.name != "pretrained" or config.grounding.extras:
+        raise ValueError("policy settings are not those of TubeDETR; begin with --config tubedetr")
+    weights = read_published(path)
+    # The file has the backbone's weights: no hub need be asked for others.
+    backbone = replace(config.encoder.backbone, timm=replace(config.encoder.backbone.timm, weights=""))
+    config = replace(config, encoder=replace(config.encoder, backbone=backbone))
+    tokenizer = TOKENIZERS[config.language.name].make(config.language, ())
+    shapes = Shapes(frames=config.frames, cameras=1, size=size, proprioception=1, actions=1, vocabulary=tokenizer.size)
+    policy = VLAPolicy(config, shapes)
+    policy.normaliser.set_statistics(torch.zeros(1), torch.ones(1))
+    try:
+        taken = take_published(policy, weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not taken.count:
+        raise ValueError(f"{path}: none of its {len(weights)} weights is TubeDETR's, such as {_some(weights)}")
+    if not partial and (taken.missing or taken.unknown):
+        lacks = f"lacks {_some(taken.missing)}" if taken.missing else ""
+        more = f"has {_some(taken.unknown)}, which have no place" if taken.unknown else ""
+        raise ValueError(
+            f"{path}: {' and '.join(filter(None, [lacks, more]))}; give the --policy settings of its network, or "
+            "--partial to take what fits"
+        )
+    purpose = Purpose(tasks=("video",), action_names=NOTHING, agent_pos_names=NOTHING, control_hz=control_hz)
+    origin: dict[str, Any] = {"imported": path.name, "missing": taken.missing, "unknown": taken.unknown}
+    return Checkpoint(policy.eval(), tokenizer, purpose, origin), taken
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few of many names."""
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(map(repr, listed[:SHOWN])) + more
+
+
+def main(arguments: list[str]) -> int:
+    hidden = ("collect", "train", "eval", "dagger", "rl", "finetune", "tasks")
+    parser = run_parser("import", "tubedetr", hidden=hidden)
+    parser.add_argument("file", type=str, help="published checkpoint of TubeDETR, .pth or .safetensors")
+    parser.add_argument("--out", type=str, default="runs/tubedetr", help="folder for the checkpoint")
+    parser.add_argument("--size", type=int, default=224, help="pixels a side of the pictures that it will get")
+    parser.add_argument("--control-hz", type=float, default=5.0, help="frames per second that it was trained at")
+    parser.add_argument("--partial", action="store_true", help="take what fits, and leave the rest as it begins")
+    parsed = parse(parser, arguments)
+    if parsed.size < 1 or not parsed.control_hz > 0:
+        raise ValueError(f"--size {parsed.size} and --control-hz {parsed.control_hz} must be above 0")
+    checkpoint, taken = import_published(
+        Path(parsed.file),
+        run_config(parsed).policy,
+        size=parsed.size,
+        control_hz=parsed.control_hz,
+        partial=parsed.partial,
+    )
+    out = Path(parsed.out)
+    save_checkpoint(checkpoint, out)
+    print(f"{out}: {taken.count} weights taken")
+    for words, names in (("not in the file", taken.missing), ("no place for", taken.unknown)):
+        if names:
+            print(f"{words}: {_some(names)}")
+    return 0
