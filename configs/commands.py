@@ -63,6 +63,10 @@ COMMANDS: dict[str, Command] = {
         run="eval.commands:ground",
         purpose="where and when a video shows what the words mean: boxes and interval, as a video and JSON",
     ),
+    "serve": Command(
+        run="vla_policy.server.commands:serve",
+        purpose="a policy behind a WebSocket, for many robots at once",
+    ),
     "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each", space=0.5),
     "bench": Command(
         run="eval.commands:bench",
