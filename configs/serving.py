@@ -43,8 +43,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         check_kinds("", self)
         check_least("", self, port=0, batch=1, threads=1, connections=1, message=0)
-        if not self.host.strip():
-            raise ValueError("host is empty; name an address of this machine, such as 127.0.0.1")
+        if not self.host.strip() or not self.host.isprintable():
+            raise ValueError(f"host {self.host!r} must be an address of this machine, such as 127.0.0.1")
         if self.port > 65535:
             raise ValueError(f"port {self.port} must be at most 65535")
         if self.batch & (self.batch - 1):

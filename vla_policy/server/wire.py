@@ -9,6 +9,7 @@ What comes in may be anything. Nothing is executed, and no more memory is taken 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import msgpack
@@ -74,18 +75,23 @@ def _decode(found: dict[Any, Any]) -> Any:
     if ARRAY in found:
         return _array(found)
     if SCALAR in found:
-        try:
-            return _dtype(found).type(found.get(b"data"))
-        except (TypeError, ValueError, OverflowError):
-            raise WireError(f"a NumPy scalar holds {shown(found.get(b'data'))}, expected a number") from None
+        return _scalar(found)
     return found
+
+
+def _scalar(found: dict[Any, Any]) -> Any:
+    value, dtype = found.get(b"data"), _dtype(found)
+    if isinstance(value, int | float):
+        with suppress(OverflowError):
+            return dtype.type(value)
+    raise WireError(f"a NumPy scalar of {dtype} holds {shown(value)}, which is no such number")
 
 
 def _array(found: dict[Any, Any]) -> np.ndarray:
     data, shape, dtype = found.get(b"data"), found.get(b"shape"), _dtype(found)
     if not isinstance(data, bytes):
         raise WireError(f"an array's data is {type(data).__name__}, expected bytes")
-    sizes = isinstance(shape, list) and all(type(size) is int and 0 <= size <= len(data) for size in shape)
+    sizes = isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**31 for size in shape)
     if not isinstance(shape, list) or not sizes or len(shape) > MOST_AXES:
         raise WireError(f"an array's shape is {shown(shape)}, expected {MOST_AXES} whole numbers at most")
     expected = math.prod(shape) * dtype.itemsize
