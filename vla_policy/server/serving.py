@@ -13,6 +13,7 @@ import socket as sockets
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,9 @@ PROTOCOL = 1  # to be raised when messages change their meaning
 HEALTH = "/healthz"
 ROOM = 4096  # bytes of a message beside its arrays and its instruction
 QUEUE = 4  # frames that wait for a connection's turn; then no more are read
+MOST_PARTS = 1024  # fragments of a message; the library counts their bytes, and an empty one has none
+MOST_UNREAD = 1 << 20  # bytes of answers and pongs that a client does not take in
+OPENING = 128  # connections that are not clients yet, or ask for the health
 MOST_SAID = 20  # lines about what nobody else can be told
 
 
@@ -87,6 +91,7 @@ class PolicyServer:
 
     async def _listen(self) -> Server:
         config = self.config
+        most = config.connections + OPENING
         try:
             return await serve(
                 self._client,
@@ -101,7 +106,9 @@ class PolicyServer:
                 close_timeout=min(config.stall, 5.0),
                 max_size=self._message,
                 max_queue=QUEUE,
+                server_header=None,
                 logger=_silent(),
+                create_connection=partial(_Guarded, most=most),
             )
         except sockets.gaierror as error:
             raise ValueError(
@@ -180,11 +187,15 @@ class PolicyServer:
             await asyncio.wait(both)
 
     async def _take(self, socket: ServerConnection, session: Session) -> Taken:
+        parts: list[bytes] = []
         async with asyncio.timeout(self.config.idle):
-            data = await socket.recv()
-        if isinstance(data, str):
-            raise ValueError("got a text frame, expected binary frames with msgpack")
-        return session.take(unpack(data))
+            async for part in socket.recv_streaming():
+                if isinstance(part, str):
+                    raise ValueError("got a text frame, expected binary frames with msgpack")
+                if len(parts) == MOST_PARTS:
+                    raise ValueError(f"got a message in more than {MOST_PARTS} fragments, expected one or a few")
+                parts.append(part)
+        return session.take(unpack(b"".join(parts)))
 
     async def _send(self, socket: ServerConnection, data: bytes | str) -> None:
         async with asyncio.timeout(self.config.stall):
@@ -255,6 +266,26 @@ def _why_not(config: ServeConfig, error: OSError) -> str:
 def _silent() -> logging.Logger:
     """For what the library would say, with tracebacks, about clients that break off or send garbage."""
     return logging.Logger("vla_policy.server", logging.CRITICAL + 1)
+
+
+class _Guarded(ServerConnection):
+    """A connection that is broken off where the library would wait: if there are too many, or if it makes the server
+    write and does not read.
+    """
+
+    def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._most = most
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if len(self.server.handlers) > self._most:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > MOST_UNREAD:
+            self.transport.abort()
 
 
 class _Told:
