@@ -69,15 +69,25 @@ def serving_load(checkpoint: str, clients: int, seconds: float) -> dict[str, Any
     ]
     config = ServeConfig(port=0, connections=max(clients, ServeConfig.connections))
     counts = sorted({1, max(1, clients // 10), clients})
-    with _server(checkpoint, config) as address:
+    cores, load = usable_cores(), os.getloadavg()[0]
+    with _server(checkpoint, config) as (address, process):
         alone = asyncio.run(_alone(address, messages))
-        rows = [asyncio.run(_measure(address, messages, alone, count, seconds)) for count in counts]
+        rows = []
+        for count in counts:
+            before = _cpu_seconds(process)
+            row = asyncio.run(_measure(address, messages, alone, count, seconds))
+            row["server_cpu_ms_per_decision"] = round(1e3 * (_cpu_seconds(process) - before) / row["decisions"], 1)
+            rows.append(row)
+    others = (
+        f"the machine was shared, with a load of {load:.1f} on {cores} cores before: times say little, see server_cpu"
+    )
     return {
         "checkpoint": checkpoint,
         "seconds": seconds,
         "server": asdict(config),
-        "cores": usable_cores(),
-        "load_average": os.getloadavg()[0],
+        "cores": cores,
+        "load_average_before": round(load, 1),
+        "note": others if load > cores / 2 else "",
         "python": platform.python_version(),
         "clients": rows,
     }
@@ -145,8 +155,8 @@ async def _ask(socket: Any, message: bytes) -> Any:
 
 
 @contextmanager
-def _server(checkpoint: str, config: ServeConfig) -> Iterator[str]:
-    """A server in a process of its own; its address."""
+def _server(checkpoint: str, config: ServeConfig) -> Iterator[tuple[str, int]]:
+    """A server in a process of its own; its address, and the process's number."""
     settings = [f"--port={config.port}", f"--connections={config.connections}"]
     command = [sys.executable, "-m", "vla_policy.cli", "serve", checkpoint, *settings]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -157,7 +167,7 @@ def _server(checkpoint: str, config: ServeConfig) -> Iterator[str]:
         found = re.search(r"ws://\S+:\d+", line)
         if not found:
             raise LoadError(f"the server does not start: {' '.join(process.stderr.read().split())[-500:]}")
-        yield found[0]
+        yield found[0], process.pid
     finally:
         process.terminate()
         try:
@@ -165,3 +175,10 @@ def _server(checkpoint: str, config: ServeConfig) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+
+
+def _cpu_seconds(process: int) -> float:
+    """Processor time that a process has used, which does not depend on what else the machine does as its speed does."""
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -13,7 +13,6 @@ import socket as sockets
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -91,7 +90,6 @@ class PolicyServer:
 
     async def _listen(self) -> Server:
         config = self.config
-        most = config.connections + OPENING
         try:
             return await serve(
                 self._client,
@@ -108,7 +106,7 @@ class PolicyServer:
                 max_queue=QUEUE,
                 server_header=None,
                 logger=_silent(),
-                create_connection=partial(_Guarded, most=most),
+                create_connection=_guarded(config.connections + OPENING),
             )
         except sockets.gaierror as error:
             raise ValueError(
@@ -268,24 +266,23 @@ def _silent() -> logging.Logger:
     return logging.Logger("vla_policy.server", logging.CRITICAL + 1)
 
 
-class _Guarded(ServerConnection):
-    """A connection that is broken off where the library would wait: if there are too many, or if it makes the server
-    write and does not read.
+def _guarded(most: int) -> type[ServerConnection]:
+    """Connections that are broken off where the library would wait: one that is too many, of those that do not talk
+    yet, too, and one that makes the server write and does not read.
     """
 
-    def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._most = most
+    class Guarded(ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            if len(self.server.handlers) > most:
+                self.transport.abort()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        if len(self.server.handlers) > self._most:
-            self.transport.abort()
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.transport.get_write_buffer_size() > MOST_UNREAD:
+                self.transport.abort()
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.transport.get_write_buffer_size() > MOST_UNREAD:
-            self.transport.abort()
+    return Guarded
 
 
 class _Told:
