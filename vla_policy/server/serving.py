@@ -20,6 +20,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from configs.serving import ServeConfig
 from vla_policy.checkpoint import Checkpoint
@@ -83,6 +84,9 @@ class PolicyServer:
             finally:
                 server.close(reason=ENDING)
                 self._batcher.end()
+                for connection in list(server.handlers):
+                    if connection.state is State.CONNECTING:  # the library would wait for its handshake
+                        connection.transport.abort()
                 await server.wait_closed()
         finally:
             computing.cancel()

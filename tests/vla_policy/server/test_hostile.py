@@ -7,11 +7,13 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from vla_policy.server.serving import OPENING
 from vla_policy.server.wire import pack
 
 Observe = Callable[..., dict[str, Any]]
@@ -32,9 +34,12 @@ def frame(opcode: int, data: bytes = b"", *, fin: bool = True, claimed: int | No
     return head + b"\xff" + struct.pack(">Q", size) + bytes(4) + data
 
 
+PATIENT = pytest.mark.parametrize("running", [600.0], indirect=True)  # no time-out may be what helps
+
+
 @pytest.fixture
-def running(serve: Callable[..., Any]) -> Any:
-    return serve(connections=8, stall=1.0)
+def running(serve: Callable[..., Any], request: pytest.FixtureRequest) -> Any:
+    return serve(connections=8, stall=getattr(request, "param", 1.0))
 
 
 @pytest.fixture
@@ -65,6 +70,17 @@ def is_ended(one: socket.socket) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def is_open(one: socket.socket) -> bool:
+    """Whether a connection on which nothing comes is still there, at once."""
+    one.setblocking(False)
+    try:
+        return bool(one.recv(1))
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
 
 
 def send_much(one: socket.socket, data: bytes, megabytes: int, patience: float = 5.0) -> bool:
@@ -159,6 +175,7 @@ def test_who_asks_and_leaves(running: Any, dial: Any, observe: Observe) -> None:
     assert "actions" in good.infer(observe(0))
 
 
+@PATIENT
 @pytest.mark.parametrize("data", [b"", b"x"], ids=["empty", "small"])
 def test_fragments_without_end(running: Any, dial: Any, observe: Observe, data: bytes) -> None:
     good, one, before = running.client(), dial(), resident()
@@ -169,6 +186,7 @@ def test_fragments_without_end(running: Any, dial: Any, observe: Observe, data: 
     assert resident() - before < 64 * 2**20
 
 
+@PATIENT
 def test_pings_whose_answers_nobody_reads(running: Any, dial: Any, observe: Observe) -> None:
     good, one, before = running.client(), dial(), resident()
     send_much(one, frame(PING, b"x" * 125), 24)
@@ -177,6 +195,7 @@ def test_pings_whose_answers_nobody_reads(running: Any, dial: Any, observe: Obse
     assert resident() - before < 64 * 2**20
 
 
+@PATIENT
 def test_observations_whose_answers_nobody_reads(running: Any, dial: Any, observe: Observe) -> None:
     """No more is read from it than is answered: then the server waits, for the others' sake without reading on."""
     good, one, before = running.client(), dial(), resident()
@@ -185,14 +204,29 @@ def test_observations_whose_answers_nobody_reads(running: Any, dial: Any, observ
     assert resident() - before < 64 * 2**20
 
 
+@PATIENT
+def test_the_server_ends_all_the_same(running: Any, dial: Any) -> None:
+    begun = time.monotonic()
+    stuck = [dial(upgraded=False), dial(), dial()]
+    stuck[1].sendall(frame(BINARY, b"half", claimed=1000))
+    running.stop()
+    assert all(is_ended(one) for one in stuck)
+    assert time.monotonic() - begun < WAIT
+
+
+@PATIENT
 def test_a_thousand_connections(running: Any, dial: Any, observe: Observe) -> None:
-    good = running.client()
+    good, silent = running.client(), []
     for number in range(1000):
         one = dial(upgraded=False)
         if number % 2:
-            try:
+            with suppress(ConnectionError):  # it may have been turned away already
                 one.sendall(UPGRADE)
-            except ConnectionError:
-                continue  # it was turned away already
+        else:
+            silent.append(one)
     assert "actions" in good.infer(observe(0))
     assert running.server._connected <= 8
+    deadline = time.monotonic() + WAIT
+    while sum(map(is_open, silent)) > OPENING + 8 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert sum(map(is_open, silent)) <= OPENING + 8
