@@ -107,7 +107,7 @@ class Batcher:
         """Actions (R, S, A), of which the first rows are those of the windows."""
         rows = self._batch if self._pad else len(windows)
         try:
-            actions = self._policy.act(_stack(windows, rows)).action
+            actions = self._policy.act(stack_windows(windows, rows)).action
             return actions.float().numpy()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next batch may go well
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -137,7 +137,7 @@ class Batcher:
                 )
 
 
-def _stack(windows: list[Window], rows: int) -> Observation:
+def stack_windows(windows: list[Window], rows: int) -> Observation:
     """The windows as a batch of so many rows. Those that are left over see black pictures and read one word."""
 
     def column(name: str) -> torch.Tensor:

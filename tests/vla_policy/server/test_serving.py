@@ -108,11 +108,11 @@ class TestProtocol:
 
 def alone(checkpoint: Checkpoint, seen: dict[str, Any], rows: int) -> np.ndarray:
     """What the policy itself answers to an episode's first observation, in a batch of so many rows."""
-    from vla_policy.server.batcher import _stack
+    from vla_policy.server.batcher import stack_windows
 
     session = Session(checkpoint)
     session.take(seen)
-    return checkpoint.policy.act(_stack([session.window()], rows)).action[0].numpy()
+    return checkpoint.policy.act(stack_windows([session.window()], rows)).action[0].numpy()
 
 
 class TestTogether:
@@ -215,9 +215,9 @@ class TestNewest:
         session = Session(served)
         for message in messages:
             session.take(message)
-        from vla_policy.server.batcher import _stack
+        from vla_policy.server.batcher import stack_windows
 
-        expected = act(_stack([session.window()], 4)).action[0].numpy()
+        expected = act(stack_windows([session.window()], 4)).action[0].numpy()
         assert np.array_equal(answers[-1]["actions"], expected)
 
     def test_without_it_every_observation_is_answered(self, serve: Serve, observe: Observe) -> None:
