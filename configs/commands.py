@@ -68,6 +68,10 @@ COMMANDS: dict[str, Command] = {
         run="eval.export:export",
         purpose="write a policy as files that ONNX Runtime, OpenVINO or torch.export run",
     ),
+    "serve": Command(
+        run="vla_policy.server.commands:serve",
+        purpose="a policy behind a WebSocket, for many robots at once",
+    ),
     "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each", space=0.5),
     "bench": Command(
         run="eval.commands:bench",

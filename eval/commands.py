@@ -211,7 +211,11 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, help="JSON file for the figures")
     parser.add_argument("--tasks", type=tuple[str, ...], help="tasks or suites whose experts alone are measured")
     parser.add_argument("--expert", type=str, default="", help="folder of `vla rl`: measure that expert, of --tasks")
+    parser.add_argument("--serve", type=str, default="", help="checkpoint: measure a server of it alone, under load")
+    parser.add_argument("--clients", type=int, default=100, help="clients of that server at the same time")
     parsed = parse(parser, arguments)
+    if parsed.serve and (parsed.tasks or parsed.expert):
+        raise ValueError("--serve measures a server alone; leave --tasks and --expert out")
     if parsed.expert and not parsed.tasks:
         raise ValueError(f"--expert {parsed.expert}: name the task that it learned with --tasks")
     use_task_modules(filter(None, [parsed.task_module]))
@@ -221,16 +225,27 @@ def bench(arguments: list[str]) -> int:
 
     figures: dict[str, Any] = {}
     with hold_file(Path(parsed.out)) if parsed.out else nullcontext():
-        if not parsed.tasks:
+        if parsed.serve:
+            figures["serving"] = _serving(parsed.serve, parsed.clients, parsed.seconds)
+        elif not parsed.tasks:
             figures["collection"] = collection_ratio(parsed.seconds)
             figures["pipeline"] = pipeline_ratio(parsed.seconds)
-        figures["experts"] = expert_success(
-            parsed.episodes, find_tasks(parsed.tasks) if parsed.tasks else None, parsed.expert
-        )
+        if not parsed.serve:
+            experts = find_tasks(parsed.tasks) if parsed.tasks else None
+            figures["experts"] = expert_success(parsed.episodes, experts, parsed.expert)
         print(json.dumps(figures, indent=2))
         if parsed.out:
             write_whole(Path(parsed.out), json.dumps(figures, indent=2) + "\n")
     return 0
+
+
+def _serving(checkpoint: str, clients: int, seconds: float) -> dict[str, Any]:
+    from vla_policy.server.commands import require_packages
+
+    require_packages()
+    from eval.serving import serving_load
+
+    return serving_load(checkpoint, clients, seconds)
 
 
 def _say_unread(checkpoint: Checkpoint, instruction: str | None) -> None:
