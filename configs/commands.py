@@ -28,6 +28,11 @@ COMMANDS: dict[str, Command] = {
         purpose="record demonstrations of the scripted experts",
         kept="finished shards are kept, and the same command goes on from there",
     ),
+    "data": Command(
+        run="training.data.commands:data",
+        purpose="datasets as other tools keep them: export to and import from LeRobot's format",
+        kept="what was imported is kept, and the same command goes on from there",
+    ),
     "train": Command(
         run="training.commands:train",
         purpose="train a policy on recorded demonstrations",
