@@ -68,6 +68,10 @@ COMMANDS: dict[str, Command] = {
         run="eval.commands:ground",
         purpose="where and when a video shows what the words mean: boxes and interval, as a video and JSON",
     ),
+    "push": Command(
+        run="eval.push:push",
+        purpose="publish a checkpoint on the Hugging Face Hub, with a model card from its results and its making",
+    ),
     "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each", space=0.5),
     "bench": Command(
         run="eval.commands:bench",
