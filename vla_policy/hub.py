@@ -11,7 +11,7 @@ from pathlib import Path
 
 HUB = "hf://"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "language/*.json", "provenance.json", "COMPLETE")
-NAME = re.compile(r"[\w.-]+/[\w.-]+")
+NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 CACHED = re.compile(r"models--(?P<repo>.+)/snapshots/(?P<commit>[0-9a-f]{40})")
 
 

@@ -1,6 +1,6 @@
 """A task of ours as `lerobot-eval` drives one. Knows Gymnasium alone.
 
-It reads `pixels`, `agent_pos`, `task_description`, `task`, `_max_episode_steps`, `metadata["render_fps"]`, `render`, and
+It reads `pixels`, `agent_pos`, `task_description`, `task`, `_max_episode_steps`, `metadata["render_fps"]`, `render` and
 `is_success` of the last step. It looks for attributes on what it made, and not below Gymnasium's wrappers.
 """
 
