@@ -9,9 +9,7 @@ n steps of an episode, V cameras, H W picture, O things, S steps of a plan, A ac
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,20 +18,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from configs.disk import filling, replace_folder
 from training.data.episodes import CHECKED_ROWS, GOAL_LABELS, HEADER, LABELS, Dataset, DatasetError
 from training.data.lerobot import layout
+from training.data.lerobot.files import Tables, Videos, column, png_column
 from training.data.lerobot.scale import Scale
 from training.data.lerobot.statistics import Histogram, PictureHistogram, describe
-from training.data.lerobot.video import CODEC, PIXELS, VideoWriter
+from training.data.lerobot.video import CODEC, PIXELS
 from training.lock import hold_file
 
 Pictures = Literal["video", "png"]
 OnProgress = Callable[[int, int], None]  # episodes done, all
 FLUSHED = 100  # episodes whose rows are in memory at a time
-MEGABYTE = 1024**2
 # Of a header, what the arrays say again on the way back.
 DERIVED = ("files", "steps", "instructions", "sha256", "schema_version")
 
@@ -101,47 +98,17 @@ class _Export:
         spreads = self._ranges()
         seen = {key: PictureHistogram() for key in self._cameras}
         with ExitStack() as stack:
-            frames = stack.enter_context(_Tables(self._root, layout.DATA, layout.DATA_MB))
-            entries = stack.enter_context(_Tables(self._root, layout.EPISODES, layout.DATA_MB))
-            videos = {key: stack.enter_context(_Videos(self._root, key, self._fps)) for key in self._cameras}
+            frames = stack.enter_context(Tables(self._root, layout.DATA, layout.DATA_MB))
+            entries = stack.enter_context(Tables(self._root, layout.EPISODES, layout.DATA_MB))
+            videos = {key: stack.enter_context(Videos(self._root, key, self._fps)) for key in self._cameras}
             waiting: list[dict[str, Any]] = []
             for number in range(episodes):
-                rows = self._rows(number)
                 vectors = self._vectors(number)
-                statistics: dict[str, Any] = {name: describe(values) for name, values in vectors.items()}
                 for name, spread in spreads.items():
                     spread.add(vectors[name])
-                entry: dict[str, Any] = {
-                    "episode_index": number,
-                    "tasks": [self._told[number]],
-                    "length": rows.stop - rows.start,
-                    "dataset_from_index": rows.start,
-                    "dataset_to_index": rows.stop,
-                    layout.OWN + "seed": int(self._arrays["seeds"][number]),
-                    layout.OWN + "target": int(self._arrays["targets"][number]),
-                    layout.OWN + "events": self._arrays["events"][number].tolist(),
-                    layout.OWN + "instructions": self._data.header["instructions"][number],
-                }
-                of_episode = {key: PictureHistogram() for key in self._cameras}
-                entry["data/chunk_index"], entry["data/file_index"] = frames.begin()
-                if self._as_video:
-                    for video in videos.values():
-                        entry |= video.begin(rows.stop - rows.start)
-                for part in _parts(rows):
-                    table = self._table(vectors, part, rows.start)
-                    for key, camera in self._cameras.items():
-                        pictures = self._arrays["pixels"][part, camera]
-                        of_episode[key].add(pictures)
-                        if self._as_video:
-                            for picture in pictures:
-                                videos[key].add(picture)
-                        else:
-                            table[key] = _png_column(pictures, part.start - rows.start)
-                    frames.write(table)
-                for key, histogram in of_episode.items():
-                    statistics[key] = histogram.describe()
+                entry, pictures = self._write_episode(number, vectors, frames, videos)
+                for key, histogram in pictures.items():
                     seen[key].merge(histogram)
-                entry |= {f"stats/{name}/{k}": v for name, found in statistics.items() for k, v in found.items()}
                 entry["meta/episodes/chunk_index"], entry["meta/episodes/file_index"] = entries.begin()
                 waiting.append(entry)
                 if len(waiting) == FLUSHED or number == episodes - 1:
@@ -150,6 +117,43 @@ class _Export:
                 if on_progress:
                     on_progress(number + 1, episodes)
             self._write_meta(spreads, seen)
+
+    def _write_episode(
+        self, number: int, vectors: dict[str, np.ndarray], frames: Tables, videos: dict[str, Videos]
+    ) -> tuple[dict[str, Any], dict[str, PictureHistogram]]:
+        """Write an episode's frames; its row of `meta/episodes`, and how bright the pictures of each camera are."""
+        rows = self._rows(number)
+        length = rows.stop - rows.start
+        entry: dict[str, Any] = {
+            "episode_index": number,
+            "tasks": [self._told[number]],
+            "length": length,
+            "dataset_from_index": rows.start,
+            "dataset_to_index": rows.stop,
+            layout.OWN + "seed": int(self._arrays["seeds"][number]),
+            layout.OWN + "target": int(self._arrays["targets"][number]),
+            layout.OWN + "events": self._arrays["events"][number].tolist(),
+            layout.OWN + "instructions": self._data.header["instructions"][number],
+        }
+        entry["data/chunk_index"], entry["data/file_index"] = frames.begin()
+        if self._as_video:
+            for video in videos.values():
+                entry |= video.begin(length)
+        seen = {key: PictureHistogram() for key in self._cameras}
+        for part in _parts(rows):
+            table = self._table(vectors, part, rows.start)
+            for key, camera in self._cameras.items():
+                pictures = self._arrays["pixels"][part, camera]
+                seen[key].add(pictures)
+                if self._as_video:
+                    videos[key].add(pictures)
+                else:
+                    table[key] = png_column(pictures, part.start - rows.start)
+            frames.write(table)
+        statistics: dict[str, Any] = {name: describe(values) for name, values in vectors.items()}
+        statistics |= {key: histogram.describe() for key, histogram in seen.items()}
+        entry |= {f"stats/{name}/{k}": v for name, found in statistics.items() for k, v in found.items()}
+        return entry, seen
 
     def _rows(self, number: int) -> slice:
         return slice(int(self._offsets[number]), int(self._offsets[number + 1]))
@@ -186,7 +190,7 @@ class _Export:
         here = slice(part.start - first, part.stop - first)
         columns = {name: values[here] for name, values in vectors.items()}
         own = {layout.OWN + name: np.asarray(self._arrays[name][part]) for name in self._own}
-        return {name: _column(values) for name, values in (columns | own).items()}
+        return {name: column(values) for name, values in (columns | own).items()}
 
     def _write_meta(self, spreads: dict[str, Histogram], seen: dict[str, PictureHistogram]) -> None:
         import pyarrow
@@ -261,123 +265,6 @@ class _Export:
         }
 
 
-class _Files:
-    """Files one after the other, each up to a size, counted as (chunk, file)."""
-
-    def __init__(self, root: Path, template: str, megabytes: int) -> None:
-        self._root, self._template, self._limit = root, template, megabytes * MEGABYTE
-        self._number = -1
-
-    def _next(self, **values: str) -> Path:
-        self._number += 1
-        chunk, file = divmod(self._number, layout.FILES_PER_CHUNK)
-        path = self._root / self._template.format(chunk_index=chunk, file_index=file, **values)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        raise NotImplementedError
-
-
-class _Tables(_Files):
-    """Parquet files of rows."""
-
-    def __init__(self, root: Path, template: str, megabytes: int) -> None:
-        super().__init__(root, template, megabytes)
-        self._writer: Any = None
-        self._file: Any = None
-
-    def __enter__(self) -> _Tables:
-        return self
-
-    def begin(self) -> tuple[int, int]:
-        """Where the next episode's rows go."""
-        if self._writer is not None and self._file.tell() >= self._limit:
-            self._close()
-        return divmod(self._number + (self._writer is None), layout.FILES_PER_CHUNK)
-
-    def write(self, columns: dict[str, Any]) -> None:
-        import pyarrow
-        from pyarrow import parquet
-
-        table = pyarrow.table(columns)
-        if self._writer is None:
-            self._file = self._next().open("wb")
-            self._writer = parquet.ParquetWriter(self._file, table.schema, compression="snappy")
-        self._writer.write_table(table.cast(self._writer.schema))
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._file.close()
-            self._writer = None
-
-
-class _Videos(_Files):
-    """The videos of one camera."""
-
-    def __init__(self, root: Path, key: str, fps: Fraction) -> None:
-        super().__init__(root, layout.VIDEOS, layout.VIDEO_MB)
-        self._key, self._fps = key, fps
-        self._writer: VideoWriter | None = None
-
-    def __enter__(self) -> _Videos:
-        return self
-
-    def begin(self, frames: int) -> dict[str, Any]:
-        """The columns of the next episode, which has so many frames."""
-        if self._writer is not None and os.path.getsize(self._writer.path) >= self._limit:
-            self._close()
-        self._fresh = self._writer is None
-        start = 0 if self._writer is None else self._writer.frames
-        chunk, file = divmod(self._number + self._fresh, layout.FILES_PER_CHUNK)
-        seconds = {"from_timestamp": float(start / self._fps), "to_timestamp": float((start + frames) / self._fps)}
-        columns = {"chunk_index": chunk, "file_index": file, **seconds}
-        return {f"videos/{self._key}/{name}": value for name, value in columns.items()}
-
-    def add(self, picture: np.ndarray) -> None:
-        if self._writer is None:
-            self._writer = VideoWriter(self._next(video_key=self._key), picture.shape[:2], self._fps)
-        self._writer.add(picture)
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
 def _parts(rows: slice) -> Iterator[slice]:
     for start in range(rows.start, rows.stop, layout.BATCH):
         yield slice(start, min(start + layout.BATCH, rows.stop))
-
-
-def _column(values: np.ndarray) -> Any:
-    """Rows as pyarrow has them: numbers, lists of a fixed length, or lists in lists."""
-    import pyarrow
-
-    flat = pyarrow.array(values.reshape(-1))
-    inner = values.shape[1:]
-    if inner == (1,):
-        return flat
-    if len(inner) == 1:
-        return pyarrow.FixedSizeListArray.from_arrays(flat, inner[0])
-    for axis in range(len(inner), 0, -1):
-        lists = int(np.prod(values.shape[:axis]))
-        offsets = np.arange(lists + 1, dtype=np.int32) * values.shape[axis]
-        flat = pyarrow.ListArray.from_arrays(offsets, flat)
-    return flat
-
-
-def _png_column(pictures: np.ndarray, first: int) -> Any:
-    """Pictures as the `datasets` library keeps them in a table."""
-    import pyarrow
-
-    rows = []
-    for number, picture in enumerate(pictures):
-        file = io.BytesIO()
-        Image.fromarray(picture).save(file, format="PNG", compress_level=4)
-        rows.append({"bytes": file.getvalue(), "path": f"frame-{first + number:06d}.png"})
-    return pyarrow.array(rows, pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))

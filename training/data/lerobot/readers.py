@@ -17,7 +17,7 @@ from configs.lerobot import ImportConfig
 from training.data.episodes import ARRAYS, PER_STEP, DatasetError, Episode
 from training.data.lerobot import layout
 from training.data.lerobot.layout import DAMAGED, OWN, EpisodeEntry, Info
-from training.data.lerobot.scale import Scale
+from training.data.lerobot.scale import FIELD, Scale
 
 STRETCH = 10_000_000  # seeds of the stretches of an episode lie so far apart; the first one's is the episode's number
 
@@ -67,10 +67,13 @@ class Returning(Reader):
         described = layout.read_json(info.root / layout.OURS)
         header, own = described.get("header"), described.get("columns")
         good = isinstance(header, dict) and {"cameras", "action_names", "agent_pos_names", "control_hz"} <= set(header)
-        if not good or not isinstance(own, list) or not set(own) <= set(PER_STEP):
+        if not good or not isinstance(own, list) or not all(name in PER_STEP for name in own):
             raise DatasetError(f"{info.root / layout.OURS}: does not describe a dataset; {DAMAGED}")
         self._info, self._own, self.header = info, own, header
-        self._scale = Scale.from_header(header)
+        try:
+            self._scale = Scale.from_header(header)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{info.root / layout.OURS}: {FIELD} is no scale ({error!r}); {DAMAGED}") from None
         self.cameras = {f"{layout.PICTURES}{name}": name for name in header["cameras"]}
         keys = [layout.STATE, layout.ACTION, *(OWN + name for name in own)]
         if missing := [key for key in (*self.cameras, *keys) if key not in info.features]:
@@ -214,6 +217,8 @@ def _chosen_cameras(info: Info, config: ImportConfig) -> dict[str, str]:
     names = {key: key.removeprefix(layout.PICTURES).removeprefix("observation.") for key in info.cameras}
     if not names:
         raise DatasetError(f"{info.root}: has no pictures; a policy needs a camera")
+    if len(set(names.values())) < len(names):
+        names = {key: key for key in names}
     for wanted in config.cameras:
         if wanted not in names.values():
             raise DatasetError(f"{info.root}: has no camera {wanted!r}; choose from {', '.join(names.values())}")

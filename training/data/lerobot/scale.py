@@ -22,7 +22,9 @@ class Scale:
     def from_header(header: Mapping[str, Any]) -> Scale:
         """The scale that a dataset's header tells of."""
         given = header.get(FIELD)
-        return Scale(low=tuple(given["low"]), high=tuple(given["high"])) if given else Scale()
+        if not given:
+            return Scale()
+        return Scale(low=tuple(map(float, given["low"])), high=tuple(map(float, given["high"])))
 
     @staticmethod
     def spanning(low: np.ndarray, high: np.ndarray) -> Scale:

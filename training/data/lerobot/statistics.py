@@ -16,10 +16,10 @@ BINS = 4096  # between the smallest and the largest value; a quantile is as exac
 
 def describe(values: np.ndarray) -> dict[str, Any]:
     """The statistics of a vector's values, (n, d), exactly."""
-    spread = Histogram(values.min(axis=0), values.max(axis=0))
-    spread.add(values)
-    exact = np.quantile(values, QUANTILES, axis=0)
-    return spread.describe() | {_name(q): row.tolist() for q, row in zip(QUANTILES, exact, strict=True)}
+    wide = values.astype(np.float64)
+    found = {name: getattr(wide, name)(axis=0).tolist() for name in ("min", "max", "mean", "std")}
+    quantiles = {_name(q): np.quantile(wide, q, axis=0).tolist() for q in QUANTILES}
+    return found | {"count": [len(values)]} | quantiles
 
 
 class Histogram:

@@ -21,13 +21,13 @@ FAR = 60  # frames ahead, from which on a jump beats decoding what lies between
 
 
 class VideoWriter:
-    """A video that grows, of frames (H, W, 3) uint8."""
+    """A video that grows, of frames (H, W, 3) uint8. `bytes`: its size, but for what is not encoded yet."""
 
     def __init__(self, path: Path, size: tuple[int, int], fps: Fraction) -> None:
         import av
 
         self._av = av
-        self.path, self.frames = path, 0
+        self.frames = self.bytes = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(path), "w")
         stream: Any = self._container.add_stream("libx264", rate=fps, options=OPTIONS)
@@ -39,6 +39,7 @@ class VideoWriter:
         picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture.pts, picture.time_base = self.frames, self._time_base
         for packet in self._stream.encode(picture):
+            self.bytes += packet.size
             self._container.mux(packet)
         self.frames += 1
 
