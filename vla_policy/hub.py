@@ -42,7 +42,7 @@ def fetch(name: str) -> Path:
 
     repo, revision = split_name(name)
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), endpoint=endpoint()))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), endpoint=endpoint()))
     except LocalEntryNotFoundError:
         raise HubError(
             f"{name}: the Hub cannot be reached, and the cache has no copy; fetch it once with a network, or copy the "
@@ -56,6 +56,9 @@ def fetch(name: str) -> Path:
         ) from None
     except Exception as error:  # noqa: BLE001 - the client's own kinds, of several HTTP libraries
         raise HubError(f"{name}: not fetched ({one_line(error)})") from None
+    if not (folder / "COMPLETE").is_file():
+        raise HubError(f"{name}: holds no checkpoint of vla_policy, for it has no file COMPLETE; name another")
+    return folder
 
 
 def from_cache(folder: Path) -> Path | None:

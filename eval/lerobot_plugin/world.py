@@ -74,4 +74,4 @@ class LeRobotWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
 
 if ENV_ID not in gymnasium.registry:
     # Without Gymnasium's wrappers, which would hide the attributes.
-    gymnasium.register(ENV_ID, entry_point=LeRobotWorld, order_enforce=False, disable_env_checker=True)
+    gymnasium.register(ENV_ID, entry_point=f"{__name__}:LeRobotWorld", order_enforce=False, disable_env_checker=True)

@@ -89,7 +89,8 @@ class Answer(BaseHTTPRequestHandler):
             repo = f"{told['organization']}/{told['name']}"
             exists = repo in self.server.repos
             self.server.repos.setdefault(repo, [{}])
-            return self._json({"url": f"http://hub/{repo}", "id": repo, "name": repo}, 409 if exists else 200)
+            url = f"http://127.0.0.1:{self.server.server_port}/{repo}"
+            return self._json({"url": url, "id": repo, "name": repo}, 409 if exists else 200)
         if self.path == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
         if "/preupload/" in self.path:
@@ -208,8 +209,8 @@ def test_what_is_not_there_is_one_line(hub: Hub) -> None:
         resolve_checkpoint("hf://someone/else")
     with pytest.raises(HubError, match="has no revision 'v9'"):
         resolve_checkpoint(f"hf://{REPO}@v9")
-    with pytest.raises(ValueError, match="COMPLETE: missing"):
-        load_checkpoint(resolve_checkpoint(f"hf://{REPO}"))
+    with pytest.raises(HubError, match="holds no checkpoint of vla_policy"):
+        resolve_checkpoint(f"hf://{REPO}")
 
 
 def test_the_card_says_what_is_known(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

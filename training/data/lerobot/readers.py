@@ -66,8 +66,9 @@ class Returning(Reader):
             )
         described = layout.read_json(info.root / layout.OURS)
         header, own = described.get("header"), described.get("columns")
-        good = isinstance(header, dict) and {"cameras", "action_names", "agent_pos_names", "control_hz"} <= set(header)
-        if not good or not isinstance(own, list) or not all(name in PER_STEP for name in own):
+        needed = {"cameras", "action_names", "agent_pos_names", "control_hz"}
+        own = own if isinstance(own, list) else [None]
+        if not isinstance(header, dict) or not needed <= set(header) or not all(name in PER_STEP for name in own):
             raise DatasetError(f"{info.root / layout.OURS}: does not describe a dataset; {DAMAGED}")
         self._info, self._own, self.header = info, own, header
         try:
