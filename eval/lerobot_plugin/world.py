@@ -57,7 +57,7 @@ class LeRobotWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         seen, reward, terminated, truncated, info = self._env.step(self._scale.to_task(action))
         return self._shown(seen), float(reward), bool(terminated), bool(truncated), self._told(info)
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         return self._picture
 
     def close(self) -> None:
