@@ -28,6 +28,11 @@ COMMANDS: dict[str, Command] = {
         purpose="record demonstrations of the scripted experts",
         kept="finished shards are kept, and the same command goes on from there",
     ),
+    "data": Command(
+        run="training.data.commands:data",
+        purpose="datasets as other tools keep them: export to and import from LeRobot's format",
+        kept="what was imported is kept, and the same command goes on from there",
+    ),
     "train": Command(
         run="training.commands:train",
         purpose="train a policy on recorded demonstrations",
@@ -71,6 +76,10 @@ COMMANDS: dict[str, Command] = {
     "serve": Command(
         run="vla_policy.server.commands:serve",
         purpose="a policy behind a WebSocket, for many robots at once",
+    ),
+    "push": Command(
+        run="eval.push:push",
+        purpose="publish a checkpoint on the Hugging Face Hub, with a model card from its results and its making",
     ),
     "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each", space=0.5),
     "bench": Command(

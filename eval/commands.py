@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from configs.run import RunConfig
     from vla_policy.checkpoint import Checkpoint
 
-CHECKPOINT_HELP = "checkpoint folder, or the name of a policy that ships, such as `default`"
+CHECKPOINT_HELP = "checkpoint folder, a policy that ships, such as `default`, or hf://owner/name[@revision]"
 
 
 def evaluate(arguments: list[str]) -> int:

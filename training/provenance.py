@@ -30,6 +30,7 @@ def provenance(settings: dict[str, Any], datasets: Sequence[Dataset]) -> dict[st
                 "steps": d.steps,
                 "pixels_sha256": d.header["files"]["pixels.npy"]["sha256"],
                 "collection": d.header.get("collection"),
+                **{name: d.header[name] for name in ("source", "action_scale") if name in d.header},  # of an import
                 "gl_renderer": d.header.get("gl_renderer"),
                 "versions": d.header.get("versions"),
             }

@@ -33,6 +33,7 @@ from configs.interface import RobotInterface
 from configs.policy import PolicyConfig
 from configs.reading import parse_json
 from vla_policy.contract import Shapes
+from vla_policy.hub import HUB, fetch, from_cache, pinned_name
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
@@ -253,12 +254,19 @@ def _check_weights(path: Path) -> None:
 
 
 def resolve_checkpoint(name: str) -> Path:
-    """The folder of a checkpoint given by its path or by that of the run that trained it, or by the name of a policy
-    that ships with the package.
+    """The folder of a checkpoint given by its path or by that of the run that trained it, by the name of a policy that
+    ships with the package, by its name on the Hub (`hf://owner/name`) or by its repository's folder in a Hub cache.
+
+    Raises:
+        HubError: the Hub does not have it.
     """
     if name in shipped_names():
         return SHIPPED / name
+    if name.startswith(HUB):
+        return fetch(name)
     path = Path(name)
+    if cached := from_cache(path):
+        return cached
     places = (path, path / "checkpoint", path / "train" / "checkpoint")
     return next((place for place in places if (place / COMPLETE).is_file()), path)
 
@@ -277,7 +285,7 @@ def weights_digest(path: Path) -> str:
 
 def given_name(path: Path) -> str:
     """What the user called a checkpoint: results are compared and published, and should name nobody's folders."""
-    return path.name if path.parent == SHIPPED else str(path)
+    return path.name if path.parent == SHIPPED else pinned_name(path) or str(path)
 
 
 # Version 1 held the settings of all variants of a part side by side: part → variant → its settings now and then.
