@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
         purpose="let a cloned policy go on by proximal policy optimisation, anchored to what it was",
         kept="the best policy and a state that was saved are kept, and --resume goes on from there",
     ),
-    "import": Command(run="vla_policy.published:main", purpose="make a checkpoint from a published one of TubeDETR"),
+    "import": Command(run="training.commands:import_", purpose="make a checkpoint from a published one of TubeDETR"),
     "rollout": Command(run="eval.commands:rollout", purpose="one episode as a video"),
     "ground": Command(
         run="eval.commands:ground",

@@ -1,4 +1,4 @@
-"""`vla collect` and `vla train`."""
+"""`vla collect`, `vla train` and `vla import`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,37 @@ def train(arguments: list[str]) -> int:
     datasets = [open_dataset(path) for path in folders]
     start = resolve_checkpoint(parsed.policy_from) if parsed.policy_from else None
     return train_all(config, datasets, Path(parsed.out), resume=parsed.resume, change=parsed.change, start=start)
+
+
+def import_(arguments: list[str]) -> int:
+    """A checkpoint of ours from a published one of TubeDETR."""
+    hidden = ("collect", "train", "eval", "dagger", "rl", "finetune", "tasks")
+    parser = run_parser("import", "tubedetr", hidden=hidden)
+    parser.add_argument("file", type=str, help="published checkpoint of TubeDETR, .pth or .safetensors")
+    parser.add_argument("--out", type=str, default="runs/tubedetr", help="folder for the checkpoint")
+    parser.add_argument("--size", type=int, default=224, help="pixels a side of the pictures that it will get")
+    parser.add_argument("--control-hz", type=float, default=5.0, help="frames per second that it was trained at")
+    parser.add_argument("--partial", action="store_true", help="take what fits, and leave the rest as it begins")
+    parsed = parse(parser, arguments)
+    if parsed.size < 1 or not parsed.control_hz > 0:
+        raise ValueError(f"--size {parsed.size} and --control-hz {parsed.control_hz} must be above 0")
+    from vla_policy.checkpoint import save_checkpoint
+    from vla_policy.published import import_published, some_of
+
+    checkpoint, taken = import_published(
+        Path(parsed.file),
+        run_config(parsed).policy,
+        size=parsed.size,
+        control_hz=parsed.control_hz,
+        partial=parsed.partial,
+    )
+    out = Path(parsed.out)
+    save_checkpoint(checkpoint, out)
+    print(f"{out}: {taken.count} weights taken")
+    for words, names in (("not in the file", taken.missing), ("no place for", taken.unknown)):
+        if names:
+            print(f"{words}: {some_of(names)}")
+    return 0
 
 
 def check_collectable(config: RunConfig) -> None:

@@ -20,9 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from configs.options import parse, run_config, run_parser
 from configs.policy import PolicyConfig
-from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
+from vla_policy.checkpoint import Checkpoint, Purpose
 from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 from vla_policy.timm_stem import IMAGENET_MEAN, IMAGENET_STD
@@ -171,10 +170,10 @@ def import_published(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if not taken.count:
-        raise ValueError(f"{path}: none of its {len(weights)} weights is TubeDETR's, such as {_some(weights)}")
+        raise ValueError(f"{path}: none of its {len(weights)} weights is TubeDETR's, such as {some_of(weights)}")
     if not partial and (taken.missing or taken.unknown):
-        lacks = f"lacks {_some(taken.missing)}" if taken.missing else ""
-        more = f"has {_some(taken.unknown)}, which have no place" if taken.unknown else ""
+        lacks = f"lacks {some_of(taken.missing)}" if taken.missing else ""
+        more = f"has {some_of(taken.unknown)}, which have no place" if taken.unknown else ""
         raise ValueError(
             f"{path}: {' and '.join(filter(None, [lacks, more]))}; give the --policy settings of its network, or "
             "--partial to take what fits"
@@ -184,35 +183,8 @@ def import_published(
     return Checkpoint(policy.eval(), tokenizer, purpose, origin), taken
 
 
-def _some(names: Iterable[str]) -> str:
+def some_of(names: Iterable[str]) -> str:
     """The first few of many names."""
     listed = list(names)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return ", ".join(map(repr, listed[:SHOWN])) + more
-
-
-def main(arguments: list[str]) -> int:
-    hidden = ("collect", "train", "eval", "dagger", "rl", "finetune", "tasks")
-    parser = run_parser("import", "tubedetr", hidden=hidden)
-    parser.add_argument("file", type=str, help="published checkpoint of TubeDETR, .pth or .safetensors")
-    parser.add_argument("--out", type=str, default="runs/tubedetr", help="folder for the checkpoint")
-    parser.add_argument("--size", type=int, default=224, help="pixels a side of the pictures that it will get")
-    parser.add_argument("--control-hz", type=float, default=5.0, help="frames per second that it was trained at")
-    parser.add_argument("--partial", action="store_true", help="take what fits, and leave the rest as it begins")
-    parsed = parse(parser, arguments)
-    if parsed.size < 1 or not parsed.control_hz > 0:
-        raise ValueError(f"--size {parsed.size} and --control-hz {parsed.control_hz} must be above 0")
-    checkpoint, taken = import_published(
-        Path(parsed.file),
-        run_config(parsed).policy,
-        size=parsed.size,
-        control_hz=parsed.control_hz,
-        partial=parsed.partial,
-    )
-    out = Path(parsed.out)
-    save_checkpoint(checkpoint, out)
-    print(f"{out}: {taken.count} weights taken")
-    for words, names in (("not in the file", taken.missing), ("no place for", taken.unknown)):
-        if names:
-            print(f"{words}: {_some(names)}")
-    return 0
