@@ -143,6 +143,16 @@ class CatchTask(ContactTask):
         index = others[rng.integers(len(others))]
         return self._say(index, phrasing, rng), index
 
+    def named(self, options: Mapping[str, Any]) -> int | None:
+        """Which cube of this scene reset options mean, None if none."""
+        if "colour" in options:
+            return self.colours.index(options["colour"]) if options["colour"] in self.colours else None
+        if self._motion is None or options["motion"] not in (self._motion, OPPOSITE[self._motion]):
+            return None
+        return next(
+            int(i) for i in np.flatnonzero(self.present()) if (i == self.target) == (options["motion"] == self._motion)
+        )
+
     def knowledge(self) -> Mapping[str, Any]:
         props, arm = self.table.props, self.table.arm
         seen = arm.agent_pos()
