@@ -63,6 +63,10 @@ COMMANDS: dict[str, Command] = {
         run="eval.commands:ground",
         purpose="where and when a video shows what the words mean: boxes and interval, as a video and JSON",
     ),
+    "play": Command(
+        run="eval.play.commands:play",
+        purpose="a live page: say something and watch the arm obey, in 3D and in a browser",
+    ),
     "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each", space=0.5),
     "bench": Command(
         run="eval.commands:bench",

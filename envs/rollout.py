@@ -39,7 +39,7 @@ class World:
         env: its environment. seed: that it was reset with. row: its place among those that run side by side.
         action_names: of the environment's actions, in their order.
         scale: between the environment's actions and [-1, 1].
-        observation, info: the newest that the environment gave; the actor may see a changed observation, see `Scenario`.
+        observation, info: the newest that the environment gave; what the actor sees may be changed, see `Scenario`.
         instruction: what the actor reads. task_instruction: what the environment said. named: the thing that the
             first one means, None where it means what the environment does.
         step: control steps done. done: whether the episode is over.
