@@ -61,12 +61,12 @@ class Page:
         left = gui.add_panel()
         with left.add_tab("What the robot sees", icon=viser.Icon.CAMERA):
             self._picture = gui.add_image(np.zeros((picture, picture, 3), np.uint8), jpeg_quality=85)
-            with gui.add_folder("Drawn over it"):
-                self.boxes = gui.add_checkbox("Boxes: where the target is, and where the policy takes it to be", True)
-                self.glow = gui.add_checkbox("Glow: how likely each place is the target's", True)
-                self.arrow = gui.add_checkbox("Arrow: the action", True)
             with gui.add_folder("What each word looks at") as self._attention_folder:
                 self._attention = gui.add_image(np.zeros((2, picture, 3), np.uint8), jpeg_quality=85)
+            with gui.add_folder("Drawn over the picture"):
+                self.boxes = gui.add_checkbox("Boxes", True, hint="Where the target is, and where the policy sees it")
+                self.glow = gui.add_checkbox("Glow", True, hint="How likely each place is the target's")
+                self.arrow = gui.add_checkbox("Arrow", True, hint="The action")
         left.dock_left()
         left.set_width(LEFT)
 
@@ -90,7 +90,8 @@ class Page:
         """How the episode stands, and the rate of control in steps a second."""
         share = 100 * standing.step / standing.horizon
         lines = [
-            f"Step <b>{standing.step}</b> of {standing.horizon} · control <b>{rate:.0f}</b> of {control_hz:g} a second",
+            f"Step <b>{standing.step}</b> of {standing.horizon} · control <b>{rate:.{int(rate < 10)}f}</b> "
+            f"of {control_hz:g} a second",
             f'<div style="background:#8884;height:4px;border-radius:2px;margin:4px 0"><div style="background:{GOOD};'
             f'height:4px;border-radius:2px;width:{share:.0f}%"></div></div>',
         ]
@@ -105,7 +106,7 @@ class Page:
         if standing.distance is None:
             return ""
         near = tolerance is not None and standing.distance <= tolerance
-        within = "" if tolerance is None else f" (asked: {100 * tolerance:.0f})"
+        within = "" if tolerance is None else f" (asked for: {100 * tolerance:g})"
         return f' · <span style="color:{GOOD if near else WARN}">{100 * standing.distance:.1f} cm away</span>{within}'
 
     def show_examples(self, texts: Sequence[str]) -> None:

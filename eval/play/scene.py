@@ -13,9 +13,9 @@ from mjviser import ViserMujocoScene
 
 from eval.report.overlay import TRUE_BOX
 
-GRIP = 0.055  # radius of the ball around a thing by which the mouse takes hold of it, metres
+GRIP = 0.05  # radius of the ball around a thing by which the mouse takes hold of it, metres
 MARKED, UNMARKED = 0.35, 0.0  # opacity of that ball around what the words mean, and around the others
-FAR, FIELD = 1.5, 0.75  # where people look from at first: metres away, and how much they see, radians
+FAR, FIELD = 1.7, 0.75  # where people look from at first: metres away, and how much they see, radians
 FRONT = np.array([1.0, 0.25, 0.85])  # from where they look if the model's first camera is of no use
 # What of a model an episode may rewrite, and what is drawn of it once and for all.
 LOOKS = (
@@ -72,7 +72,6 @@ class Scene:
         """Send all shapes anew. The library writes into the model that it draws, so it gets a copy."""
         self._client.scene.reset()
         self._grips = {}
-        self._client.scene.configure_default_lights(cast_shadow=True)
         self._drawn = ViserMujocoScene(self._client, copy.copy(model), num_envs=1)  # type: ignore[arg-type]
         self._drawn.camera_tracking_enabled = False
 
@@ -85,6 +84,7 @@ class Scene:
                 radius=GRIP,
                 color=TRUE_BOX,
                 opacity=UNMARKED,
+                material="toon3",  # which does not shine where it is transparent
                 cast_shadow=False,
                 receive_shadow=False,
                 position=place,
