@@ -2,7 +2,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup test faults demo format lock clean
+.PHONY: help setup test faults browser demo format lock clean
 .NOTPARALLEL:
 
 help:  ## list these commands
@@ -22,6 +22,9 @@ test: setup  ## lint, format check, types and all tests
 
 faults: setup  ## other processes, full disks, little memory, signals, damaged files: the long tests, too
 	FUZZ=400 $(PY) -m pytest -m faults tests/faults $(ARGS)
+
+browser: setup  ## drives the live page with Debian's chromium, which must be installed; takes minutes
+	$(PY) -m pytest -n 0 -m browser tests/eval/play $(ARGS)
 
 format: setup  ## sort imports, fix what the linter can fix, format
 	$(PY) -m ruff check --fix .

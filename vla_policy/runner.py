@@ -91,6 +91,7 @@ class PolicyRunner:
             ValueError: the instruction has no words.
         """
         ids, mask = self.tokenizer.encode([instruction])
+        self._tokens, self._mask = self._tokens.copy(), self._mask.copy()  # observations that were made keep theirs
         self._tokens[row], self._mask[row] = ids[0], mask[0]
         self._heard[row] = self._step
 

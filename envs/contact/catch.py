@@ -119,6 +119,7 @@ class CatchTask(ContactTask):
         self._held, self._longest = np.zeros(CUBES, np.int64), np.zeros(CUBES, np.int64)  # control steps in a row
         self._gripped = np.zeros(CUBES, np.bool_)
         self._best = np.zeros(CUBES)
+        self.target = target  # by which the words are chosen
         return self._say(target, phrasing, rng), target
 
     def note(self) -> None:

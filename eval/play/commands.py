@@ -36,6 +36,7 @@ def play(arguments: list[str]) -> int:
     from eval.acting import one_thread
     from eval.play.policies import EXPERT, Policies
     from eval.play.server import PlayServer
+    from eval.play.stage import Stage
 
     split_seed("test", parsed.seed)
     policies = Policies(parsed.checkpoints or ["default"])
@@ -44,6 +45,7 @@ def play(arguments: list[str]) -> int:
     task = parsed.task or (FIRST if FIRST in tasks else tasks[0])
     if find_task(task).name not in tasks:
         who = policies.trained_on(task)
+    Stage(policies, config.picture).check(task, who, parsed.instruction)
     with (
         one_thread(),
         PlayServer(policies, config, task=task, who=who, seed=parsed.seed, words=parsed.instruction) as server,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import viser
@@ -69,6 +70,7 @@ class Page:
                 self.arrow = gui.add_checkbox("Arrow", True, hint="The action")
         left.dock_left()
         left.set_width(LEFT)
+        self._shown_words = ""
 
     def show_picture(self, frame: Frame) -> None:
         self._picture.image = frame
@@ -78,6 +80,17 @@ class Page:
         self._attention_folder.visible = sheet is not None
         if sheet is not None:
             self._attention.image = sheet
+
+    def show_words(self, text: str, tokenizer: TextTokenizer | None) -> None:
+        """What the one who acts was told. What somebody is just typing stays."""
+        if self.words.value == self._shown_words:
+            _put(self.words, text)
+            self._shown_words = text
+            self.show_reading(text, tokenizer)
+
+    def were_said(self) -> None:
+        """The words in the box were said; they are no longer being typed."""
+        self._shown_words = self.words.value
 
     def show_reading(self, text: str, tokenizer: TextTokenizer | None) -> None:
         """How the one who acts reads these words."""
@@ -111,14 +124,16 @@ class Page:
 
     def show_examples(self, texts: Sequence[str]) -> None:
         self.examples.options = (CHOOSE, *texts)
-        self.examples.value = CHOOSE
+        _put(self.examples, CHOOSE)
 
     def show_playing(self, playing: bool) -> None:
         self.play.label = "Pause" if playing else "Play"
         self.play.icon = viser.Icon.PLAYER_PAUSE if playing else viser.Icon.PLAYER_PLAY
 
     def show_world(self, task: str, who: str, seed: int) -> None:
-        self.task.value, self.who.value, self.seed.value = task, who, seed
+        _put(self.task, task)
+        _put(self.who, who)
+        _put(self.seed, seed)
 
 
 def underlined(text: str, tokenizer: TextTokenizer | None) -> str:
@@ -144,6 +159,11 @@ def full_page(client: viser.ClientHandle, worlds: int) -> None:
         f"**All {worlds} worlds are taken.** Close another tab and reload this one, or start `vla play` with more "
         "`--worlds`."
     )
+
+
+def _put(widget: Any, value: Any) -> None:
+    """Change what a widget shows. Its setter looks read-only to a type checker."""
+    widget.value = value
 
 
 def _row(content: str) -> str:

@@ -72,7 +72,7 @@ class Scene:
         """Send all shapes anew. The library writes into the model that it draws, so it gets a copy."""
         self._client.scene.reset()
         self._grips = {}
-        self._drawn = ViserMujocoScene(self._client, copy.copy(model), num_envs=1)  # type: ignore[arg-type]
+        self._drawn = ViserMujocoScene(self._client, copy.copy(model), num_envs=1)
         self._drawn.camera_tracking_enabled = False
 
     def _make_grips(self, places: dict[int, np.ndarray]) -> None:

@@ -33,11 +33,11 @@ class PlayServer:
         self._policies, self._config = policies, config
         self._begin = {"task": task, "who": who, "seed": seed, "words": words}
         self.sessions: dict[int, Session] = {}
-        _check_free(config.host, config.port)
+        check_free(config.host, config.port)
         self._server = viser.ViserServer(host=config.host, port=config.port, label="vla play", verbose=False)
         if config.port and self._server.get_port() != config.port:  # somebody took it meanwhile
             self._server.stop()
-            _check_free(config.host, config.port)
+            check_free(config.host, config.port)
         self._server.gui.configure_theme(
             dark_mode=True, show_logo=False, show_share_button=False, brand_color=ACTION, control_layout="floating"
         )
@@ -80,7 +80,7 @@ class PlayServer:
             session.close()
 
 
-def _check_free(host: str, port: int) -> None:
+def check_free(host: str, port: int) -> None:
     """Raises ValueError if nobody can listen there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

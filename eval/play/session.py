@@ -72,7 +72,7 @@ class Session(threading.Thread):
         except Exception as error:  # noqa: BLE001 - one world's end must not pass unseen, nor end the others
             if not self._closed.is_set():
                 traceback.print_exc()
-                self._page.show_notice(f"this world broke down, reload the page: {error}", bad=True)
+                self._client.add_notification("This world broke down", f"Reload the page. {error}", color="red")
         finally:
             self.stage.close()
 
@@ -87,7 +87,7 @@ class Session(threading.Thread):
         self._moments: deque[float] = deque(maxlen=RATE_OVER + 1)
         self._picture_due = self._scene_due = self._ended = 0.0
         self.stage.seed = seed
-        self._do(lambda: self._choose(task, who))
+        self._choose(task, who)
         if words:
             self._do(lambda: self._say(words))
         due = time.perf_counter()
@@ -108,7 +108,8 @@ class Session(threading.Thread):
     def _wait(self, now: float) -> None:
         """Nothing moves: wait for a note, or for the next scene."""
         if self._playing and self.stage.done and self._page.goes_on.value and now > self._ended + self._config.hold_s:
-            self._restart(self.stage.seed + 1)
+            self._ended = now  # whatever comes of it, it is not tried again at once
+            self._do(lambda: self._restart(self.stage.seed + 1))
             return
         try:
             self._do(self._notes.get(timeout=WAKE_S))
@@ -183,8 +184,7 @@ class Session(threading.Thread):
         tokenizer = None if stage.checkpoint is None else stage.checkpoint.tokenizer
         self._page.show_world(stage.spec.name, stage.who, stage.seed)
         self._page.show_examples(stage.examples)
-        self._page.words.value = stage.world.instruction
-        self._page.show_reading(stage.world.instruction, tokenizer)
+        self._page.show_words(stage.world.instruction, tokenizer)
         self._moments.clear()
         self._show()
 
@@ -208,8 +208,8 @@ class Session(threading.Thread):
         if who != EXPERT and task not in self._policies.load(who).purpose.tasks:
             who = self._policies.trained_on(task)
         self._choose(task, who)
-        untrained = f"no policy here was trained on {task}: its expert acts" if who != self._wanted == EXPERT else ""
-        self._page.show_notice(untrained)
+        alone = who == EXPERT != self._wanted
+        self._page.show_notice(f"no policy here was trained on {task}: its expert acts" if alone else "")
 
     def _choose_who(self, who: str) -> None:
         """In this task, if he was trained on it, else in the first of his own."""
@@ -218,6 +218,10 @@ class Session(threading.Thread):
         self._choose(tasks[0] if tasks and task not in tasks else task, who)
         self._wanted = who
         self._page.show_notice("")
+
+    def _say_typed(self) -> None:
+        self._page.were_said()
+        self._say(self._page.words.value)
 
     def _say(self, text: str) -> None:
         task = self.stage.spec.name
@@ -234,6 +238,7 @@ class Session(threading.Thread):
     def _move(self, scene_move: str) -> None:
         if scene_move == "Step":
             self._pause(False)
+            self._picture_due = 0.0
             self._step()
             self._show()
         else:
@@ -265,7 +270,7 @@ class Session(threading.Thread):
 
     def _wire(self) -> None:
         page = self._page
-        page.form.on_submit(lambda _: self._note(lambda: self._say(page.words.value)))
+        page.form.on_submit(lambda _: self._note(self._say_typed))
         page.speak.on_click(lambda _: page.form.submit())
         page.words.on_update(self._by_hand(lambda text: self._show_typed(text)))
         page.examples.on_update(self._by_hand(lambda text: self._say(text) if text != CHOOSE else None))

@@ -141,6 +141,19 @@ class Stage:
         self._options: dict[str, Any] = {}
         self.restart(self.seed)
 
+    def check(self, task: str, who: str, words: str) -> None:
+        """Begin once and end, so that what cannot be comes to light before anybody waits for it.
+
+        Raises:
+            ValueError: as in `choose` and `say`.
+        """
+        try:
+            self.choose(task, who)
+            if words:
+                self.say(words)
+        finally:
+            self.close()
+
     def restart(self, seed: int) -> None:
         """A scene from its beginning. Words that somebody said hold on: the scene has what they name.
 
