@@ -42,18 +42,15 @@ def play(arguments: list[str]) -> int:
     policies = Policies(parsed.checkpoints or ["default"])
     who = policies.names[0]
     tasks = policies.load(who).purpose.tasks
-    task = parsed.task or (FIRST if FIRST in tasks else tasks[0])
-    if find_task(task).name not in tasks:
-        who = policies.trained_on(task)
-    Stage(policies, config.picture).check(task, who, parsed.instruction)
-    with (
-        one_thread(),
-        PlayServer(policies, config, task=task, who=who, seed=parsed.seed, words=parsed.instruction) as server,
-    ):
-        acting = "the task's expert, as no policy here was trained on it" if who == EXPERT else who
-        print(f"{task}, done by {acting}\nopen {server.address} in a browser; Ctrl+C ends it", flush=True)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            print("closing", flush=True)
+    task = find_task(parsed.task or (FIRST if FIRST in tasks else tasks[0])).name
+    acts = policies.for_task(task, who)
+    with one_thread():
+        Stage(policies, config.picture).check(task, acts, parsed.instruction)
+        with PlayServer(policies, config, task=task, who=who, seed=parsed.seed, words=parsed.instruction) as server:
+            acting = "the task's expert, as no policy here was trained on it" if acts == EXPERT else acts
+            print(f"{task}, done by {acting}\nopen {server.address} in a browser; Ctrl+C ends it", flush=True)
+            try:
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                print("closing", flush=True)
     return 0

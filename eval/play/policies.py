@@ -44,6 +44,10 @@ class Policies:
                 self._loaded[name].policy.eval()
             return self._loaded[name]
 
-    def trained_on(self, task: str) -> str:
-        """The first policy that was trained on a task, or the expert if none was."""
-        return next((name for name in self.names if task in self.load(name).purpose.tasks), EXPERT)
+    def for_task(self, task: str, wanted: str) -> str:
+        """Who does a task: the one who is wanted if he can, else the first policy that was trained on it, else the
+        expert.
+        """
+        if wanted == EXPERT:
+            return EXPERT
+        return next((name for name in (wanted, *self.names) if task in self.load(name).purpose.tasks), EXPERT)

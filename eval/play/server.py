@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import warnings
 from types import TracebackType
 
 import viser
@@ -34,6 +36,8 @@ class PlayServer:
         self._begin = {"task": task, "who": who, "seed": seed, "words": words}
         self.sessions: dict[int, Session] = {}
         check_free(config.host, config.port)
+        # A world may be sending at the moment in which its tab is closed.
+        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
         self._server = viser.ViserServer(host=config.host, port=config.port, label="vla play", verbose=False)
         if config.port and self._server.get_port() != config.port:  # somebody took it meanwhile
             self._server.stop()
@@ -70,6 +74,7 @@ class PlayServer:
         if sum(session.is_alive() for session in self.sessions.values()) >= self._config.worlds:
             full_page(client, self._config.worlds)
             return
+        _wake_safely(client)
         session = Session(client, self._policies, self._config, **self._begin)  # type: ignore[arg-type]
         self.sessions[client.client_id] = session
         session.start()
@@ -78,6 +83,23 @@ class PlayServer:
         session = self.sessions.pop(client.client_id, None)
         if session is not None:
             session.close()
+
+
+def _wake_safely(client: viser.ClientHandle) -> None:
+    """Let a world's thread send to its tab without failing once in a while.
+
+    viser 1.1.1 wakes the task that sends by setting an asyncio event from whichever thread has a message, and does so
+    again in the event loop. If the task wakes up at that very moment, the first call raises "deque mutated during
+    iteration", in the middle of whatever is being sent; the message is queued by then, and the task awake.
+    """
+    event = client._websock_connection.get_message_buffer().message_event
+    wake = event.set
+
+    def wake_safely() -> None:
+        with contextlib.suppress(RuntimeError):
+            wake()
+
+    event.set = wake_safely  # type: ignore[method-assign]
 
 
 def check_free(host: str, port: int) -> None:

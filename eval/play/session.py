@@ -41,7 +41,7 @@ class Session(threading.Thread):
         client: the tab.
         policies: who can act.
         config: of the page.
-        task, who, seed, words: what it begins with; "" for the task's own words.
+        task, who, seed, words: what it begins with; "" for the task's own words. `who` acts if he was trained on it.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Session(threading.Thread):
         self._moments: deque[float] = deque(maxlen=RATE_OVER + 1)
         self._picture_due = self._scene_due = self._ended = 0.0
         self.stage.seed = seed
-        self._choose(task, who)
+        self._choose_task(task)
         if words:
             self._do(lambda: self._say(words))
         due = time.perf_counter()
@@ -203,10 +203,8 @@ class Session(threading.Thread):
         self._show_all()
 
     def _choose_task(self, task: str) -> None:
-        """Done by who was chosen, if he can, else by the first policy that was trained on it, else by the expert."""
-        who = self._wanted
-        if who != EXPERT and task not in self._policies.load(who).purpose.tasks:
-            who = self._policies.trained_on(task)
+        """Another task, done by who was chosen if he can."""
+        who = self._policies.for_task(task, self._wanted)
         self._choose(task, who)
         alone = who == EXPERT != self._wanted
         self._page.show_notice(f"no policy here was trained on {task}: its expert acts" if alone else "")

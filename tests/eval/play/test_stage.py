@@ -175,9 +175,10 @@ def test_the_moment_is_drawn_with_what_was_decided(stage: Stage) -> None:
 
 
 def test_policies_are_found_by_what_they_were_trained_on(policies: Policies) -> None:
-    assert policies.trained_on("track") == "default"
-    assert policies.trained_on("track_event") == "track_event"
-    assert policies.trained_on("catch") == EXPERT
+    assert policies.for_task("track", "default") == "default"
+    assert policies.for_task("track", EXPERT) == EXPERT
+    assert policies.for_task("track_event", "default") == "track_event"
+    assert policies.for_task("catch", "default") == EXPERT
     with pytest.raises(ValueError, match="unknown"):
         policies.load("/etc")  # a page cannot name a folder
 
