@@ -34,6 +34,8 @@ class PlayConfig:
         check_least("", self, port=0, worlds=1, picture=64)
         if self.port > 65535:
             raise ValueError(f"port {self.port} must lie between 0 and 65535")
+        if self.picture % 2:
+            raise ValueError(f"picture {self.picture} must be an even number of pixels")
         for name in ("picture_hz", "scene_hz"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be above 0")

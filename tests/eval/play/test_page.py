@@ -50,7 +50,16 @@ def test_the_mouse_moves_things_along_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"port": 70000}, {"worlds": 0}, {"picture_hz": 0.0}, {"scene_hz": -1.0}, {"hold_s": -1.0}, {"picture": 1}]
+    "wrong",
+    [
+        {"port": 70000},
+        {"worlds": 0},
+        {"picture_hz": 0.0},
+        {"scene_hz": -1.0},
+        {"hold_s": -1.0},
+        {"picture": 1},
+        {"picture": 353},
+    ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
