@@ -2,7 +2,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup test faults interop demo format lock clean
+.PHONY: help setup test faults interop browser demo format lock clean
 .NOTPARALLEL:
 
 help:  ## list these commands
@@ -25,6 +25,9 @@ faults: setup  ## other processes, full disks, little memory, signals, damaged f
 
 interop: setup  ## LeRobot, in an environment of its own, and this project read what the other wrote; some minutes
 	tests/interop/run
+
+browser: setup  ## drives the live page with Debian's chromium, which must be installed; takes minutes
+	$(PY) -m pytest -n 0 -m browser tests/eval/play $(ARGS)
 
 format: setup  ## sort imports, fix what the linter can fix, format
 	$(PY) -m ruff check --fix .

@@ -81,6 +81,10 @@ COMMANDS: dict[str, Command] = {
         run="eval.push:push",
         purpose="publish a checkpoint on the Hugging Face Hub, with a model card from its results and its making",
     ),
+    "play": Command(
+        run="eval.play.commands:play",
+        purpose="a live page: say something and watch the arm obey, in 3D and in a browser",
+    ),
     "tasks": Command(run="envs.commands:tasks", purpose="list the tasks with an example instruction each", space=0.5),
     "bench": Command(
         run="eval.commands:bench",

@@ -18,7 +18,7 @@ NOISE_CORRELATION = 0.75  # of the noise from one control step to the next
 
 
 class ExpertActor:
-    """The task's own expert, which may know everything."""
+    """The task's own expert, which may know everything. It goes to what the world's words mean."""
 
     def __init__(self, expert: Callable[..., np.ndarray]) -> None:
         self.expert = expert
@@ -27,7 +27,7 @@ class ExpertActor:
         pass
 
     def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
-        return [None if w is None else _bounded(w, self.expert(w.env, w.info)) for w in worlds]
+        return [None if w is None else _bounded(w, self.expert(w.env, _aimed(w))) for w in worlds]
 
 
 class NoisyExpert:
@@ -182,6 +182,13 @@ class ModelActor:
     def _predict(self, world: World) -> np.ndarray:
         action, _ = self._model.predict(self._observe(world), deterministic=True)
         return np.asarray(action)
+
+
+def _aimed(world: World) -> dict[str, Any]:
+    """What is known, with the thing that the world's words mean as the target."""
+    if world.named is None:
+        return world.info
+    return {**world.info, "privileged": {**world.info["privileged"], "target": world.named}}
 
 
 def _bounded(world: World, action: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from configs.collect import SIZES
 from configs.names import unknown
-from envs.cameras import CameraSpec
+from envs.cameras import CameraSpec, find
 from envs.gl import choose_gl_backend
 from envs.on_demand import BOXES, PICTURE, VISIBLE, Drawn, Moment
 from envs.rendering import Renderer
@@ -261,7 +261,32 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         """Where a point (3,) in metres lies in a camera's picture, (x, y) in [0, 1]; None behind the camera."""
         return self._pictures(self.size).in_picture(self.data, camera, point)
 
+    # What people change while they watch.
+
+    def movable(self) -> dict[int, np.ndarray]:
+        """Where the things are that can be put elsewhere, (3,) metres by their index: those that nothing holds."""
+        return {i: self.data.qpos[joint : joint + 3].copy() for i, joint in self._free_things().items()}
+
+    def move_thing(self, index: int, place: np.ndarray) -> None:
+        """Put a thing at a point (3,) in metres, where it comes to rest."""
+        joint = self._free_things()[index]
+        dof = int(self.model.body_dofadr[find(self.model, "body", self.things[index].bodies[0])])
+        self.data.qpos[joint : joint + 3] = place
+        self.data.qvel[dof : dof + 6] = 0
+        self._settle()
+
     # Inside.
+
+    def _free_things(self) -> dict[int, int]:
+        """Where `qpos` holds the place of each thing of this scene that is a free body, by the thing's index."""
+        found = {}
+        for i in np.flatnonzero(self.present()):
+            bodies = self.things[i].bodies
+            body = find(self.model, "body", bodies[0]) if len(bodies) == 1 else 0
+            joint = int(self.model.body_jntadr[body])
+            if joint >= 0 and int(self.model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_FREE):
+                found[int(i)] = int(self.model.jnt_qposadr[joint])
+        return found
 
     def _moment(self, info: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], bool]:
         """What is seen and known now, and whether it is a success."""

@@ -39,7 +39,7 @@ class World:
         env: its environment. seed: that it was reset with. row: its place among those that run side by side.
         action_names: of the environment's actions, in their order.
         scale: between the environment's actions and [-1, 1].
-        observation, info: the newest that the environment gave; the actor may see a changed observation, see `run`.
+        observation, info: the newest that the environment gave; what the actor sees may be changed, see `Scenario`.
         instruction: what the actor reads. task_instruction: what the environment said. named: the thing that the
             first one means, None where it means what the environment does.
         step: control steps done. done: whether the episode is over.
@@ -99,6 +99,85 @@ class Scenario:
     view: Callable[[Observation], Observation] | None = None
 
 
+class Rollout:
+    """Episodes in progress, one per seed, side by side. Whoever has time to wait between two steps makes them one by
+    one; `run` makes all of them.
+
+    Args:
+        envs: an environment per row.
+        seeds: a seed per row; None leaves it idle.
+        action_names: of the environments' actions.
+        scenario: of all episodes, or of the episode of a seed.
+        beat: called before every piece of work, with its seed, or without one for what all seeds share; see
+            `envs.workers.Pulse`.
+
+    `worlds` are the episodes in the order of the seeds. Their `instruction` and `named` may be changed between two
+    steps: actors read them anew.
+
+    Raises:
+        EpisodeError: an environment fails, or gives what breaks the contract; here and in `step`.
+        ValueError: an environment's actions have no bounds, or it gives no instruction.
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[Env],
+        seeds: Sequence[int | None],
+        actor: Actor,
+        recorders: Sequence[Recorder] = (),
+        *,
+        action_names: tuple[str, ...],
+        scenario: Scenario | Callable[[int], Scenario | None] | None = None,
+        beat: Beat | None = None,
+    ) -> None:
+        self._actor, self._recorders = actor, recorders
+        self._beat = beat or (lambda *_: None)
+        self._rows: list[World | None] = [None] * len(envs)
+        for row, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
+            if seed is not None:
+                scale = ActionScale(env.action_space)
+                self._rows[row] = World(env=env, seed=seed, row=row, action_names=action_names, scale=scale)
+        self.worlds = [world for world in self._rows if world is not None]
+        self._scenarios = {
+            w.row: (scenario(w.seed) if callable(scenario) else scenario) or Scenario() for w in self.worlds
+        }
+        for world in self.worlds:
+            self._beat(world.seed)
+            _reset(world, self._scenarios[world.row])
+            for recorder in recorders:
+                recorder.begin(world)
+        self._beat()
+        actor.reset(self._rows)
+
+    @property
+    def done(self) -> bool:
+        """Whether all episodes are over."""
+        return all(world.done for world in self.worlds)
+
+    def step(self) -> None:
+        """One control step of every episode that is not over."""
+        self._beat()
+        actions = self._actor.act([None if world is None or world.done else world for world in self._rows])
+        for world in self.worlds:
+            if world.done:
+                continue
+            self._beat(world.seed)
+            action = actions[world.row]
+            assert action is not None
+            for recorder in self._recorders:
+                recorder.step(world, action)
+            with _named(world):
+                seen, _, terminated, truncated, world.info = world.env.step(action)
+            world.step += 1
+            world.done = bool(terminated or truncated)
+            _check(world, seen)
+            view = self._scenarios[world.row].view
+            world.observation = view(seen) if view else seen
+            if world.done:
+                for recorder in self._recorders:
+                    recorder.end(world)
+
+
 def run(
     envs: Sequence[Env],
     seeds: Sequence[int | None],
@@ -109,57 +188,11 @@ def run(
     scenario: Scenario | Callable[[int], Scenario | None] | None = None,
     beat: Beat | None = None,
 ) -> list[World]:
-    """Run one episode per seed to its end, side by side; the finished worlds, in the order of the seeds.
-
-    Args:
-        envs: an environment per row.
-        seeds: a seed per row; None leaves it idle.
-        action_names: of the environments' actions.
-        scenario: of all episodes, or of the episode of a seed.
-        beat: called before every piece of work, with its seed, or without one for what all seeds share; see
-            `envs.workers.Pulse`.
-
-    Raises:
-        EpisodeError: an environment fails, or gives what breaks the contract.
-        ValueError: an environment's actions have no bounds, or it gives no instruction.
-    """
-    beat = beat or (lambda *_: None)
-    rows: list[World | None] = [None] * len(envs)
-    for row, (env, seed) in enumerate(zip(envs, seeds, strict=True)):
-        if seed is not None:
-            scale = ActionScale(env.action_space)
-            rows[row] = World(env=env, seed=seed, row=row, action_names=action_names, scale=scale)
-    worlds = [world for world in rows if world is not None]
-    scenarios = {w.row: (scenario(w.seed) if callable(scenario) else scenario) or Scenario() for w in worlds}
-    for world in worlds:
-        beat(world.seed)
-        _reset(world, scenarios[world.row])
-        for recorder in recorders:
-            recorder.begin(world)
-    beat()
-    actor.reset(rows)
-    while not all(world.done for world in worlds):
-        beat()
-        actions = actor.act([None if world is None or world.done else world for world in rows])
-        for world in worlds:
-            if world.done:
-                continue
-            beat(world.seed)
-            action = actions[world.row]
-            assert action is not None
-            for recorder in recorders:
-                recorder.step(world, action)
-            with _named(world):
-                seen, _, terminated, truncated, world.info = world.env.step(action)
-            world.step += 1
-            world.done = bool(terminated or truncated)
-            _check(world, seen)
-            view = scenarios[world.row].view
-            world.observation = view(seen) if view else seen
-            if world.done:
-                for recorder in recorders:
-                    recorder.end(world)
-    return worlds
+    """Run one episode per seed to its end; the finished worlds, in the order of the seeds. See `Rollout`."""
+    episodes = Rollout(envs, seeds, actor, recorders, action_names=action_names, scenario=scenario, beat=beat)
+    while not episodes.done:
+        episodes.step()
+    return episodes.worlds
 
 
 def _reset(world: World, scenario: Scenario) -> None:

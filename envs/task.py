@@ -29,6 +29,9 @@ Everything else is optional, and is asked for by name with `offers`, never by cl
 | `dense_reward()` | → a reward that tells nearer from farther, if `step`'s does not | experts that learn |
 | `foresee(expert, steps)` | → the expert's next S actions if nobody disturbed it, (S, A) | DAgger's chunks |
 | `picture(camera, size)` | → the scene as (size, size, 3) uint8 | sharper videos |
+| `named(options)` | → which thing of this scene a reader's options mean, or None | other words in mid-episode |
+| `movable()` | → thing → where it is (3,), of those that can be put elsewhere | dragging |
+| `move_thing(index, place)` | puts it at a point (3,) in metres, now | dragging |
 | `in_picture(camera, point)` | → where a point (3,) in metres lies, (x, y) in [0, 1], or None | marks in videos |
 
 Shapes of what is in `info` never change. Third parties add tasks with `register_task` in a module of theirs: an entry

@@ -47,6 +47,7 @@ class PolicyRunner:
         words = policy.config.language.max_words
         self._tokens = np.zeros((rows, words), dtype=np.int64)
         self._mask = np.zeros((rows, words), dtype=bool)
+        self._heard = [0] * rows  # the step at which each row was given its words
         # Idle rows still pass through the network: give them one word to attend to.
         self._mask[:, 0] = True
         shapes = policy.shapes
@@ -73,14 +74,26 @@ class PolicyRunner:
             raise ValueError(f"got {instructions!r}, expected {len(self._pixels)} instructions in a list, one per row")
         self._frozen, self._begun = frozen, True
         self.chunk = None
+        self._chunks.clear()
+        self._step = 0
         for row, text in enumerate(instructions):
             self._pixels[row].clear()
             self._agent_pos[row].clear()
+            self._heard[row] = 0
             if text is not None:
-                ids, mask = self.tokenizer.encode([text])
-                self._tokens[row], self._mask[row] = ids[0], mask[0]
-        self._chunks.clear()
-        self._step = 0
+                self.instruct(row, text)
+
+    def instruct(self, row: int, instruction: str) -> None:
+        """Let a row read other words from its next decision on. What it has seen stays; what it predicted while it read
+        the words before is not averaged with what it predicts now.
+
+        Raises:
+            ValueError: the instruction has no words.
+        """
+        ids, mask = self.tokenizer.encode([instruction])
+        self._tokens, self._mask = self._tokens.copy(), self._mask.copy()  # observations that were made keep theirs
+        self._tokens[row], self._mask[row] = ids[0], mask[0]
+        self._heard[row] = self._step
 
     def act(self, observations: Sequence[dict[str, Any] | None]) -> np.ndarray:
         """Actions `(R, A)` in [-1, 1] for this control step, in the order of `action_names`.
@@ -104,7 +117,11 @@ class PolicyRunner:
         self._step += 1
         if self.config.ensemble is None:
             return self._chunks[-1][:, (self._step - 1) % self.config.execute]
-        return ensemble(self._chunks, self.config.ensemble)
+        actions = ensemble(self._chunks, self.config.ensemble)
+        for row, heard in enumerate(self._heard):
+            if (since := self._step - heard) < len(self._chunks):
+                actions[row] = ensemble(list(self._chunks)[-since:], self.config.ensemble)[row]
+        return actions
 
     def _needed(self) -> bool:
         """Whether the pictures of this step are part of any decision: where they are drawn on demand, no others are."""
@@ -180,7 +197,7 @@ class Robot(Protocol):
 
 
 class PolicyActor:
-    """A policy as an actor of `envs.rollout`.
+    """A policy as an actor of `envs.rollout`. A world's instruction may change in mid-episode.
 
     Args:
         runner: with as many rows as there are worlds.
@@ -191,11 +208,16 @@ class PolicyActor:
         self.runner, self._frozen = runner, frozen
 
     def reset(self, worlds: Sequence[Robot | None]) -> None:
-        self.runner.reset([None if world is None else world.instruction for world in worlds], frozen=self._frozen)
+        self._read = [None if world is None else world.instruction for world in worlds]
+        self.runner.reset(self._read, frozen=self._frozen)
         names = self.runner.action_names
         self._order = [[] if w is None else [names.index(name) for name in w.action_names] for w in worlds]
 
     def act(self, worlds: Sequence[Robot | None]) -> list[np.ndarray | None]:
+        for row, world in enumerate(worlds):
+            if world is not None and world.instruction != self._read[row]:
+                self.runner.instruct(row, world.instruction)
+                self._read[row] = world.instruction
         actions = self.runner.act([None if world is None else world.observation for world in worlds])
         return [
             None if world is None else world.scale.to_task(actions[row, self._order[row]])

@@ -119,6 +119,7 @@ class CatchTask(ContactTask):
         self._held, self._longest = np.zeros(CUBES, np.int64), np.zeros(CUBES, np.int64)  # control steps in a row
         self._gripped = np.zeros(CUBES, np.bool_)
         self._best = np.zeros(CUBES)
+        self.target = target  # by which the words are chosen
         return self._say(target, phrasing, rng), target
 
     def note(self) -> None:
@@ -142,6 +143,16 @@ class CatchTask(ContactTask):
         others = [int(i) for i in np.flatnonzero(self.present()) if i != self.target]
         index = others[rng.integers(len(others))]
         return self._say(index, phrasing, rng), index
+
+    def named(self, options: Mapping[str, Any]) -> int | None:
+        """Which cube of this scene reset options mean, None if none."""
+        if "colour" in options:
+            return self.colours.index(options["colour"]) if options["colour"] in self.colours else None
+        if self._motion is None or options["motion"] not in (self._motion, OPPOSITE[self._motion]):
+            return None
+        return next(
+            int(i) for i in np.flatnonzero(self.present()) if (i == self.target) == (options["motion"] == self._motion)
+        )
 
     def knowledge(self) -> Mapping[str, Any]:
         props, arm = self.table.props, self.table.arm

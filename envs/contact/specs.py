@@ -64,6 +64,7 @@ SPECS: dict[str, tuple[TaskSpec, str]] = {
                 horizon=160,
                 action_names=("dx", "dy", "dz", "yaw_rate", "gripper"),
                 verbs=("grab", "catch", "grasp", "take"),
+                version=2,
             ),
             "CatchTask",
         ),

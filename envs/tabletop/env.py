@@ -386,6 +386,26 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         texts[self.layout.target] = self.instruction
         return tuple(texts)
 
+    # What people change while they watch.
+
+    def named(self, options: dict[str, Any]) -> int | None:
+        """Which object of this scene reset options mean, None if none."""
+        referents = self.layout.referents
+        return referents.index(options["referent"]) if options.get("referent") in referents else None
+
+    def movable(self) -> dict[int, np.ndarray]:
+        """Where the objects are that can be put elsewhere, (3,) metres by their index: all of them."""
+        return {i: self._data.mocap_pos[i].copy() for i in range(len(self.layout.objects))}
+
+    def move_thing(self, index: int, place: np.ndarray) -> None:
+        """Put an object elsewhere, as near to a point (3,) in metres as the hand can go; from there it moves on."""
+        tick = min(self._step * RAMP, len(self._positions) - 1)
+        wanted = np.clip(place[:2], *WORKSPACE[:, :2])
+        path = self._positions[tick:, index, :2]
+        path[:] = np.clip(path + (wanted - path[0]), *WORKSPACE[:, :2])
+        self._data.mocap_pos[index, :2] = wanted
+        mujoco.mj_kinematics(self._model, self._data)
+
     # Inside.
 
     def _mocap(self, tick: int) -> np.ndarray:

@@ -63,6 +63,36 @@ def heat_maps(attention: Mapping[str, Tensor], places: Places, words: Sequence[s
     return found
 
 
+def word_heats(attention: Mapping[str, Tensor], places: Places, words: Sequence[str]) -> dict[str, Heat]:
+    """Heat `(h, w)` by word, of the last map that relates single words to places; empty where no map does.
+
+    A word that comes again has a number behind it.
+    """
+    by_word: Heat | None = None
+    for name, weights in attention.items():
+        mean = weights.float().mean(0).cpu().numpy()
+        found = _by_word(name, mean, places, len(words))
+        by_word = by_word if found is None else found
+    if by_word is None:
+        return {}
+    titles = [w if words.index(w) == i else f"{w} {words[: i + 1].count(w)}" for i, w in enumerate(words)]
+    return {title: heat.reshape(places.grid).astype(np.float32) for title, heat in zip(titles, by_word, strict=True)}
+
+
+def _by_word(name: str, weights_QK: Heat, places: Places, words: int) -> Heat | None:
+    """How much each word has to do with each place, (words, n); None of a map that does not say."""
+    reader, _, read = re.sub(r"_\d+$", "", name).partition("_reads_")
+    if reader == "self":
+        visual = places.cameras * places.cells
+        return weights_QK[visual : visual + words, places.newest("vision", visual)]
+    if read in VISUAL and "language" in reader and weights_QK.shape[0] >= words:
+        return weights_QK[:words, places.newest(read, weights_QK.shape[1])]
+    if reader in VISUAL and weights_QK.shape[1] >= words > 1:
+        heat = weights_QK[places.newest(reader, weights_QK.shape[0]), :words].T
+        return heat - heat.min(axis=1, keepdims=True)
+    return None
+
+
 def _heat(name: str, weights_QK: Heat, places: Places, words: Sequence[str]) -> tuple[str, Heat | None]:
     title = name.replace("_", " ")
     stem = re.sub(r"_\d+$", "", name)

@@ -5,13 +5,13 @@ A video is a recorder of the one rollout loop: it shows what the policy decided,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from configs.evaluation import RunnerConfig
 from envs.rollout import World, run
@@ -19,7 +19,7 @@ from envs.task import find_task, offers
 from eval.acting import GROUP, make_actor, make_task_for, one_thread
 from eval.controls import CONTROLS
 from eval.outcome import OutcomeRecorder, truth_at
-from eval.report.attention import Heat, Places, attention_sheet, heat_maps
+from eval.report.attention import Heat, Places, attention_sheet, heat_maps, word_heats
 from eval.report.overlay import STRIP, Frame, draw_overlay
 from eval.report.timeline import Timeline, draw_timeline
 from eval.results import POLICY, EpisodeResult
@@ -32,8 +32,6 @@ PICTURE = 256  # pixels a side, drawn anew where the task can: what the policy s
 SCALE = 2  # of that picture
 HOLD = 15  # frames that show the end and the verdict
 STEP = 1e-3  # metres, to see where a movement goes in the picture
-
-Scene = Callable[[str | None], np.ndarray]  # a moment of the video, drawn with or without a verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +108,7 @@ class VideoRecorder:
         self._camera = checkpoint.policy.config.cameras[0]
 
     def begin(self, world: World) -> None:
-        self._scenes: list[Scene] = []
+        self._shots: list[Shot] = []
         self._sheets: list[Frame] = []  # time and attention, below the scene
         self._tube = empty_tube(self._checkpoint.policy)
 
@@ -119,7 +117,7 @@ class VideoRecorder:
         if self._runner is not None and self._runner.chunk is not None:
             aux = row_of(self._runner.chunk.aux, world.row)
         picture = picture_of(world, self._camera, PICTURE)
-        self._scenes.append(self._scene(world, picture, aux, action))
+        self._shots.append(shot_of(world, self._camera, picture, aux, action))
         if aux is None or aux.location is None:
             return
         sheet = attention_sheet(picture, heats_of(self._checkpoint, aux, world.instruction), SCALE * PICTURE)
@@ -131,46 +129,62 @@ class VideoRecorder:
         self._sheets.append(sheet)
 
     def end(self, world: World) -> None:
-        self._end = self._scene(world, picture_of(world, self._camera, PICTURE))
+        self._end = shot_of(world, self._camera, picture_of(world, self._camera, PICTURE))
 
     def frames(self, verdict: str) -> list[Frame]:
         """The finished video, with the verdict at its end."""
-        frames = [scene(None) for scene in self._scenes] + [self._end(verdict)] * HOLD
+        frames = [shot.draw() for shot in self._shots] + [self._end.draw(verdict)] * HOLD
         if self._sheets:
             sheets = self._sheets + [np.full_like(self._sheets[0], STRIP)] * HOLD  # no decision belongs to the end
             frames = [np.concatenate(both) for both in zip(frames, sheets, strict=True)]
         return frames
 
-    def _scene(self, world: World, picture: Frame, aux: Aux | None = None, action: np.ndarray | None = None) -> Scene:
-        """Everything about this moment: the state, what the policy believes of it, and the action it takes there."""
-        known, camera, step = world.info.get("privileged", {}), self._camera, world.step
-        true_box = predicted = location = None
-        if camera in known.get("boxes", {}):
-            _, box, visible = truth_at(known, camera, known["target"], step)
-            true_box = box.tolist() if visible else None
-        if aux is not None and aux.boxes is not None:
-            seen = aux.visible is None or float(aux.visible[0, -1]) > 0.5
-            predicted = aux.boxes[0, -1].tolist() if seen else None
-        if aux is not None and aux.location is not None:
-            location = aux.location[0, -1].float().cpu().numpy()
-        gripper, arrow = _hand(world, camera, action)
-        instruction = world.instruction
 
-        def draw(verdict: str | None) -> np.ndarray:
-            return draw_overlay(
-                picture,
-                instruction=instruction,
-                true_box=true_box,
-                predicted_box=predicted,
-                location=location,
-                action=arrow,
-                step=step,
-                verdict=verdict,
-                scale=SCALE,
-                gripper=gripper,
-            )
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A moment of an episode with all that is drawn over it; see `draw_overlay`."""
 
-        return draw
+    picture: Frame
+    instruction: str
+    step: int
+    true_box: list[float] | None = None
+    predicted_box: list[float] | None = None
+    location: Heat | None = None
+    action: tuple[float, float] | None = None
+    gripper: tuple[float, float] | None = None
+
+    def draw(self, verdict: str | None = None, scale: int = SCALE) -> Frame:
+        """The picture, `scale` times as large, with its marks."""
+        marks = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "picture"}
+        return draw_overlay(self.picture, **marks, verdict=verdict, scale=scale)
+
+
+def shot_of(
+    world: World, camera: str, picture: Frame, aux: Aux | None = None, action: np.ndarray | None = None
+) -> Shot:
+    """Everything about this moment: the state, what the policy believes of it, and the action it takes there."""
+    known = world.info.get("privileged", {})
+    true_box = predicted = location = None
+    if camera in known.get("boxes", {}):
+        meant = known["target"] if world.named is None else world.named
+        _, box, visible = truth_at(known, camera, meant, world.step)
+        true_box = box.tolist() if visible else None
+    if aux is not None and aux.boxes is not None:
+        seen = aux.visible is None or float(aux.visible[0, -1]) > 0.5
+        predicted = aux.boxes[0, -1].tolist() if seen else None
+    if aux is not None and aux.location is not None:
+        location = aux.location[0, -1].float().cpu().numpy()
+    gripper, arrow = _hand(world, camera, action)
+    return Shot(
+        picture=picture,
+        instruction=world.instruction,
+        step=world.step,
+        true_box=true_box,
+        predicted_box=predicted,
+        location=location,
+        action=arrow,
+        gripper=gripper,
+    )
 
 
 def picture_of(world: World, camera: str, size: int) -> Frame:
@@ -191,11 +205,20 @@ def row_of(aux: Aux, row: int) -> Aux:
 
 def heats_of(checkpoint: Checkpoint, aux: Aux, read: str) -> dict[str, Heat]:
     """All that the policy attends to in the newest frame while it reads these words; see `eval.report.attention`."""
+    return heat_maps(*_attention(checkpoint, aux, read))
+
+
+def word_heats_of(checkpoint: Checkpoint, aux: Aux, read: str) -> dict[str, Heat]:
+    """What each of these words attends to in the newest frame; see `eval.report.attention`."""
+    return word_heats(*_attention(checkpoint, aux, read))
+
+
+def _attention(checkpoint: Checkpoint, aux: Aux, read: str) -> tuple[dict[str, Tensor], Places, list[str]]:
+    """The first row's maps, how places lie in them, and the words."""
     assert aux.location is not None
     policy, grid = checkpoint.policy, aux.location.shape[-2:]
     places = Places(grid=(grid[0], grid[1]), cameras=policy.shapes.cameras, frames=policy.encoder.grounded_frames)
-    maps = {name: weights[0] for name, weights in aux.attention.items()}
-    return heat_maps(maps, places, checkpoint.tokenizer.pieces(read))
+    return {name: weights[0] for name, weights in aux.attention.items()}, places, checkpoint.tokenizer.pieces(read)
 
 
 def write_video(recording: Recording, path: Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from envs.actors import ExpertActor, ModelActor, NoisyExpert, RandomActor, RepeatingActor
-from envs.rollout import EpisodeError, Scenario, World, blank, run
+from envs.rollout import EpisodeError, Rollout, Scenario, World, blank, run
 from envs.tabletop.env import TabletopEnv
 from envs.task import TaskSpec, find_task, make_task, use_task_modules
 from envs.workers import NOTHING
@@ -259,3 +259,26 @@ class TestActors:
         assert (done >= -2).all()
         assert (done <= 3).all()
         assert actor.detours == 0  # this expert does not plan for all things
+
+
+def test_episodes_that_are_stepped_one_by_one_are_those_that_run_through(env: Any, spec: TaskSpec) -> None:
+    whole, stepped = play(env, spec, RandomActor()), Watcher()
+    episodes = Rollout([env], [5], RandomActor(), [stepped], action_names=spec.action_names)
+    assert not episodes.done
+    assert episodes.worlds[0].step == 0
+    while not episodes.done:
+        episodes.step()
+    assert stepped.told == whole.told
+    np.testing.assert_array_equal(stepped.actions, whole.actions)
+    np.testing.assert_array_equal(stepped.pictures, whole.pictures)
+
+
+def test_an_expert_goes_to_what_the_worlds_words_mean(make_env: MakeEnv) -> None:
+    env, spec = make_env("track", cameras=("front",), size=16), find_task("track")
+    expert = spec.make_expert()
+    episodes = Rollout([env], [5], ExpertActor(expert), [watcher := Watcher()], action_names=spec.action_names)
+    [world] = episodes.worlds
+    world.named = 2
+    meant = expert.towards(env, world.info)[2]
+    episodes.step()
+    np.testing.assert_array_equal(watcher.actions[0], meant)

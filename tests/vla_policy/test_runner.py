@@ -205,3 +205,52 @@ def test_an_actor_may_show_the_newest_frame_alone(tiny_checkpoint: Path) -> None
     for step in range(9):
         actor.act([_Robot(("dx", "dy"), step)])
     assert asked[-1].frames.unique().tolist() == [8]
+
+
+def test_other_words_are_read_from_the_next_decision_on_and_nothing_seen_is_forgotten(tiny_checkpoint: Path) -> None:
+    runner, asked = _runner(tiny_checkpoint, execute=1)
+    runner.reset(["follow the red ball", "follow the red ball"])
+    for step in range(6):
+        if step == 4:
+            runner.instruct(0, "track the blue cube")
+        runner.act([_seen(step), _seen(step)])
+    assert (asked[3].tokens[0] == asked[3].tokens[1]).all()
+    assert (asked[4].tokens[0] != asked[4].tokens[1]).any()
+    assert (asked[4].tokens[1] == asked[3].tokens[1]).all()
+    assert (asked[4].frames[0] == asked[4].frames[1]).all()  # the same history
+
+
+def test_what_was_predicted_under_other_words_is_not_averaged_with_what_follows(tiny_checkpoint: Path) -> None:
+    runner, _ = _runner(tiny_checkpoint, execute=1, ensemble=0.1)
+    runner.reset(["follow the red ball", "follow the red ball"])
+    for step in range(4):
+        together = runner.act([_seen(step), _seen(step)])
+    np.testing.assert_array_equal(together[0], together[1])
+    runner.instruct(0, "follow the red ball")  # even if they are the same
+    actions = runner.act([_seen(4), _seen(4)])
+    assert runner.chunk is not None
+    newest = runner.chunk.action[:, 0].numpy()
+    np.testing.assert_array_equal(actions[0], newest[0])
+    assert (actions[1] != newest[1]).any()
+
+
+def test_an_actor_reads_a_worlds_instruction_anew_at_every_step(tiny_checkpoint: Path) -> None:
+    runner, asked = _runner(tiny_checkpoint, rows=1, execute=1)
+    world = _World()
+    actor = PolicyActor(runner)
+    actor.reset([world])
+    actor.act([world])
+    world.instruction = "track the blue cube"
+    actor.act([world])
+    assert (asked[0].tokens != asked[1].tokens).any()
+
+
+class _World:
+    """What `PolicyActor` needs of one."""
+
+    def __init__(self) -> None:
+        self.observation, self.instruction, self.action_names = _seen(0), "follow the red ball", ("dx", "dy")
+        self.scale = self
+
+    def to_task(self, unit: np.ndarray) -> np.ndarray:
+        return unit

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from configs.policy import CrossAttentionConfig, FusionConfig, IntermediateConfig, PolicyConfig
-from eval.report.attention import COLUMNS, Places, attention_sheet, heat_maps
+from eval.report.attention import COLUMNS, Places, attention_sheet, heat_maps, word_heats
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.policy import VLAPolicy
 
@@ -105,3 +105,28 @@ def test_the_sheet_has_a_tile_a_map() -> None:
 def test_an_odd_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="width: got 255, expected an even number"):
         attention_sheet(np.zeros((4, 4, 3), np.uint8), {}, 255)
+
+
+@pytest.mark.parametrize(("name", "weights"), [
+    ("language_reads_vision_0", marked(5, 2 * N, (1, 4))),
+    ("language_reads_backbone_0", marked(5, 2 * 3 * N, (1, 12 + 4))),
+    ("vision_reads_language_0", marked(2 * N, 5, (4, 1))),
+    ("self_0", marked(2 * N + 5, 2 * N + 5, (2 * N + 1, 4))),
+])  # fmt: skip
+def test_each_word_has_a_map_of_its_own(name: str, weights: torch.Tensor) -> None:
+    found = word_heats({name: weights}, PLACES, WORDS)
+    assert list(found) == ["red", "ball"]
+    assert found["ball"].argmax() == 4
+    assert not found["red"].any()
+
+
+def test_a_word_that_comes_again_is_numbered_and_the_last_map_counts() -> None:
+    maps = {
+        "language_reads_vision_0": marked(5, 2 * N, (0, 1)),
+        "language_reads_vision_1": marked(5, 2 * N, (0, 4)),
+        "decoder_space_0": marked(1, 2 * N, (0, 2)),
+    }
+    found = word_heats(maps, PLACES, ("the", "the"))
+    assert list(found) == ["the", "the 2"]
+    assert found["the"].argmax() == 4
+    assert word_heats({"decoder_space_0": maps["decoder_space_0"]}, PLACES, WORDS) == {}

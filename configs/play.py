@@ -1,0 +1,43 @@
+"""Configuration of the live page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs.checks import check_kinds, check_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayConfig:
+    """How the page is served, and how it shows a world.
+
+    Args:
+        host: address to listen at; others than this machine can come in only if it is not a loopback address.
+        port: TCP port; 0 takes one that is free.
+        worlds: tabs that can play at a time; each has a world of its own.
+        picture: side of the robot's picture on the page in pixels.
+        picture_hz: pictures a second at most.
+        scene_hz: updates of the scene in 3D a second at most.
+        hold_s: seconds for which the end of an episode is shown before the next scene.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    worlds: int = 4
+    picture: int = 352
+    picture_hz: float = 8.0
+    scene_hz: float = 25.0
+    hold_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_kinds("", self)
+        check_least("", self, port=0, worlds=1, picture=64)
+        if self.port > 65535:
+            raise ValueError(f"port {self.port} must lie between 0 and 65535")
+        if self.picture % 2:
+            raise ValueError(f"picture {self.picture} must be an even number of pixels")
+        for name in ("picture_hz", "scene_hz"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be above 0")
+        if self.hold_s < 0:
+            raise ValueError(f"hold_s {self.hold_s} must be 0 or more seconds")
