@@ -83,4 +83,5 @@ def _first(aux: Aux, count: int) -> Aux:
     """What is said of the first frames."""
     names = ("boxes", "visible", "start_logits", "end_logits", "during")
     parts = {name: getattr(aux, name) for name in names}
-    return Aux(**{name: None if part is None else part[:, :count] for name, part in parts.items()})
+    first: dict[str, Any] = {name: None if part is None else part[:, :count] for name, part in parts.items()}
+    return Aux(**first)
