@@ -19,6 +19,7 @@ class PlayConfig:
         picture_hz: pictures a second at most.
         scene_hz: updates of the scene in 3D a second at most.
         hold_s: seconds for which the end of an episode is shown before the next scene.
+        seconds: after which the page ends by itself; 0 for until it is interrupted.
     """
 
     host: str = "127.0.0.1"
@@ -28,6 +29,7 @@ class PlayConfig:
     picture_hz: float = 8.0
     scene_hz: float = 25.0
     hold_s: float = 2.0
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         check_kinds("", self)
@@ -39,5 +41,6 @@ class PlayConfig:
         for name in ("picture_hz", "scene_hz"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be above 0")
-        if self.hold_s < 0:
-            raise ValueError(f"hold_s {self.hold_s} must be 0 or more seconds")
+        for name in ("hold_s", "seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be 0 or more seconds")

@@ -15,7 +15,7 @@ MISSING = "`vla play` needs viser and mjviser; run: pip install 'vla_policy[play
 
 
 def play(arguments: list[str]) -> int:
-    """Serve the page until somebody interrupts."""
+    """Serve the page until somebody interrupts, or the time is over."""
     parser = plain_parser("play", "Policies that ship can be chosen on the page, too.")
     parser.add_argument(
         "checkpoints", type=str, nargs="*", help="checkpoint folders or names of policies that ship; the first one acts"
@@ -50,7 +50,7 @@ def play(arguments: list[str]) -> int:
             acting = "the task's expert, as no policy here was trained on it" if acts == EXPERT else acts
             print(f"{task}, done by {acting}\nopen {server.address} in a browser; Ctrl+C ends it", flush=True)
             try:
-                threading.Event().wait()
+                threading.Event().wait(config.seconds or None)
             except KeyboardInterrupt:
                 print("closing", flush=True)
     return 0
