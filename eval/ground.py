@@ -285,7 +285,7 @@ def _fitted(picture: Frame, size: int, fit: Fit = "square") -> Frame:
         columns, rows = (max(round(size * share), 1) for share in _content(height, width))
         small = Image.fromarray(picture).resize((columns, rows), Image.Resampling.BOX)
         square = np.full((size, size, 3), PADDING, dtype=np.uint8)
-        square[:rows, :columns] = small
+        square[:rows, :columns] = np.asarray(small)
         return square
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

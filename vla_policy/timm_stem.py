@@ -44,7 +44,7 @@ class TimmStem(nn.Module):
             value = pretrained.get(name, default) if config.timm.weights else {"mean": 0.5, "std": 0.25}[name]
             self.register_buffer(name, torch.as_tensor(value).expand(3).clone().view(1, 3, 1, 1))
         if config.timm.frozen_norm:
-            from timm.layers import freeze_batch_norm_2d
+            from timm.layers.norm_act import freeze_batch_norm_2d
 
             self.model = freeze_batch_norm_2d(self.model)
         self.model.eval()  # to find the features' width must not move running statistics
