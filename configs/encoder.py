@@ -58,9 +58,10 @@ class BackboneConfig:
         check_kinds("encoder.backbone", self)
         check_least("encoder.backbone", self, channels=0, layers=0)
         if (self.channels == 0) != (self.layers == 0) or (self.name == SMALL and self.layers == 0):
+            name = "layers" if self.layers == 0 else "channels"
             raise ValueError(
-                f"encoder.backbone.channels {self.channels} and layers {self.layers} must both be at least 1, or, of a "
-                "timm model, both 0, which takes its features as they are"
+                f"encoder.backbone.{name} 0 must be at least 1; of a timm model, channels and layers may both be 0, "
+                "which takes its features as they are"
             )
         if self.name == SMALL:
             refuse_changed(

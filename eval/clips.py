@@ -82,6 +82,6 @@ def _content_mask(content: tuple[float, float], size: int) -> torch.Tensor | Non
 def _first(aux: Aux, count: int) -> Aux:
     """What is said of the first frames."""
     names = ("boxes", "visible", "start_logits", "end_logits", "during")
-    parts = {name: getattr(aux, name) for name in names}
-    first: dict[str, Any] = {name: None if part is None else part[:, :count] for name, part in parts.items()}
-    return Aux(**first)
+    parts: dict[str, Any] = {name: getattr(aux, name) for name in names}
+    told = {name: part[:, :count] for name, part in parts.items() if part is not None}
+    return Aux(**told)

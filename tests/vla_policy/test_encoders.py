@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.policy import BackboneConfig, EncoderConfig
+from configs.policy import BackboneConfig, EncoderConfig, SlowFastConfig
 from vla_policy.backbone import to_maps, to_tokens
 from vla_policy.contract import Shapes
 from vla_policy.encoders import ENCODERS
@@ -213,7 +213,8 @@ class TestSlowFast:
     @pytest.mark.parametrize("kind", ["none", "linear", "gated", "transformer", "pooled"])
     def test_fast_branches(self, kind: str) -> None:
         torch.manual_seed(0)
-        branch, slow, plain = FastBranch(kind, WIDTH, 2), torch.randn(B, T, 6, WIDTH), torch.randn(B, T, 6, WIDTH)
+        branch = FastBranch(SlowFastConfig(fast=kind), WIDTH, 2)  # type: ignore[arg-type]
+        slow, plain = torch.randn(B, T, 6, WIDTH), torch.randn(B, T, 6, WIDTH)
         joined = branch(slow, plain)
         if kind == "none":
             assert joined is slow
