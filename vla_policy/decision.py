@@ -99,7 +99,8 @@ def majority(votes_BRSA: Tensor) -> Tensor:
     agree_BRRSA = bins[:, :, None] == bins[:, None]
     count_BRSA = agree_BRRSA.sum(2)
     # The fullest bin; of two equally full ones, the bin of the voter nearest to the median.
-    off = (votes_BRSA - votes_BRSA.median(dim=1, keepdim=True).values).abs()
+    middle = (votes_BRSA.shape[1] - 1) // 2  # as torch's median, which ONNX has not
+    off = (votes_BRSA - votes_BRSA.sort(dim=1).values[:, middle, None]).abs()
     winner = (count_BRSA - off / (1 + off)).argmax(dim=1, keepdim=True)
     with_winner = agree_BRRSA.gather(2, winner[:, None].expand(-1, votes_BRSA.shape[1], -1, -1, -1)).squeeze(2)
     decided: Tensor = (votes_BRSA * with_winner).sum(1) / with_winner.sum(1)

@@ -176,5 +176,8 @@ def _unheard() -> Iterator[None]:
         yield
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    """What went wrong at the bottom of it, in a line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from configs.export import ExportConfig
 from vla_policy.checkpoint import load_checkpoint, weights_digest
+from vla_policy.decision import majority
 from vla_policy.export.folder import export_checkpoint, open_graphs
-from vla_policy.export.formats import FORMATS
+from vla_policy.export.formats import FORMATS, trace
 from vla_policy.export.graphs import Units, graphs_of
 
 ROOT = Path(__file__).parents[3]
@@ -98,6 +99,21 @@ def test_every_format_runs_for_any_number_of_rows(format: str, export: Export) -
     for rows in (1, 2, 5):
         x = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)
         np.testing.assert_array_equal(runs["window"]({"x": x})["y"], 2 * x)
+
+
+@pytest.mark.slow
+def test_a_majority_is_counted_in_onnx_as_in_torch(tmp_path: Path) -> None:
+    class Majority(nn.Module):
+        def forward(self, votes: Tensor) -> dict[str, Tensor]:
+            return {"decided": majority(votes)}
+
+    votes = torch.rand(64, 3, 4, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    program, expected = trace(Majority(), {"votes": votes})  # type: ignore[arg-type]
+    file = tmp_path / "majority.onnx"
+    FORMATS["onnx"].write(program, ["votes"], ["decided"], file)
+    np.testing.assert_array_equal(
+        FORMATS["onnx"].open(file, 1)({"votes": votes.numpy()})["decided"], expected["decided"]
+    )
 
 
 def test_what_lies_beside_the_graphs(export: Export, tiny_checkpoint: Path) -> None:
