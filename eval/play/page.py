@@ -102,9 +102,9 @@ class Page:
     def show_standing(self, standing: Standing, rate: float, control_hz: float, tolerance: float | None) -> None:
         """How the episode stands, and the rate of control in steps a second."""
         share = 100 * standing.step / standing.horizon
+        pace = f"control <b>{rate:.{int(rate < 10)}f}</b> of {control_hz:g} a second" if rate else "paused"
         lines = [
-            f"Step <b>{standing.step}</b> of {standing.horizon} · control <b>{rate:.{int(rate < 10)}f}</b> "
-            f"of {control_hz:g} a second",
+            f"Step <b>{standing.step}</b> of {standing.horizon} · {pace}",
             f'<div style="background:#8884;height:4px;border-radius:2px;margin:4px 0"><div style="background:{GOOD};'
             f'height:4px;border-radius:2px;width:{share:.0f}%"></div></div>',
         ]
