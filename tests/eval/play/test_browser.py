@@ -146,11 +146,17 @@ def test_a_thing_is_dragged_by_the_mouse(browser: Any, server: PlayServer) -> No
     assert thing is not None
     before = stage.places()[thing]
     x, y = on_screen(tab, before)
-    tab.page.mouse.move(x, y)
-    tab.page.mouse.down()
-    tab.page.mouse.move(x + 30, y + 30, steps=6)
-    tab.page.mouse.up()
-    tab.until(lambda: bool(np.linalg.norm(stage.places()[thing] - before) > 0.02))
+    mouse = tab.page.mouse
+    mouse.move(x, y)
+    mouse.down()
+    for pixels in range(8, 49, 8):  # as slowly as a hand, and as a browser without a graphics card notices
+        tab.page.wait_for_timeout(500)
+        mouse.move(x + pixels, y + pixels)
+    mouse.up()
+    tab.until(lambda: bool(np.linalg.norm(stage.places()[thing] - before) > 0.05))
+    step = stage.world.step
+    tab.page.get_by_role("button", name="Play").click()
+    tab.until(lambda: stage.world.step > step)
     tab.page.close()
 
 
