@@ -27,6 +27,7 @@ interop: setup  ## LeRobot, in an environment of its own, and this project read 
 	tests/interop/run
 
 browser: setup  ## drives the live page with Debian's chromium, which must be installed; takes minutes
+	$(PY) -m pip install --quiet playwright==1.65.2
 	$(PY) -m pytest -n 0 -m browser tests/eval/play $(ARGS)
 
 format: setup  ## sort imports, fix what the linter can fix, format
@@ -34,7 +35,7 @@ format: setup  ## sort imports, fix what the linter can fix, format
 	$(PY) -m ruff format .
 
 lock: setup  ## write what .venv holds into requirements.lock
-	@$(PY) -m pip freeze --all --exclude-editable --exclude pip --exclude metaworld >.venv/frozen
+	@$(PY) -m pip freeze --all --exclude-editable --exclude pip --exclude metaworld --exclude playwright --exclude greenlet >.venv/frozen
 	@{ head -n 1 requirements.lock; sed -E '/^(nvidia|cuda|triton)/d; s/^(torch|torchvision)==([^+]*)\+.*/\1==\2/' .venv/frozen; } >.venv/lock
 	@mv .venv/lock requirements.lock
 

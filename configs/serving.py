@@ -16,8 +16,8 @@ class ServeConfig:
         host: address to listen on. The default is this machine alone: whoever can connect can use the policy.
         port: port to listen on; 0 takes any that is free.
         batch: decisions computed together at most, a power of 2.
-        pad: always compute a full batch, so that an action is the same to the last bit whoever else is there. Without
-            it a lone client is answered sooner, and actions may differ in the sixth decimal place.
+        pad: always compute a full batch, so that an action does not depend on how many others are there. Without it a
+            lone client is answered sooner, and actions may differ in the sixth decimal place.
         threads: threads of the computation. 1 gives the arithmetic of evaluations.
         newest: decide on a client's newest observation alone. Older ones that still wait become part of its history,
             and are not answered.

@@ -56,7 +56,7 @@ def test_clients_under_load_get_what_they_get_alone(tiny_checkpoint: Path, monke
         latency = row["latency_ms"]
         assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
         assert row["decisions"] >= row["clients"]
-        assert row["largest_difference_from_alone"] == 0
+        assert row["largest_difference_from_alone"] < 1e-6
     assert found["clients"][1]["rows_per_forward_pass"] > 1
 
 

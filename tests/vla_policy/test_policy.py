@@ -130,7 +130,8 @@ def batch(shapes: Shapes) -> Batch:
 
 
 def rows(observation: Observation, index: list[int]) -> Observation:
-    return Observation(**{f.name: getattr(observation, f.name)[index] for f in fields(observation)})
+    there = {f.name: value for f in fields(observation) if (value := getattr(observation, f.name)) is not None}
+    return Observation(**{name: value[index] for name, value in there.items()})
 
 
 def everything(policy: VLAPolicy, observation: Observation) -> dict[str, Tensor]:

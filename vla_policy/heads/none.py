@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vla_policy.decision import ActionHead, HeadSetup
+from vla_policy.layers import at_least_float32
 
 
 class NoHead(ActionHead):
@@ -18,7 +19,7 @@ class NoHead(ActionHead):
         self.shape = (setup.chunk, setup.actions)
 
     def act(self, features: Tensor) -> Tensor:
-        return features.new_zeros(len(features), *self.shape).float()
+        return at_least_float32(features.new_zeros(features.shape[0], *self.shape))
 
     def loss(self, features: Tensor, action_BSA: Tensor, mask_BS: Tensor) -> Tensor:
         return action_BSA.new_zeros(())

@@ -54,7 +54,7 @@ class Batcher:
     Args:
         checkpoint: the policy.
         batch: R at most.
-        pad: compute R rows always: then a row's result is the same to the last bit, whatever is in the others.
+        pad: compute R rows always: then a row's result is the same to the bit, whatever is in the others.
         threads: threads of the computation.
     """
 

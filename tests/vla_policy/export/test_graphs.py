@@ -34,6 +34,7 @@ PARTS = [
     ("slow_fast", "none", "gaussian_mixture"),
     ("single_frame", "weighted", "binned"),
     ("two_stream", "vote", "flow_matching"),
+    ("single_frame", "concat", "none"),
 ]
 ALL = [
     parts for parts in itertools.product(ENCODERS, FUSIONS, HEADS) if parts[1] != "none" or parts[0] in TEXT_ENCODERS

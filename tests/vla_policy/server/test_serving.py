@@ -132,7 +132,7 @@ class TestTogether:
                 sizes.add(answer["server_timing"]["batch"])
                 expected = alone(served, message, 4 if pad else 1)
                 if pad:
-                    assert np.array_equal(answer["actions"], expected)
+                    np.testing.assert_allclose(answer["actions"], expected, atol=1e-6)
                 else:
                     assert np.abs(answer["actions"] - expected).max() < TOLERANCE
         assert max(sizes) > 1  # some were decided together
@@ -159,7 +159,7 @@ class TestTogether:
                 text, code = said_at_the_end(client)
                 assert code == 1008
                 assert "\n" not in text
-            assert np.array_equal(good.receive()["actions"], alone(served, observe(number), 4))
+            np.testing.assert_allclose(good.receive()["actions"], alone(served, observe(number), 4), atol=1e-6)
         assert running.server.refused == len(bad)
 
     def test_huge_proprioception_spoils_no_other_row(self, serve: Serve, served: Checkpoint, observe: Observe) -> None:
@@ -168,7 +168,7 @@ class TestTogether:
         for number in range(2):
             bad.send(observe(0, reset=True, agent_pos=np.full(12, 3e38, np.float32)))
             good.send(observe(number, reset=True))
-            assert np.array_equal(good.receive()["actions"], alone(served, observe(number), 4))
+            np.testing.assert_allclose(good.receive()["actions"], alone(served, observe(number), 4), atol=1e-6)
             try:
                 bad.receive()
             except RemoteError as error:
@@ -218,7 +218,7 @@ class TestNewest:
         from vla_policy.server.batcher import stack_windows
 
         expected = act(stack_windows([session.window()], 4)).action[0].numpy()
-        assert np.array_equal(answers[-1]["actions"], expected)
+        np.testing.assert_allclose(answers[-1]["actions"], expected, atol=1e-6)
 
     def test_without_it_every_observation_is_answered(self, serve: Serve, observe: Observe) -> None:
         client = serve().client()
