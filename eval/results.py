@@ -311,7 +311,7 @@ def _check_recomputed(results: Results) -> None:
             if condition.difference_to_policy is None:  # of results that were saved before the policy's
                 meant["difference_to_policy"] = None
             if condition.tubes is not None and condition.tubes.gt_above_03 is None and meant["tubes"] is not None:
-                meant["tubes"] |= {"gt_above_03": None, "gt_above_05": None}  # of results from before these were counted
+                meant["tubes"] |= {"gt_above_03": None, "gt_above_05": None}  # of results from before they were
             for key, value in meant.items():
                 if key != "results" and not _close(got[key], value):
                     raise ValueError(f"{where}.{key}: got {show(got[key])}, expected {show(value)}, as counted")
