@@ -57,6 +57,29 @@ def filling(path: Path, then: str = "") -> Iterator[None]:
         raise DiskFullError(_sentence(path, f"the disk is full, {in_words(free_bytes(path))} are free", then)) from None
 
 
+@contextmanager
+def whole_folder(path: Path, then: str = "") -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of what is at `path` once all went well; otherwise it is
+    removed, and what was there stays.
+
+    Args:
+        then: a sentence about what is kept if the disk is full.
+
+    Raises:
+        DiskFullError: there is no room.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with filling(path, then):
+            partial.mkdir(parents=True)
+            yield partial
+        replace_folder(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
+        raise
+
+
 def replace_folder(partial: Path, path: Path) -> None:
     """Put a folder that is whole in the place of one that may be there. A kill in between leaves one of the two, at its
     place or beside it as `.NAME.previous`.

@@ -104,7 +104,8 @@ def upload(folder: Path, repo: str, *, private: bool) -> str:
     """
     from huggingface_hub import HfApi, constants
 
-    from vla_policy.hub import HubError, endpoint, one_line
+    from vla_policy.hub import HubError, endpoint
+    from vla_policy.pretrained_source import one_line
 
     if constants.HF_HUB_OFFLINE:
         raise HubError(f"{repo}: not published, HF_HUB_OFFLINE is set; unset it, or write the files with --out")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -27,13 +26,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from configs.decode import decode
-from configs.disk import DiskFullError, filling, replace_folder, require_room
+from configs.disk import DiskFullError, filling, require_room, whole_folder
 from configs.encoder import SMALL
 from configs.interface import RobotInterface
 from configs.policy import PolicyConfig
 from configs.reading import parse_json
 from vla_policy.contract import Shapes
-from vla_policy.hub import HUB, fetch, from_cache, pinned_name
+from vla_policy.hub import FILES, HUB, fetch, from_cache, pinned_name
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
@@ -97,7 +96,8 @@ class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
         if Path(model_id).is_dir():
             return load_checkpoint(Path(model_id))
         known = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
-        return load_checkpoint(Path(snapshot_download(model_id, **{k: v for k, v in kwargs.items() if k in known})))
+        given = {name: value for name, value in kwargs.items() if name in known}
+        return load_checkpoint(Path(snapshot_download(model_id, allow_patterns=list(FILES), **given)))
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -108,14 +108,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     if path.is_dir() and any(path.iterdir()) and not (path / COMPLETE).is_file():
         _write_among_others(checkpoint, path)
         return
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(path) as partial:
         _write(checkpoint, partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
-        raise
-    replace_folder(partial, path)
 
 
 def _write_among_others(checkpoint: Checkpoint, path: Path) -> None:

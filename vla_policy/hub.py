@@ -9,6 +9,8 @@ import os
 import re
 from pathlib import Path
 
+from vla_policy.pretrained_source import one_line
+
 HUB = "hf://"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "language/*.json", "provenance.json", "COMPLETE")
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -88,8 +90,3 @@ def pinned_name(path: Path) -> str | None:
 def endpoint() -> str | None:
     """Where the Hub is; None for its usual address."""
     return os.environ.get("HF_ENDPOINT") or None
-
-
-def one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}…"

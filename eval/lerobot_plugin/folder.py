@@ -11,14 +11,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from configs.disk import filling, replace_folder
+from configs.disk import whole_folder
 from configs.interface import check_policy_serves
 from configs.options import parse
 from envs.task import find_task, use_task_modules
@@ -39,23 +38,16 @@ def write_lerobot_policy(checkpoint: Checkpoint, task: str, out: Path) -> None:
     check_policy_serves(checkpoint.interface, spec.interface, task, ", ".join(checkpoint.purpose.tasks))
     if out.exists():
         raise ValueError(f"--out {out}: is there already; choose another place, or remove it")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with filling(partial):
-            save_checkpoint(checkpoint, partial / INSIDE)
-            weights = {f"model.{name}": value.contiguous() for name, value in checkpoint.policy.state_dict().items()}
-            save_file(weights, partial / "model.safetensors")
-            for name, content in {
-                "config": _config(checkpoint, spec.action_names),
-                "policy_preprocessor": _pipeline("policy_preprocessor", "rename_observations_processor"),
-                "policy_postprocessor": _pipeline("policy_postprocessor"),
-            }.items():
-                (partial / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-        replace_folder(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    weights = {f"model.{name}": value.contiguous() for name, value in checkpoint.policy.state_dict().items()}
+    with whole_folder(out) as partial:
+        save_checkpoint(checkpoint, partial / INSIDE)
+        save_file(weights, partial / "model.safetensors")
+        for name, content in {
+            "config": _config(checkpoint, spec.action_names),
+            "policy_preprocessor": _pipeline("policy_preprocessor", "rename_observations_processor"),
+            "policy_postprocessor": _pipeline("policy_postprocessor"),
+        }.items():
+            (partial / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _config(checkpoint: Checkpoint, actions: tuple[str, ...]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ K numbers of the state, A actions.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from configs.disk import filling, replace_folder
+from configs.disk import whole_folder
 from configs.reading import parse_json
 from envs.task import ActionScale, Env, TaskSpec
 from envs.wrappers import state_of
@@ -78,14 +77,10 @@ def save_expert(learned: Learned, path: Path) -> None:
     Raises:
         DiskFullError: there is no room for it.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     described = {"task": learned.task, "widths": list(learned.widths), "origin": dict(learned.origin)}
-    with filling(partial):
+    with whole_folder(path) as partial:
         save_file({name: value.contiguous() for name, value in learned.weights.items()}, partial / WEIGHTS)
         (partial / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
-    replace_folder(partial, path)
 
 
 def find_expert(name: str) -> Path:

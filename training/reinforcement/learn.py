@@ -26,7 +26,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from configs.disk import filling, replace_folder
+from configs.disk import filling, whole_folder
 from configs.reading import parse_json
 from configs.reinforcement import RLConfig
 from envs.actors import ExpertActor
@@ -203,12 +203,10 @@ def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
 
 def _save_state(folder: Path, model: SAC) -> None:
     """Weights, optimisers and what is remembered; the state before is replaced once this one is whole."""
-    memory, partial = model.replay_buffer, folder.with_name(f".{folder.name}.partial")
+    memory = model.replay_buffer
     assert memory is not None
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     filled = memory.buffer_size if memory.full else memory.pos
-    with filling(partial, "A state saved before is kept"):
+    with whole_folder(folder, "A state saved before is kept") as partial:
         for name in MEMORY:
             np.save(partial / f"{name}.npy", getattr(memory, name)[:filled])
         values = {
@@ -222,7 +220,6 @@ def _save_state(folder: Path, model: SAC) -> None:
             "entropy_optimizer": model.ent_coef_optimizer.state_dict(),  # type: ignore[union-attr]
         }
         torch.save(values, partial / STATE_FILE)
-    replace_folder(partial, folder)
 
 
 def _entropy(model: SAC) -> torch.Tensor:

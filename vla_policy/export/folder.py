@@ -19,14 +19,13 @@ them.
 from __future__ import annotations
 
 import json
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from configs.disk import filling, replace_folder
+from configs.disk import whole_folder
 from configs.export import ExportConfig
 from configs.reading import parse_json
 from vla_policy.checkpoint import Checkpoint
@@ -51,24 +50,17 @@ def export_checkpoint(checkpoint: Checkpoint, weights: str, folder: Path, config
     check_folder(folder)
     format = FORMATS[config.format]
     format.check(config.format)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with filling(partial):
-            partial.mkdir(parents=True)
-            graphs: dict[str, Any] = {}
-            for name, graph in graphs_of(checkpoint, units).items():
-                inputs = graph.inputs()
-                program, outputs = trace(graph, inputs)
-                file = f"{name}{format.suffix}"
-                format.write(program, list(inputs), list(outputs), partial / file)
-                graphs[name] = {"file": file, "inputs": _described(inputs), "outputs": _described(outputs)}
-            described = _description(checkpoint, weights, config, units, graphs)
-            checkpoint.tokenizer.save(partial)
-            (partial / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
-        replace_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(folder) as partial:
+        graphs: dict[str, Any] = {}
+        for name, graph in graphs_of(checkpoint, units).items():
+            inputs = graph.inputs()
+            program, outputs = trace(graph, inputs)
+            file = f"{name}{format.suffix}"
+            format.write(program, list(inputs), list(outputs), partial / file)
+            graphs[name] = {"file": file, "inputs": _described(inputs), "outputs": _described(outputs)}
+        described = _description(checkpoint, weights, config, units, graphs)
+        checkpoint.tokenizer.save(partial)
+        (partial / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def check_folder(folder: Path) -> None:

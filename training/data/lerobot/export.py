@@ -10,7 +10,6 @@ n steps of an episode, V cameras, H W picture, O things, S steps of a plan, A ac
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -19,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from configs.disk import filling, replace_folder
+from configs.disk import whole_folder
 from training.data.episodes import CHECKED_ROWS, GOAL_LABELS, HEADER, LABELS, Dataset, DatasetError
 from training.data.lerobot import layout
 from training.data.lerobot.files import Tables, Videos, column, png_column
@@ -58,15 +57,8 @@ def export_lerobot(
     try:
         if out.exists():
             raise DatasetError(f"--out {out}: is there already; choose another place, or remove it")
-        partial = out.with_name(f".{out.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            with filling(partial):
-                _Export(data, partial, pictures, Fraction(rate).limit_denominator(1001)).write(on_progress)
-            replace_folder(partial, out)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with whole_folder(out) as partial:
+            _Export(data, partial, pictures, Fraction(rate).limit_denominator(1001)).write(on_progress)
     finally:
         lock.release()
 
