@@ -17,10 +17,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from configs.serving import ServeConfig
 from vla_policy.checkpoint import Checkpoint
-from vla_policy.server.batcher import DecisionError
+from vla_policy.server.batcher import DecisionError, stack_windows
 from vla_policy.server.client import RemoteError
 from vla_policy.server.serving import PolicyServer
-from vla_policy.server.session import Session
+from vla_policy.server.session import Session, Window
 from vla_policy.server.wire import pack, unpack
 
 Observe = Callable[..., dict[str, Any]]
@@ -108,14 +108,22 @@ class TestProtocol:
 
 def alone(checkpoint: Checkpoint, seen: dict[str, Any], rows: int) -> np.ndarray:
     """What the policy itself answers to an episode's first observation, in a batch of so many rows."""
-    from vla_policy.server.batcher import stack_windows
-
     session = Session(checkpoint)
     session.take(seen)
     return checkpoint.policy.act(stack_windows([session.window()], rows)).action[0].numpy()
 
 
 class TestTogether:
+    def test_what_else_is_in_a_batch_makes_no_difference_to_the_bit(self, served: Checkpoint, observe: Observe) -> None:
+        def window(seed: int) -> Window:
+            session = Session(served)
+            session.take(observe(seed))
+            return session.window()
+
+        together = [stack_windows([window(0), *others], 4) for others in ([], [window(1)], [window(2), window(3)])]
+        first, *others = (served.policy.act(batch).action[0].numpy() for batch in together)
+        assert all(np.array_equal(first, other) for other in others)
+
     @pytest.mark.parametrize("pad", [True, False])
     def test_who_else_is_there_makes_no_difference(
         self, serve: Serve, served: Checkpoint, observe: Observe, pad: bool
@@ -215,8 +223,6 @@ class TestNewest:
         session = Session(served)
         for message in messages:
             session.take(message)
-        from vla_policy.server.batcher import stack_windows
-
         expected = act(stack_windows([session.window()], 4)).action[0].numpy()
         np.testing.assert_allclose(answers[-1]["actions"], expected, atol=1e-6)
 
