@@ -110,6 +110,7 @@ def ground(arguments: list[str]) -> int:
     from configs.seeds import split_seed
     from envs.task import guess_task
     from eval import ground as grounding
+    from eval.videos import read_video
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
     words, rules = parsed.instruction, decode_settings(TubeRules, parsed.rules.as_dict())
@@ -143,7 +144,7 @@ def ground(arguments: list[str]) -> int:
             return 0
         if parsed.video:
             fit = parsed.fit or grounding.usual_fit(checkpoint)
-            seen = grounding.read_video(Path(parsed.video), grounding.control_rate_of(checkpoint), fit)
+            seen = read_video(Path(parsed.video), grounding.control_rate_of(checkpoint), fit)
             found = grounding.ground_video(checkpoint, seen, words, show, decode=decode, rules=rules)
         else:
             tasks = checkpoint.purpose.tasks

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from eval.clips import decode_clips
-from eval.ground import PADDING, Video, describe_tube, ground_video, observations_of, read_video
+from eval.ground import describe_tube, ground_video
 from eval.report.video import write_mp4
+from eval.videos import PADDING, Video, observations_of, read_video
 from training.data.episodes import Dataset
 from vla_policy.checkpoint import Checkpoint, load_checkpoint
 from vla_policy.cli import main

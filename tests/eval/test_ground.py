@@ -18,17 +18,15 @@ from configs.seeds import split_seed
 from envs.task import find_task, make_task, use_task_modules
 from eval import ground as module
 from eval.ground import (
-    Video,
     control_rate_of,
     draw_tube,
     ground_episode,
     ground_video,
-    observations_of,
-    read_video,
     write_grounding,
 )
 from eval.report.video import write_mp4
 from eval.tubes import Tube
+from eval.videos import Video, observations_of, read_video
 from vla_policy.checkpoint import Checkpoint, load_checkpoint
 from vla_policy.contract import ActionChunk, Observation
 from vla_policy.runner import PolicyRunner
