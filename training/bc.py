@@ -35,6 +35,7 @@ from training.interrupts import interrupts
 from training.lock import hold_folder
 from training.log import Log, read_log
 from training.memory import require_memory
+from training.optimizer import make_optimizer, rising_average
 from training.provenance import provenance
 from training.run_folder import CHANGES, CHECKPOINT, CONFIG, STATE, check_folder, describe
 from training.start import load_start, state_beside, take_over, weights_print
@@ -43,7 +44,6 @@ from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.contract import Batch
 from vla_policy.policy import VLAPolicy
-from vla_policy.timm_stem import TimmStem
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 VALIDATION_SAMPLES = 512
@@ -197,7 +197,7 @@ def _train(
         policy.normaliser.set_statistics(*sampler.statistics())
     place(policy, accelerator.device)
     optimizer = make_optimizer(policy, config)
-    average = AveragedModel(policy, multi_avg_fn=_average(config.ema), use_buffers=False)
+    average = AveragedModel(policy, multi_avg_fn=rising_average(config.ema), use_buffers=False)
     averaged = average.module
     assert isinstance(averaged, VLAPolicy)
     module, optimizer = accelerator.prepare(TrainStep(policy), optimizer)
@@ -385,38 +385,3 @@ def _validate(policy: VLAPolicy, sampler: Sampler, accelerator: Accelerator, bat
             found.append(policy.loss(held_out)[1])
     policy.train()
     return {f"validation_{name}": float(sum(each[name] for each in found)) / count for name in found[0]}
-
-
-def make_optimizer(policy: VLAPolicy, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over everything that is trained."""
-    groups = _groups(policy, config)
-    return torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
-def _groups(policy: VLAPolicy, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weights that decay and those that do not; of both, those of a timm model apart where their rate is another."""
-    embeddings = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding)}
-    stems = [m for m in policy.modules() if isinstance(m, TimmStem)] if config.backbone_rate != 1 else []
-    apart = {id(p) for stem in stems for p in stem.model.parameters()}
-    parameters = [p for p in policy.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = []
-    for share, chosen in (
-        (1.0, [p for p in parameters if id(p) not in apart]),
-        (config.backbone_rate, [p for p in parameters if id(p) in apart]),
-    ):
-        decayed = [p for p in chosen if p.ndim > 1 and id(p) not in embeddings]
-        plain = [p for p in chosen if p.ndim <= 1 or id(p) in embeddings]
-        groups.append({"params": decayed, "weight_decay": config.weight_decay, "share": share})
-        groups.append({"params": plain, "weight_decay": 0.0, "share": share})
-    return [group for group in groups if group["params"]]
-
-
-def _average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Moving average whose decay rises to its final value, so that early weights are soon forgotten."""
-
-    @torch.no_grad()
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update

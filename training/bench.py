@@ -20,11 +20,12 @@ import torch
 
 from configs.policy import PolicyConfig
 from configs.training import TrainConfig
-from training.bc import TrainStep, draw_batch, make_optimizer, train_step
+from training.bc import TrainStep, draw_batch, train_step
 from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset, Episode, open_dataset
 from training.data.writer import write_dataset
 from training.device import make_accelerator, place
+from training.optimizer import make_optimizer
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy

@@ -13,11 +13,12 @@ from torch import Tensor
 from configs.policy import EncoderConfig, FusionConfig, LanguageConfig, PolicyConfig, PretrainedTextConfig
 from configs.training import AugmentConfig, TrainConfig
 from training import bc
-from training.bc import draw_batch, make_optimizer, train
+from training.bc import draw_batch, train
 from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.error import TrainingError
 from training.log import read_log
+from training.optimizer import make_optimizer
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS

@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from configs.policy import PolicyConfig
 from configs.training import TrainConfig
-from training.bc import make_optimizer
+from training.optimizer import make_optimizer
 from training.state import has_state, load_state, save_state
 from vla_policy.contract import Shapes, fake_batch
 from vla_policy.policy import VLAPolicy
