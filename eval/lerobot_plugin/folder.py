@@ -44,8 +44,10 @@ def write_lerobot_policy(checkpoint: Checkpoint, task: str, out: Path) -> None:
         save_file(weights, partial / "model.safetensors")
         for name, content in {
             "config": _config(checkpoint, spec.action_names),
-            "policy_preprocessor": _pipeline("policy_preprocessor", "rename_observations_processor"),
-            "policy_postprocessor": _pipeline("policy_postprocessor"),
+            "policy_preprocessor": _pipeline(
+                "policy_preprocessor", "rename_observations_processor", "normalizer_processor"
+            ),
+            "policy_postprocessor": _pipeline("policy_postprocessor", "unnormalizer_processor"),
         }.items():
             (partial / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
@@ -71,10 +73,17 @@ def _config(checkpoint: Checkpoint, actions: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _pipeline(name: str, *more: str) -> dict[str, Any]:
-    settings: dict[str, dict[str, Any]] = {"rename_observations_processor": {"rename_map": {}}}
-    steps = [{"registry_name": step, "config": settings[step]} for step in more]
-    return {"name": name, "steps": [*steps, {"registry_name": "device_processor", "config": {"device": "cpu"}}]}
+def _pipeline(name: str, *steps: str) -> dict[str, Any]:
+    """Steps that change nothing; LeRobot's training gives them its own settings by their names."""
+    unchanged = {"features": {}, "norm_map": {}}
+    settings: dict[str, dict[str, Any]] = {
+        "rename_observations_processor": {"rename_map": {}},
+        "normalizer_processor": unchanged,
+        "unnormalizer_processor": unchanged,
+        "device_processor": {"device": "cpu"},
+    }
+    listed = [{"registry_name": step, "config": settings[step]} for step in (*steps, "device_processor")]
+    return {"name": name, "steps": listed}
 
 
 def main(arguments: list[str]) -> int:

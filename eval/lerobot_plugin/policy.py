@@ -5,7 +5,6 @@ R rows, T frames, V cameras, S chunk steps, A actions, P proprioception.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.configs.policies import PreTrainedConfig
+from lerobot.configs.types import NormalizationMode
 from lerobot.optim.optimizers import AdamWConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from configs.evaluation import RunnerConfig
 from eval.lerobot_plugin.folder import INSIDE
-from vla_policy.checkpoint import load_checkpoint
+from vla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vla_policy.contract import Observation
 from vla_policy.runner import PolicyRunner
 
@@ -38,6 +38,7 @@ class VLAConfig(PreTrainedConfig):
     chunk: int = 1
     execute: int = 2
     learning_rate: float = 1e-4
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=dict)  # ours is in the weights
 
     @property
     def observation_delta_indices(self) -> list[int]:
@@ -71,8 +72,7 @@ class VLAPolicy(PreTrainedPolicy):
     def __init__(self, config: VLAConfig, **_: Any) -> None:
         super().__init__(config)
         config.validate_features()
-        self._folder = Path(str(config.pretrained_path)) / INSIDE
-        self._checkpoint = load_checkpoint(self._folder)
+        self._checkpoint = load_checkpoint(Path(str(config.pretrained_path)) / INSIDE)
         names = self._checkpoint.purpose.action_names
         self._order = [names.index(action) for action in config.actions]
         self.model = self._checkpoint.policy
@@ -88,7 +88,9 @@ class VLAPolicy(PreTrainedPolicy):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
-        shutil.copytree(self._folder, save_directory / INSIDE, dirs_exist_ok=True)
+        began = self._checkpoint
+        origin = {"trained_by": "LeRobot", "began_as": began.provenance}
+        save_checkpoint(Checkpoint(began.policy, began.tokenizer, began.purpose, origin), save_directory / INSIDE)
 
     def get_optim_params(self) -> Any:
         return self.parameters()

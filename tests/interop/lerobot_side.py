@@ -1,4 +1,4 @@
-"""What runs in LeRobot's environment: `python lerobot_side.py read|write|train|eval …`; see `run`."""
+"""What runs in LeRobot's environment: `python lerobot_side.py read|write|chunk|train|eval …`; see `run`."""
 
 from __future__ import annotations
 
@@ -76,12 +76,38 @@ def write(root: str) -> None:
     print(f"wrote {dataset.num_episodes} episodes, {dataset.num_frames} frames")
 
 
+def chunk(folder: str, root: str) -> None:
+    """Our policy in LeRobot's hands, on frames of its own loader: the plan, its first step, and the loss."""
+    import torch
+    from lerobot.configs.policies import PreTrainedConfig
+    from lerobot.datasets.factory import resolve_delta_timestamps
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+
+    from eval.lerobot_plugin.policy import VLAPolicy  # also registers the kind
+
+    config = PreTrainedConfig.from_pretrained(folder)
+    policy = VLAPolicy.from_pretrained(folder, config=config)
+    times = resolve_delta_timestamps(config, LeRobotDatasetMetadata("local/export", root=root))
+    loaded = LeRobotDataset("local/export", root=root, delta_timestamps=times)
+    batch = torch.utils.data.default_collate([loaded[index] for index in (0, 200, 900, 2000)])
+    now = {name: value[:, -1] if name.startswith("observation.") else value for name, value in batch.items()}
+    plan = policy.predict_action_chunk(now)
+    policy.reset()
+    assert torch.equal(plan[:, 0], policy.select_action(now))
+    loss, told = policy(batch)
+    assert plan.shape == batch["action"].shape, (plan.shape, batch["action"].shape)
+    print(f"a plan of {tuple(plan.shape)}, its first step as acted, and a loss of {loss.item():.4f} ({list(told)})")
+    assert 0 <= loss.item() < 0.2, loss
+
+
 def main() -> None:
     action, sys.argv[1:] = sys.argv[1], sys.argv[2:]
     if action == "read":
         read(*sys.argv[1:])
     elif action == "write":
         write(*sys.argv[1:])
+    elif action == "chunk":
+        chunk(*sys.argv[1:])
     elif action == "train":
         from lerobot.scripts.lerobot_train import main as train
 

@@ -1,4 +1,4 @@
-"""What is checked in our environment: `python our_side.py imported|same …`; see `run`."""
+"""What is checked in our environment: `python our_side.py imported|same|changed …`; see `run`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from eval.results import POLICY, load_results
 from training.data.episodes import open_dataset
+from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
 
 def imported(folder: str, told: str) -> None:
@@ -33,7 +34,8 @@ def imported(folder: str, told: str) -> None:
 
 def same(ours: str, theirs: str) -> None:
     """Both judgements, seed by seed."""
-    judged = load_results(ours).tasks["track"].conditions[POLICY].results
+    [judgement] = load_results(ours).tasks.values()
+    judged = judgement.conditions[POLICY].results
     mine = [episode.success for episode in judged]
     [task] = json.loads(Path(theirs).read_text())["per_task"]
     other = [bool(success) for success in task["metrics"]["successes"]]
@@ -43,5 +45,16 @@ def same(ours: str, theirs: str) -> None:
     print("the same success for each seed")
 
 
+def changed(before: str, after: str) -> None:
+    """What LeRobot trained is a checkpoint of ours, with other weights."""
+    old, new = (load_checkpoint(resolve_checkpoint(name)) for name in (before, after))
+    assert new.interface == old.interface, new.interface
+    assert new.provenance["trained_by"] == "LeRobot", new.provenance
+    was = old.policy.state_dict()
+    moved = [name for name, value in new.policy.state_dict().items() if not value.equal(was[name])]
+    print(f"LeRobot changed {len(moved)} of {len(was)} tensors of {before}")
+    assert moved
+
+
 if __name__ == "__main__":
-    {"imported": imported, "same": same}[sys.argv[1]](*sys.argv[2:])
+    {"imported": imported, "same": same, "changed": changed}[sys.argv[1]](*sys.argv[2:])

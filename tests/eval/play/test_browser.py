@@ -117,6 +117,8 @@ def test_two_tabs_have_a_world_each_and_a_closed_one_frees_its_own(browser: Any,
     second = Tab(browser, server)
     assert first.session is not second.session
     assert first.session.stage.env is not second.session.stage.env
+    first.page.get_by_role("button", name="Pause").click()  # or its next episode would bring other words
+    first.page.get_by_role("button", name="Play").wait_for()
     words = first.session.stage.world.instruction
     second.say("follow the yellow ball")
     second.until(lambda: second.target == "yellow ball")
