@@ -1,3 +1,7 @@
+"""A checkpoint comes back as it was; damaged, foreign or old ones are refused; names; the Hub's mixin."""
+
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -14,30 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from configs.checks import own_settings
-from configs.decode import decode
 from configs.policy import (
-    BackboneConfig,
-    BidirectionalConfig,
-    BinnedConfig,
-    Conv3dConfig,
-    CrossAttentionConfig,
-    FlowMatchingConfig,
-    FrameLSTMConfig,
-    FrameTransformerConfig,
-    GaussianMixtureConfig,
     GroundingConfig,
-    IntermediateConfig,
-    PolicyConfig,
-    PretrainedTextConfig,
-    SelfAttentionConfig,
-    SlowFastConfig,
-    SpaceTimeAttentionConfig,
-    TextTransformerConfig,
-    TimmConfig,
-    TwoStreamConfig,
-    VoteConfig,
-    WeightedConfig,
 )
 from vla_policy import checkpoint as module
 from vla_policy.checkpoint import (
@@ -47,7 +29,6 @@ from vla_policy.checkpoint import (
     load_checkpoint,
     resolve_checkpoint,
     save_checkpoint,
-    upgrade_policy,
     weights_digest,
 )
 from vla_policy.contract import fake_batch
@@ -431,144 +412,3 @@ def test_a_run_means_its_checkpoint(given: str, tmp_path: Path) -> None:
     checkpoint.mkdir(parents=True)
     (checkpoint / module.COMPLETE).touch()
     assert resolve_checkpoint(str(tmp_path / given)) == checkpoint
-
-
-# The settings of a policy as version 1 wrote them.
-FLAT: dict[str, Any] = {
-    "encoder": {
-        "name": "two_stream",
-        "channels": 8,
-        "layers": 1,
-        "backbone": "small",
-        "stride": 4,
-        "weights": "",
-        "frozen": False,
-        "temporal_channels": 4,
-        "streams": "gated",
-        "attention": "divided",
-        "temporal_layers": 3,
-        "kernel": [2, 5],
-        "clip": 4,
-        "pick": "first",
-        "slow_stride": 1,
-        "fast": "gated",
-    },
-    "language": {"name": "transformer", "layers": 2, "pretrained": "", "frozen": True, "max_words": 12},
-    "fusion": {
-        "name": "bidirectional",
-        "layers": 1,
-        "during": "early",
-        "output": "sum",
-        "direction": "vision_reads_language",
-        "interaction": "matrix",
-        "position": "middle",
-        "weights": "vector",
-        "rule": "weighted",
-        "voters": ["spatial", "language"],
-    },
-    "grounding": {"layers": 2, "norm": "post"},
-    "head": {"name": "binned", "chunk": 2, "hidden": 16, "components": 3, "bins": 21, "integration_steps": 4},
-    "width": 16,
-    "heads": 2,
-    "frames": 3,
-    "cameras": ["front"],
-}
-
-
-def flat(**changes: dict[str, Any]) -> dict[str, Any]:
-    return {**FLAT, **{part: {**FLAT[part], **values} for part, values in changes.items()}}
-
-
-class TestUpgrade:
-    @pytest.mark.parametrize(
-        ("changes", "part", "expected"),
-        [
-            ({}, "encoder", TwoStreamConfig(temporal_channels=4, streams="gated")),
-            ({"encoder": {"name": "single_frame"}}, "encoder", None),
-            ({"encoder": {"name": "frame_lstm"}}, "encoder", FrameLSTMConfig(layers=3)),
-            ({"encoder": {"name": "frame_transformer"}}, "encoder", FrameTransformerConfig(layers=3)),
-            ({"encoder": {"name": "conv3d"}}, "encoder", Conv3dConfig(layers=3, kernel=(2, 5))),
-            ({"encoder": {"name": "space_time_attention"}}, "encoder", SpaceTimeAttentionConfig(layers=3)),
-            (
-                {"encoder": {"name": "slow_fast"}},
-                "encoder",
-                SlowFastConfig(layers=3, clip=4, pick="first", stride=1, fast="gated"),
-            ),
-            ({}, "language", TextTransformerConfig(layers=2)),
-            (
-                {"language": {"name": "pretrained", "pretrained": "bert", "frozen": False}},
-                "language",
-                PretrainedTextConfig(source="bert", frozen=False),
-            ),
-            ({}, "fusion", BidirectionalConfig(layers=1, during="early", output="sum")),
-            (
-                {"fusion": {"name": "cross_attention"}},
-                "fusion",
-                CrossAttentionConfig(layers=1, direction="vision_reads_language", output="sum"),
-            ),
-            ({"fusion": {"name": "self_attention"}}, "fusion", SelfAttentionConfig(layers=1, output="sum")),
-            (
-                {"fusion": {"name": "intermediate"}},
-                "fusion",
-                IntermediateConfig(interaction="matrix", position="middle", output="sum"),
-            ),
-            ({"fusion": {"name": "weighted"}}, "fusion", WeightedConfig(weights="vector")),
-            ({"fusion": {"name": "vote"}}, "fusion", VoteConfig(rule="weighted", voters=("spatial", "language"))),
-            ({"fusion": {"name": "concat"}}, "fusion", None),
-            ({}, "head", BinnedConfig(bins=21)),
-            ({"head": {"name": "gaussian_mixture"}}, "head", GaussianMixtureConfig(components=3)),
-            ({"head": {"name": "flow_matching"}}, "head", FlowMatchingConfig(integration_steps=4)),
-            ({"head": {"name": "chunk_l1"}}, "head", None),
-        ],
-    )
-    def test_each_variant_keeps_its_own_settings(
-        self, changes: dict[str, dict[str, Any]], part: str, expected: object
-    ) -> None:
-        config = decode(PolicyConfig, upgrade_policy(flat(**changes)))
-        assert own_settings(getattr(config, part)) == expected
-
-    def test_what_all_variants_share_is_kept(self) -> None:
-        config = decode(PolicyConfig, upgrade_policy(FLAT))
-        assert (config.width, config.attention_heads, config.frames, config.cameras) == (16, 2, 3, ("front",))
-        assert config.encoder.backbone == BackboneConfig(channels=8, layers=1)
-        assert (config.language.max_words, config.head.chunk, config.head.hidden) == (12, 2, 16)
-        assert config.grounding == GroundingConfig(layers=2, norm="post")
-
-    def test_a_timm_model_keeps_its_settings(self) -> None:
-        old = flat(encoder={"backbone": "resnet18", "stride": 8, "weights": "hub", "frozen": True})
-        config = decode(PolicyConfig, upgrade_policy(old))
-        timm = TimmConfig(stride=8, weights="hub", frozen=True)
-        assert config.encoder.backbone == BackboneConfig(name="resnet18", channels=8, layers=1, timm=timm)
-
-    def test_before_the_exchange_during_encoding_there_was_none(self) -> None:
-        old = flat()
-        old["fusion"] = {name: value for name, value in old["fusion"].items() if name != "during"}
-        assert upgrade_policy(old)["fusion"]["bidirectional"]["during"] == "none"
-
-    def test_unknown_settings_are_not_lost_but_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"fusion.colour: not a known field"):
-            decode(PolicyConfig, upgrade_policy(flat(fusion={"colour": "red"})))
-
-    def test_a_checkpoint_of_version_1_acts_as_it_did(
-        self, make_policy: Callable[..., VLAPolicy], tmp_path: Path
-    ) -> None:
-        options = {
-            "encoder": {"streams": "gated"},
-            "fusion": {"during": "early", "output": "sum"},
-            "head": {"bins": 21},
-        }
-        policy = make_policy(head="binned", options=options, grounding=GroundingConfig(layers=2, norm="post"))
-        made = Checkpoint(policy, tokenizer_of(40), PURPOSE, {})
-        save_checkpoint(made, tmp_path / "checkpoint")
-        assert json.loads((tmp_path / "checkpoint" / "config.json").read_text())["schema_version"] == 2
-        old = flat(language={"layers": 1})
-        edit(tmp_path / "checkpoint", lambda d: d.update(schema_version=1, policy=old))
-        assert_same(made, load_checkpoint(tmp_path / "checkpoint"))
-
-    @pytest.mark.parametrize("name", ["default", "track_event", "track_occlusion"])
-    def test_the_first_policies_that_ship_are_of_version_1_and_load(self, name: str) -> None:
-        described = json.loads((module.SHIPPED / name / "config.json").read_text())
-        assert described["schema_version"] == 1
-        config = load_checkpoint(module.SHIPPED / name).policy.config
-        assert config.fusion.bidirectional.during == described["policy"]["fusion"].get("during", "none")
-        assert config.attention_heads == described["policy"]["heads"]
