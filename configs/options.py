@@ -176,6 +176,8 @@ def _one_line(text: str) -> str:
         text,
         flags=re.DOTALL,
     )
+    union = r"Does not validate against any of the Union subtypes\s+Subtypes:.*?- (.*?)\s+- .*Given value: (.*)"
+    text = re.sub(union, r"\1. Got value: \2", text, flags=re.DOTALL)
     text = re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", text)
     text = re.sub(r"a <class '(\w+)'>", r"\1", text.replace("<class 'tuple'>", "list such as [a, b]"))
     return re.sub(r"\s+", " ", text).strip()
