@@ -144,6 +144,8 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a device such as /dev/zero has no end
+        raise ValueError(f"{path}: not a file, expected rounds.json or results.json")
     try:
         plain = parse_json(path.read_text())
     except OSError as error:

@@ -290,5 +290,8 @@ def test_a_cache_with_several_snapshots(tmp_path: Path) -> None:
     with pytest.raises(HubError, match="holds the snapshots aaaa"):
         resolve_checkpoint(str(folder))
     (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_bytes(b"\xff\xfe")
+    with pytest.raises(HubError, match="holds the snapshots aaaa"):
+        resolve_checkpoint(str(folder))
     (folder / "refs" / "main").write_text("b" * 40)
     assert resolve_checkpoint(str(folder)).name == "b" * 40
