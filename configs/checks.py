@@ -44,6 +44,19 @@ def check_least(section: str, settings: Any, **least: int) -> None:
             raise ValueError(f"{_path(section, name)} {getattr(settings, name)} must be at least {bound}")
 
 
+def check_most(section: str, settings: Any, **most: int) -> None:
+    """Refuse a number above the largest one of its field."""
+    for name, bound in most.items():
+        if getattr(settings, name) > bound:
+            raise ValueError(f"{_path(section, name)} {getattr(settings, name)} must be at most {bound}")
+
+
+def check_host(host: str) -> None:
+    """Refuse what cannot be an address to listen at."""
+    if not host.strip() or not host.isprintable():
+        raise ValueError(f"host {host!r} must be an address of this machine, such as 127.0.0.1")
+
+
 def check_shares(section: str, settings: Any, *names: str) -> None:
     """Refuse a probability, or a share, that is not in [0, 1)."""
     for name in names:

@@ -31,7 +31,7 @@ COMMANDS: dict[str, Command] = {
     "data": Command(
         run="training.data.commands:data",
         purpose="datasets as other tools keep them: export to and import from LeRobot's format",
-        kept="what was imported is kept, and the same command goes on from there",
+        kept="an import goes on from its whole episodes with the same command, an export begins anew",
     ),
     "train": Command(
         run="training.commands:train",

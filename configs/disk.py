@@ -67,7 +67,10 @@ def whole_folder(path: Path, then: str = "") -> Iterator[Path]:
 
     Raises:
         DiskFullError: there is no room.
+        FileExistsError: there is a file of that name.
     """
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

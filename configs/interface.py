@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RATES = (0.001, 100_000.0)  # control steps per second of any robot; others are mistakes, and videos cannot have them
+
 
 @dataclass(frozen=True, kw_only=True)
 class RobotInterface:
@@ -23,8 +25,8 @@ class RobotInterface:
                 raise ValueError(f"{kind} {list(names)} must be one or more names")
             if len(set(names)) != len(names):
                 raise ValueError(f"{kind} {list(names)} must name each once")
-        if self.control_hz is not None and not 0 < self.control_hz < float("inf"):
-            raise ValueError(f"control_hz {self.control_hz} must be a number above 0")
+        if self.control_hz is not None and not RATES[0] <= self.control_hz <= RATES[1]:
+            raise ValueError(f"control_hz {self.control_hz} must be a number from {RATES[0]:g} to {RATES[1]:g}")
 
 
 def check_same_robot(one: RobotInterface, other: RobotInterface, names: tuple[str, str]) -> None:

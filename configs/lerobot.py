@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LARGEST = 1e30  # bound of an action: beyond it, single precision ends
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
@@ -38,3 +40,5 @@ class ImportConfig:
             )
         if any(not low < high for low, high in zip(self.action_low, self.action_high, strict=True)):
             raise ValueError(f"action_low {self.action_low} must be below action_high {self.action_high}")
+        if any(abs(bound) > LARGEST for bound in (*self.action_low, *self.action_high)):
+            raise ValueError(f"action_low and action_high must lie between {-LARGEST:g} and {LARGEST:g}")

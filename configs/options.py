@@ -19,7 +19,8 @@ from configs.names import near
 from configs.reading import parse_yaml
 from configs.run import RunConfig, find_run, named_runs
 
-PLACES = ("checkpoint", "data", "out", "video")  # options that are paths
+# Options that are paths: empty, they would be the folder that one happens to be in.
+PLACES = ("checkpoint", "checkpoints", "cloning", "data", "dataset", "out", "policy_from", "results", "source", "video")
 
 
 def plain_parser(command: str, more: str = "", *, tasks: bool = True) -> ArgumentParser:
@@ -80,8 +81,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     except ArgumentError as error:
         raise ValueError(_one_line(str(error))) from None
     for name in PLACES:
-        if getattr(parsed, name, None) == "":  # which would be the folder that one happens to be in
-            shown = name.upper() if name == "checkpoint" else f"--{name}"
+        value = getattr(parsed, name, None)
+        if value == "" or (isinstance(value, list | tuple) and "" in value):
+            option = f"--{name.replace('_', '-')}"
+            shown = option if option in known else name.upper()
             raise ValueError(f"{shown} is empty; name a place")
     if getattr(parsed, "videos", 0) < 0:
         raise ValueError(f"--videos {parsed.videos} must be 0 or more")
@@ -173,5 +176,8 @@ def _one_line(text: str) -> str:
         text,
         flags=re.DOTALL,
     )
+    union = r"Does not validate against any of the Union subtypes\s+Subtypes:.*?- (.*?)\s+- .*Given value: (.*)"
+    text = re.sub(union, r"\1. Got value: \2", text, flags=re.DOTALL)
+    text = re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", text)
     text = re.sub(r"a <class '(\w+)'>", r"\1", text.replace("<class 'tuple'>", "list such as [a, b]"))
     return re.sub(r"\s+", " ", text).strip()

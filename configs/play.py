@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from configs.checks import check_kinds, check_least
+from configs.checks import check_host, check_kinds, check_least, check_most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class PlayConfig:
     def __post_init__(self) -> None:
         check_kinds("", self)
         check_least("", self, port=0, worlds=1, picture=64)
-        if self.port > 65535:
-            raise ValueError(f"port {self.port} must lie between 0 and 65535")
+        check_most("", self, port=65535, worlds=1000, picture=2048)
+        check_host(self.host)
         if self.picture % 2:
             raise ValueError(f"picture {self.picture} must be an even number of pixels")
         for name in ("picture_hz", "scene_hz"):

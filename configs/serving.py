@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from configs.checks import check_kinds, check_least
+from configs.checks import check_host, check_kinds, check_least, check_most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         check_kinds("", self)
         check_least("", self, port=0, batch=1, threads=1, connections=1, message=0)
-        if not self.host.strip() or not self.host.isprintable():
-            raise ValueError(f"host {self.host!r} must be an address of this machine, such as 127.0.0.1")
-        if self.port > 65535:
-            raise ValueError(f"port {self.port} must be at most 65535")
+        check_most("", self, port=65535, batch=1024, threads=1024)
+        check_host(self.host)
         if self.batch & (self.batch - 1):
             raise ValueError(f"batch {self.batch} must be a power of 2, such as 4")
         for item in fields(self):

@@ -215,6 +215,8 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--serve", type=str, default="", help="checkpoint: measure a server of it alone, under load")
     parser.add_argument("--clients", type=int, default=100, help="clients of that server at the same time")
     parsed = parse(parser, arguments)
+    if not parsed.seconds > 0 or parsed.episodes < 1:
+        raise ValueError(f"--seconds {parsed.seconds:g} must be above 0, and --episodes {parsed.episodes} at least 1")
     if parsed.serve and (parsed.tasks or parsed.expert):
         raise ValueError("--serve measures a server alone; leave --tasks and --expert out")
     if parsed.expert and not parsed.tasks:

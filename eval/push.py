@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.options import parse, plain_parser
+from training.lock import hold_file
 
 if TYPE_CHECKING:
     from eval.results import Results
@@ -42,9 +43,10 @@ def push(arguments: list[str]) -> int:
     card = write_card(checkpoint, repo, None if results is None else read_matching(results, path), parsed.licence)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(parsed.out) if parsed.out else Path(made) / "checkpoint"
-        if folder.exists():
-            raise ValueError(f"--out {folder}: is there already; choose another place, or remove it")
-        prepare(path, folder, card, results)
+        with hold_file(folder):
+            if folder.exists():
+                raise ValueError(f"--out {folder}: is there already; choose another place, or remove it")
+            prepare(path, folder, card, results)
         if parsed.out:
             print(f"{folder}: what would be published as {HUB}{repo}")
             return 0
@@ -82,18 +84,17 @@ def read_matching(file: Path, path: Path) -> Results:
 
 def prepare(path: Path, folder: Path, card: str, results: Path | None) -> None:
     """Put all that is published into a folder: the checkpoint's own files, nothing that happens to lie beside them."""
-    from configs.disk import filling
+    from configs.disk import whole_folder
     from vla_policy.hub import FILES
 
-    with filling(folder):
-        folder.mkdir(parents=True)
+    with whole_folder(folder) as partial:
         for file in (file for pattern in FILES for file in path.glob(pattern)):
-            target = folder / file.relative_to(path)
+            target = partial / file.relative_to(path)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
         if results is not None:
-            shutil.copyfile(results, folder / RESULTS)
-        (folder / CARD).write_text(card)
+            shutil.copyfile(results, partial / RESULTS)
+        (partial / CARD).write_text(card)
 
 
 def upload(folder: Path, repo: str, *, private: bool) -> str:

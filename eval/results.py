@@ -266,6 +266,8 @@ def write_whole(path: Path, text: str) -> Path:
 def load_results(path: str | Path) -> Results:
     """Read and check a results file; every complaint is one line: the file, the field, got, expected."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # a device such as /dev/zero has no end
+        raise ValueError(f"{path}: not a file, expected the results.json of an evaluation")
     try:
         plain = parse_json(path.read_text(encoding="utf-8"), constant=_refuse_constant)
     except FileNotFoundError:

@@ -112,7 +112,11 @@ def cloning_points(paths: Sequence[Path]) -> list[tuple[int, Success]]:
         success, _ = successes_in(results)
         if not data or success is None:
             raise ValueError(f"{path}: does not say on how many steps the policy was trained, or judges none")
-        points.append((sum(int(d["steps"]) for d in data), success))
+        try:
+            labels = sum(int(d["steps"]) for d in data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: provenance.data names no steps ({error!r}); take another copy") from None
+        points.append((labels, success))
     return sorted(points, key=lambda point: point[0])
 
 
@@ -140,6 +144,8 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a device such as /dev/zero has no end
+        raise ValueError(f"{path}: not a file, expected rounds.json or results.json")
     try:
         plain = parse_json(path.read_text())
     except OSError as error:

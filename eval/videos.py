@@ -5,6 +5,7 @@ V cameras, H W picture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from configs.memory import available_memory
 from eval.report.overlay import Frame
 from vla_policy.checkpoint import Checkpoint
 
@@ -20,6 +22,10 @@ PICTURE = 512  # pixels a side of the pictures that are kept
 PADDING = (124, 116, 104)  # beside letterboxed pictures: the mean of ImageNet's, which backbones are normalised by
 
 Fit = Literal["square", "letterbox"]
+
+
+class TooLongError(ValueError):
+    """A video that memory does not hold; the message says what does fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +44,15 @@ def read_video(path: Path, control_hz: float, fit: Fit = "square") -> Video:
         fit: whether the middle square of each picture is taken, or all of it with padding beside or below.
 
     Raises:
-        ValueError: there is no such file, it is no video, or it has no frames.
+        ValueError: there is no such file, it is no video, it has no frames, or more than memory holds.
     """
     import imageio.v3 as iio
 
     if not path.is_file():
         raise ValueError(f"--video {path}: no such file; give a video such as MP4")
     content = (1.0, 1.0)
+    there = available_memory()
+    room = math.inf if there is None else there // (3 * PICTURE**2)
     try:
         fps = float(iio.immeta(path, plugin="pyav")["fps"])
         pictures: list[Frame] = []
@@ -52,9 +60,14 @@ def read_video(path: Path, control_hz: float, fit: Fit = "square") -> Video:
         for number, frame in enumerate(iio.imiter(path, plugin="pyav")):
             picture = np.asarray(frame, dtype=np.uint8)
             content = _content(*picture.shape[:2]) if fit == "letterbox" else content
+            if (number + 1) / fps * control_hz > room:
+                raise TooLongError(
+                    f"--video {path}: its first {(number + 1) / fps:.0f} s are more than the {room} pictures, "
+                    f"{control_hz:g} a second, that memory has room for; give a part of it"
+                )
             while len(pictures) / control_hz < (number + 1) / fps - 1e-9:
                 pictures.append(fitted(picture, PICTURE, fit))
-    except MemoryError:
+    except (MemoryError, TooLongError):
         raise
     except Exception as error:  # noqa: BLE001 - the decoder's own kinds
         raise ValueError(f"--video {path}: not a readable video ({' '.join(str(error).split())})") from None

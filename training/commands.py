@@ -63,18 +63,22 @@ def import_(arguments: list[str]) -> int:
     parsed = parse(parser, arguments)
     if parsed.size < 1 or not parsed.control_hz > 0:
         raise ValueError(f"--size {parsed.size} and --control-hz {parsed.control_hz} must be above 0")
+    from training.lock import hold_file
     from vla_policy.checkpoint import save_checkpoint
     from vla_policy.published import import_published, some_of
 
-    checkpoint, taken = import_published(
-        Path(parsed.file),
-        run_config(parsed).policy,
-        size=parsed.size,
-        control_hz=parsed.control_hz,
-        partial=parsed.partial,
-    )
     out = Path(parsed.out)
-    save_checkpoint(checkpoint, out)
+    with hold_file(out):
+        if out.exists():
+            raise ValueError(f"--out {out}: is there already; choose another place, or remove it")
+        checkpoint, taken = import_published(
+            Path(parsed.file),
+            run_config(parsed).policy,
+            size=parsed.size,
+            control_hz=parsed.control_hz,
+            partial=parsed.partial,
+        )
+        save_checkpoint(checkpoint, out)
     print(f"{out}: {taken.count} weights taken")
     for words, names in (("not in the file", taken.missing), ("no place for", taken.unknown)):
         if names:

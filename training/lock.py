@@ -23,6 +23,7 @@ from configs.reading import parse_json
 LOCK = ".lock"  # inside a folder; beside a file it is called .NAME.lock
 SHOWN = 120  # characters of the holder's command
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems answer
+TRIES = 100  # to make a file in a folder that others may remove at the same time
 NAMED_WITHIN = 0.5  # seconds that a holder may take to write who it is
 
 
@@ -42,6 +43,7 @@ class Lock:
         # Folders that are made for the lock go again if nothing else has come into them.
         self._made = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
         self._descriptor: int | None = None
+        self._tries = 0
         try:
             while self._descriptor is None:
                 self._descriptor = self._take(place)
@@ -61,9 +63,12 @@ class Lock:
     def _take(self, place: Path) -> int | None:
         """The locked file's descriptor, None if the file was removed meanwhile."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._tries += 1
         try:
             descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
+            if self._tries == TRIES:  # a folder that takes no files, such as those of /proc
+                raise
             return None  # its folder has just been removed
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +118,9 @@ def hold_folder(folder: Path) -> Lock:
 
     Raises:
         LockedError: another process has it.
+        ValueError: nothing can be made there.
     """
+    _check_place(folder)
     return Lock(folder, folder / LOCK)
 
 
@@ -122,8 +129,17 @@ def hold_file(path: Path) -> Lock:
 
     Raises:
         LockedError: another process has it.
+        ValueError: nothing can be made there.
     """
+    if not path.name:
+        raise ValueError(f"{path}: is there already, and has no name; name a new place in it")
+    _check_place(path)
     return Lock(path, path.with_name(f".{path.name}.lock"))
+
+
+def _check_place(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path}: is a link to {os.readlink(path)}, which is not there; remove it, or name another")
 
 
 def _same(descriptor: int, file: Path) -> bool:

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from configs.decode import decode
 from configs.disk import DiskFullError, filling, require_room, whole_folder
 from configs.encoder import SMALL
-from configs.interface import RobotInterface
+from configs.interface import RATES, RobotInterface
 from configs.policy import PolicyConfig
 from configs.reading import parse_json
 from vla_policy.contract import Shapes
@@ -67,6 +67,8 @@ class Purpose:
             values = getattr(self, name)
             if not values or not all(values) or len(set(values)) != len(values):
                 raise ValueError(f"{name} {list(values)} must be one or more names, each once")
+        if self.control_hz is not None and not RATES[0] <= self.control_hz <= RATES[1]:
+            raise ValueError(f"control_hz {self.control_hz} must be a number from {RATES[0]:g} to {RATES[1]:g}")
 
 
 class Checkpoint(PyTorchModelHubMixin, library_name="vla_policy"):
@@ -236,8 +238,7 @@ def _check_weights(path: Path) -> None:
     Raises:
         CheckpointError: they were changed or damaged.
     """
-    text = (path / COMPLETE).read_text()
-    if not text.strip():
+    if not (path / COMPLETE).read_bytes().strip():
         return
     stated = _read_json(path / COMPLETE).get("model.safetensors")
     if stated != weights_digest(path):

@@ -27,6 +27,7 @@ ADVICE: dict[int, str] = {
     errno.EDQUOT: "free some space, or write elsewhere",
     errno.EACCES: "choose a place where you may read and write",
     errno.EROFS: "choose a place where you may read and write",
+    errno.EEXIST: "a file is where a folder is to be; choose another place",
     errno.ENOTDIR: "a part of this path is a file; choose another",
 }
 

@@ -73,7 +73,7 @@ def from_cache(folder: Path) -> Path | None:
     if not folder.name.startswith("models--") or not snapshots.is_dir():
         return None
     main, found = folder / "refs" / "main", sorted(path for path in snapshots.iterdir() if path.is_dir())
-    if main.is_file() and (chosen := snapshots / main.read_text().strip()) in found:
+    if main.is_file() and (chosen := snapshots / main.read_bytes().decode("ascii", "replace").strip()) in found:
         return chosen
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"

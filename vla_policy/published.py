@@ -83,23 +83,42 @@ def read_published(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: no such file; give a published checkpoint, such as .pth or .safetensors")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        # weights_only executes nothing; the options of the run that lie beside the weights are a plain record.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            values = torch.load(path, map_location="cpu", weights_only=True)
+            values: Any = load_file(path)
+        else:
+            # weights_only executes nothing; the options of the run that lie beside the weights are a plain record.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                values = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(f"{path}: no checkpoint that can be read safely ({reason})") from None
     if isinstance(values, dict):
-        values = next((values[name] for name in ("model_ema", "model") if values.get(name)), values)
-    weights = {} if not isinstance(values, dict) else {k: v for k, v in values.items() if isinstance(v, Tensor)}
+        inner = (values.get(name) for name in ("model_ema", "model"))
+        values = next((found for found in inner if isinstance(found, dict) and found), values)
+    found = values.items() if isinstance(values, dict) else ()
+    weights = {name: value for name, value in found if isinstance(name, str) and isinstance(value, Tensor)}
     if not weights:
         raise ValueError(f"{path}: holds no weights, expected them by name, or below 'model_ema' or 'model'")
+    for name, value in weights.items():
+        if reason := _unusable(value):
+            raise ValueError(f"{path}: {name!r} {reason}; take another copy")
     return weights
 
 
+def _unusable(value: Tensor) -> str:
+    """Why a tensor of somebody's file cannot be a weight, empty if it can."""
+    if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+        return f"is {value.layout} {value.dtype} on {value.device}, expected an array of plain numbers"
+    if value.untyped_storage().nbytes() < value.nbytes:  # one number, said to be very many
+        return f"is {tuple(value.shape)}, of which the file does not hold all numbers"
+    return "" if value.isfinite().all() else "has values that are not finite"
+
+
 def renamed(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """A published weight under our names: none if it has no place here, three if it is query, key and value in one."""
+    """A published weight under our names: none if it has no place here, three if it is query, key and value in one.
+
+    Raises:
+        ValueError: it should be, and cannot.
+    """
     for theirs, ours in RULES:
         found = re.match(re.escape(theirs).replace(r"\#", r"(\d+)"), name)
         if found is None:
@@ -108,12 +127,14 @@ def renamed(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
         rest = name[found.end() :]
         if rest in ("in_proj_weight", "in_proj_bias"):
             kind = rest.removeprefix("in_proj_")
+            if not value.ndim or len(value) % 3:
+                raise ValueError(f"{name!r} is {tuple(value.shape)}, expected query, key and value, of one size")
             for part, third in zip("qkv", value.chunk(3), strict=True):
                 if (part, kind) != ("k", "bias"):
                     yield f"{begin}{part}.{kind}", third
         else:
             rest = rest.replace("out_proj.", "out.")
-            yield begin + rest, value.flatten(1) if theirs == "input_proj." and rest == "weight" else value
+            yield begin + rest, value.flatten(1) if theirs == "input_proj." and value.ndim > 1 else value
         return
 
 

@@ -112,5 +112,5 @@ def check_free(host: str, port: int) -> None:
     except OSError as error:
         said = (error.strerror or str(error)).lower()
         raise ValueError(
-            f"cannot listen at {host}:{port}: {said}; choose another --port, or --port 0 for a free one"
+            f"cannot listen at {host}:{port}: {said}; choose another --host or --port, or --port 0 for a free one"
         ) from None

@@ -23,6 +23,8 @@ def test_a_server_is_for_this_machine_alone() -> None:
         ({"port": "8000"}, "port is '8000', expected a whole number"),
         ({"batch": 0}, "batch 0 must be at least 1"),
         ({"batch": 6}, "batch 6 must be a power of 2"),
+        ({"batch": 2**32}, "batch 4294967296 must be at most 1024"),
+        ({"threads": 10**6}, "threads 1000000 must be at most 1024"),
         ({"threads": 0}, "threads 0 must be at least 1"),
         ({"connections": 0}, "connections 0 must be at least 1"),
         ({"message": -1}, "message -1 must be at least 0"),

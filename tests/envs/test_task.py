@@ -211,7 +211,7 @@ class TestRegistry:
             ({"action_names": ()}, r"action_names \[\] must be one or more names"),
             ({"agent_pos_names": ("p", "p")}, r"agent_pos_names \['p', 'p'\] must name each once"),
             ({"cameras": ()}, r"cameras \[\] must be one or more names"),
-            ({"control_hz": 0}, "control_hz 0 must be a number above 0"),
+            ({"control_hz": 0}, "control_hz 0 must be a number from 0.001"),
         ],
     )
     def test_a_description_that_cannot_be_is_refused(self, change: dict[str, Any], words: str) -> None:

@@ -144,6 +144,14 @@ def test_a_video_of_any_size_and_rate_is_read(timed: Checkpoint, asked: list[Obs
     assert len({frame.shape for frame in frames}) == 1
 
 
+def test_a_video_that_memory_does_not_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_mp4(tmp_path / "slow.mp4", [np.zeros((32, 32, 3), np.uint8)] * 3, 0.01)
+    monkeypatch.setattr("eval.videos.available_memory", lambda: 50 * 3 * 512**2)
+    assert len(read_video(path, 0.1).pictures) == 30
+    with pytest.raises(ValueError, match="its first 100 s are more than the 50 pictures, 20 a second"):
+        read_video(path, 20)
+
+
 def test_the_middle_square_is_taken(timed: Checkpoint) -> None:
     wide = np.zeros((40, 80, 3), np.uint8)
     wide[:, 20:60] = 200

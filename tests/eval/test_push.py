@@ -247,6 +247,26 @@ def test_results_of_other_weights_are_refused(
     assert main(["push", "default", REPO, "--licence", "The MIT Licence", *out]) == 2
 
 
+def test_what_is_no_results_and_no_place_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("nowhere")
+    for options, message in (
+        (["--results", "/dev/zero", "--out=out"], "/dev/zero: not a file, expected the results.json"),
+        (["--results=", "--out=out"], "--results is empty"),
+        (["--out=link"], "is a link to nowhere, which is not there"),
+        (["--out=."], "has no name"),
+    ):
+        assert main(["push", "default", REPO, *options]) == 2
+        [line] = capsys.readouterr().err.strip().splitlines()
+        assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+    monkeypatch.setattr("eval.push.shutil.copyfile", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["push", "default", REPO, "--out=out"]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
 def test_a_run_publishes_its_own_evaluation(results: Path, tmp_path: Path) -> None:
     from eval.push import find_results
 
@@ -270,5 +290,8 @@ def test_a_cache_with_several_snapshots(tmp_path: Path) -> None:
     with pytest.raises(HubError, match="holds the snapshots aaaa"):
         resolve_checkpoint(str(folder))
     (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_bytes(b"\xff\xfe")
+    with pytest.raises(HubError, match="holds the snapshots aaaa"):
+        resolve_checkpoint(str(folder))
     (folder / "refs" / "main").write_text("b" * 40)
     assert resolve_checkpoint(str(folder)).name == "b" * 40

@@ -67,6 +67,8 @@ def test_a_measurement_that_cannot_be_is_one_line(
         serving_load(str(tiny_checkpoint), 0, 1.0)
     assert main(["bench", "--serve", "default", "--tasks", "track"]) == 2
     assert "leave --tasks and --expert out" in capsys.readouterr().err
+    assert main(["bench", "--serve", "default", "--seconds", "0"]) == 2
+    assert "--seconds 0 must be above 0" in capsys.readouterr().err
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(LoadError, match="the server does not start"):
         serving_load(str(tiny_checkpoint), 1, 1.0)

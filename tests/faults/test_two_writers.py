@@ -68,7 +68,7 @@ def hold(start: Start) -> Callable[[Path, str], subprocess.Popen[str]]:
         (["dagger", "--config", "debug", "--out", "{out}"], "out", "folder"),
         (["ground", "default", "--out", "{out}"], "out", "folder"),
         (["compare", "configs/grids/track.yaml", "--out", "{out}"], "out", "folder"),
-        (["bench", "--seconds", "0", "--episodes", "1", "--out", "{out}"], "out", "file"),
+        (["bench", "--seconds", "1", "--episodes", "1", "--out", "{out}"], "out", "file"),
         (["rollout", "default", "--video", "{out}.mp4"], "out.mp4", "file"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

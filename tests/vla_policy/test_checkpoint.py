@@ -207,8 +207,15 @@ class TestDamage:
         self.refused(folder, file, "missing, so the checkpoint is damaged; choose another or train again")
 
     def test_an_unfinished_checkpoint(self, folder: Path) -> None:
+        (folder / "COMPLETE").write_bytes(b"\xff\xfe")
+        self.refused(folder, "COMPLETE", "not readable as JSON")
         (folder / "COMPLETE").unlink()
         self.refused(folder, "COMPLETE", "missing, so the checkpoint was not finished")
+
+    @pytest.mark.parametrize("rate", [0, 1e300])
+    def test_a_rate_that_no_robot_has(self, folder: Path, rate: float) -> None:
+        edit(folder, lambda d: d["purpose"].update(control_hz=rate))
+        self.refused(folder, "config.json", "must be a number from 0.001 to 100000")
 
     @pytest.mark.parametrize("file", ["config.json", "provenance.json", "tokenizer.json", "model.safetensors"])
     @pytest.mark.parametrize("damage", ["empty", "half", "binary"])

@@ -357,6 +357,7 @@ def test_what_a_file_lacks_and_what_has_no_place_is_named(
     assert "--partial" in line
     assert main(["import", str(file), *given, "--partial"]) == 0
     assert "not in the file: 'grounding.object.weight'" in capsys.readouterr().out
+    given.append(f"--out={tmp_path / 'again'}")
     assert main(["import", str(file), *given, "--policy.grounding.layers=3"]) == 2
     assert "'grounding.blocks.2." in capsys.readouterr().err
     assert main(["import", str(file), *given, "--policy.encoder.slow_fast.feed_ratio=4"]) == 2
@@ -376,17 +377,45 @@ def test_a_file_is_read_and_not_executed(
     Path("text.pth").write_text("no weights")
     torch.save({"epoch": 1}, "empty.pth")
     torch.save({"model": {"other": torch.ones(2)}}, "other.pth")
+    attention, bias = "transformer.encoder.layers.0.self_attn.in_proj_weight", "input_proj.bias"
+    for name, weights in {
+        "one": torch.ones(3),
+        "numbers": {1: torch.ones(3)},
+        "nan": {bias: torch.full((32,), torch.nan)},
+        "sparse": {bias: torch.ones(32).to_sparse()},
+        "many": {"input_proj.weight": torch.ones(1).expand(10**5, 10**5, 10, 10)},
+        "flat": {"input_proj.weight": torch.ones(3)},
+        "scalar": {attention: torch.tensor(1.0)},
+        "two": {attention: torch.ones(2, 2)},
+    }.items():
+        torch.save({"model": weights}, f"{name}.pth")
     for name, message in (
         ("bad.pth", "no checkpoint that can be read safely"),
         ("text.pth", "no checkpoint that can be read safely"),
         ("nowhere.pth", "no such file; give a published checkpoint"),
         ("empty.pth", "holds no weights"),
         ("other.pth", "none of its 1 weights is TubeDETR's, such as 'other'"),
+        ("one.pth", "none of its 1 weights is TubeDETR's, such as 'model'"),
+        ("numbers.pth", "holds no weights"),
+        ("nan.pth", "'input_proj.bias' has values that are not finite"),
+        (
+            "sparse.pth",
+            "'input_proj.bias' is torch.sparse_coo torch.float32 on cpu, expected an array of plain numbers",
+        ),
+        ("many.pth", "'input_proj.weight' is (100000, 100000, 10, 10), of which the file does not hold all numbers"),
+        ("flat.pth", "'input_proj.weight' is (3,), expected"),
+        ("scalar.pth", "is (), expected query, key and value"),
+        ("two.pth", "is (2, 2), expected query, key and value"),
     ):
         assert main(["import", name, *settings(source), "--out=made"]) == 2
         [line] = capsys.readouterr().err.strip().splitlines()
         assert message in line
     assert not Path("harmed").exists()
+    Path("made").mkdir()
+    Path("made/COMPLETE").write_text("a checkpoint of days")
+    assert main(["import", "other.pth", *settings(source), "--out=made"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert Path("made/COMPLETE").read_text() == "a checkpoint of days"
     assert main(["import", "other.pth", "--config=track"]) == 2
     assert "begin with --config tubedetr" in capsys.readouterr().err
 

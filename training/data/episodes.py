@@ -64,7 +64,7 @@ LABELS = ("boxes", "visible")  # both or neither
 GOAL_LABELS = ("goal_boxes", "goal_visible")  # both or neither, and neither where there are no LABELS
 SLACK = 1e-5  # by which rounding may leave a range
 CHECKED_ROWS = 4096  # at a time
-_RANKS = {  # number of axes
+RANKS = {  # number of axes
     "pixels": 5,
     "agent_pos": 2,
     "action": 4,
@@ -81,7 +81,13 @@ _RANKS = {  # number of axes
 PICTURES = "pictures of one pixel or more, (N, V, H, W, 3)"
 PER_STEP = ("pixels", "agent_pos", "action", "executed", *LABELS, *GOAL_LABELS)
 PER_EPISODE = ("seeds", "targets", "events")
-_THING_AXIS = {"action": 1, "boxes": 2, "visible": 2, "goal_boxes": 2, "goal_visible": 2, "events": 1}
+NAMED_AXES = (  # which axis of an array has a name for each of its entries in the header
+    ("pixels", 1, "cameras"),
+    ("agent_pos", 1, "agent_pos_names"),
+    ("action", 3, "action_names"),
+    ("executed", 1, "action_names"),
+)
+THING_AXIS = {"action": 1, "boxes": 2, "visible": 2, "goal_boxes": 2, "goal_visible": 2, "events": 1}
 
 
 class DatasetError(ValueError):
@@ -243,9 +249,9 @@ def _read_array(path: Path, name: str, header: dict[str, Any], *, verify: bool) 
         raise DatasetError(f"{file}: not a NumPy array file ({error})") from None
     if not isinstance(array, np.ndarray):
         raise DatasetError(f"{file}: an archive, expected one array; collect the dataset again")
-    if array.dtype != np.dtype(ARRAYS[name]) or array.ndim != _RANKS[name]:
+    if array.dtype != np.dtype(ARRAYS[name]) or array.ndim != RANKS[name]:
         got = f"{array.dtype} with {array.ndim} axes"
-        raise DatasetError(f"{file}: {got}, expected {ARRAYS[name]} with {_RANKS[name]}")
+        raise DatasetError(f"{file}: {got}, expected {ARRAYS[name]} with {RANKS[name]}")
     return array
 
 
@@ -272,15 +278,10 @@ def _check_instructions(path: Path, header: dict[str, Any], arrays: dict[str, np
     if len(header["instructions"]) != episodes:
         got = f"{len(header['instructions'])} instructions"
         raise DatasetError(f"{path / HEADER}: {got}, offsets.npy says {episodes} episodes")
-    for name, axis in _THING_AXIS.items():
+    for name, axis in THING_AXIS.items():
         if name in arrays and arrays[name].shape[axis] != things:
             raise DatasetError(f"{path / name}.npy: {arrays[name].shape[axis]} things, action.npy has {things}")
-    for name, axis, names in (
-        ("pixels", 1, "cameras"),
-        ("agent_pos", 1, "agent_pos_names"),
-        ("action", 3, "action_names"),
-        ("executed", 1, "action_names"),
-    ):
+    for name, axis, names in NAMED_AXES:
         if arrays[name].shape[axis] != len(header[names]):
             raise DatasetError(
                 f"{path / name}.npy: {arrays[name].shape[axis]} of {names}, {HEADER} names {len(header[names])}"

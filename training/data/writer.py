@@ -24,10 +24,13 @@ from training.data.episodes import (
     GOAL_LABELS,
     HEADER,
     LABELS,
+    NAMED_AXES,
     PER_EPISODE,
     PER_STEP,
     PICTURES,
+    RANKS,
     SCHEMA_VERSION,
+    THING_AXIS,
     Dataset,
     DatasetError,
     Episode,
@@ -60,16 +63,26 @@ class DatasetWriter:
         header: what the dataset says of itself. Given here, a mistake in it comes to light before the work.
         resume: go on with the episodes that a writer with the same header left. They are never thrown away: without
             `resume` or with another header, a writer refuses to begin.
+        origin: what else must be the same for that, such as where the episodes come from; the dataset does not say it.
 
     Raises:
         DatasetError: there is a dataset already, or episodes that nobody finished, or the header lacks a field.
-        OtherHeaderError: the episodes that are to be gone on with were written with another header.
+        OtherHeaderError: the episodes that are to be gone on with were written with another header or origin.
         LockedError: another writer is at it.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any] | None = None, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        header: Mapping[str, Any] | None = None,
+        *,
+        resume: bool = False,
+        origin: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = path = Path(path)
         self._header = None if header is None else _checked(path, header)
+        # What a journal that is gone on with must begin with.
+        self._begun_with = header_checksum({**(self._header or {}), **({"origin": dict(origin)} if origin else {})})
         self._partial = path.with_name(f"{path.name}{PARTIAL}")
         self._files: dict[str, _ArrayFile] = {}
         self._offsets, self._instructions = [0], list[list[str | None]]()
@@ -104,7 +117,7 @@ class DatasetWriter:
             DatasetError: it does not fit the table of `training.data.episodes`, or the episodes before it.
             DiskFullError: there is no room for it; those before it are kept.
         """
-        if reason := _mistake(episode):
+        if reason := _mistake(episode) or _misfit(episode, self._header or {}):
             raise DatasetError(f"{self.path}: episode of seed {episode.seed}: {reason}")
         if episode.seed in self._seeds:
             raise DatasetError(f"{self.path}: episode of seed {episode.seed}: there is one of this seed already")
@@ -219,15 +232,15 @@ class DatasetWriter:
         """Write down that an episode is whole, after its arrays."""
         with filling(self._partial / JOURNAL, KEPT), (self._partial / JOURNAL).open("a") as file:
             if not file.tell():
-                file.write(json.dumps({"header": header_checksum(dict(self._header or {}))}) + "\n")
+                file.write(json.dumps({"header": self._begun_with}) + "\n")
             file.write(json.dumps(line) + "\n")
 
     def _go_on(self, kept: list[dict[str, Any]]) -> None:
         """Take over what a writer left: all episodes that are whole in every file."""
-        if kept[0].get("header") != header_checksum(dict(self._header or {})):
+        if kept[0].get("header") != self._begun_with:
             raise OtherHeaderError(
-                f"{self._partial}: holds {len(kept) - 1} whole episodes with another header; give the same one, or "
-                "remove the folder"
+                f"{self._partial}: holds {len(kept) - 1} whole episodes with another header or from elsewhere; give "
+                "the same settings and source, or remove the folder"
             )
         ends = np.cumsum([line["steps"] for line in kept[1:]])
         files = {}
@@ -274,6 +287,8 @@ def _checked(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     try:
         if missing:
             raise KeyError(min(missing))
+        if not isinstance(header["task"], str) or not header["task"]:
+            raise TypeError(f"task {header['task']!r} must be a name")
         read_interface(dict(header))
         json.dumps(dict(header), allow_nan=False)
     except (KeyError, TypeError, ValueError) as error:
@@ -306,6 +321,12 @@ def _mistake(episode: Episode) -> str:
     target: Any = episode.target
     if not isinstance(target, int | np.integer) or not 0 <= target < things or not texts[target]:
         return f"target {target!r} must be one of the {things} things, and have an instruction"
+    seed: Any = episode.seed
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        return "its seed must be a whole number from 0 to 2^63"
+    begin, end = episode.events[:, 0], episode.events[:, 1]
+    if ((begin < 0) | (end < begin) | (end > len(episode))).any():
+        return f"events {episode.events.tolist()} must be parts of its {len(episode)} steps"
     if not np.isfinite(episode.agent_pos).all():
         return "agent_pos must be finite"
     for name, boxes in (("boxes", episode.boxes), ("goal_boxes", episode.goal_boxes)):
@@ -313,12 +334,23 @@ def _mistake(episode: Episode) -> str:
             return f"{name} {boxes.shape} must be (cx, cy, w, h) in [0, 1] of the picture"
     for name in PER_STEP:
         rows = getattr(episode, name)
-        if rows is not None and len(rows) != len(episode):
-            return f"{len(rows)} steps of {name}, {len(episode)} of pixels"
+        if rows is not None and (rows.ndim != RANKS[name] or len(rows) != len(episode)):
+            return f"{name} {rows.shape} must have {RANKS[name]} axes, of which the first is {len(episode)} steps"
+        if rows is not None and name in THING_AXIS and rows.shape[THING_AXIS[name]] != things:
+            return f"{name} {rows.shape} must have the {things} things of action"
     for name in ("action", "executed"):
         values = getattr(episode, name)
         if not (np.abs(values) <= 1 + 1e-5).all():
             return f"{name} must lie in [-1, 1]; see envs.task.ActionScale"
+    return ""
+
+
+def _misfit(episode: Episode, header: Mapping[str, Any]) -> str:
+    """In what an episode is not of the robot that a header tells of, empty if in nothing."""
+    for name, axis, names in NAMED_AXES:
+        got = getattr(episode, name).shape[axis]
+        if names in header and got != len(header[names]):
+            return f"{name} has {got} of {names}, the header names {len(header[names])}"
     return ""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,10 @@ def load_expert(name: str, spec: TaskSpec) -> LearnedExpert:
         if len(widths) < 2 or not all(type(width) is int and 1 <= width <= LARGEST for width in widths):
             raise ValueError(f"widths {list(widths)} must be two or more whole numbers from 1 to {LARGEST}")
         weights = load_file(path / WEIGHTS)
+        for i, (before, after) in enumerate(pairwise(widths)):  # before a network of such a size is made
+            for name, expected in ((f"{i}.weight", (after, before)), (f"{i}.bias", (after,))):
+                if tuple(weights[name].shape) != expected:
+                    raise ValueError(f"{name} is {tuple(weights[name].shape)}, expected {expected}")
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             raise ValueError("some weights are not finite")
         learned = Learned(task=str(task), widths=widths, weights=weights, origin={})

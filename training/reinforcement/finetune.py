@@ -40,7 +40,15 @@ from training.data.episodes import Dataset
 from training.error import TrainingError
 from training.interrupts import interrupts
 from training.lock import hold_folder
-from training.reinforcement.judgements import CONFIG, check_used, judge, most_successes, read_rows, write_rows
+from training.reinforcement.judgements import (
+    CONFIG,
+    check_used,
+    judge,
+    most_successes,
+    read_rows,
+    write_rows,
+    write_text,
+)
 from training.reinforcement.ppo import AnchoredPPO, HeadPolicy
 from training.reinforcement.window import FeatureVecEnv, WindowEnv, features_of
 from training.run_folder import CHECKPOINT
@@ -163,8 +171,7 @@ class _Run:
             model.hold(config.anchor, config.warmup, self._rehearsed(policy), seed=config.seed)
             if self._resume:
                 _load_state(out / STATE, model, worlds)
-            with filling(out / CONFIG):
-                (out / CONFIG).write_text(json.dumps(self._described, indent=2) + "\n")
+            write_text(out / CONFIG, json.dumps(self._described, indent=2) + "\n")
             if not self._rows:
                 self._judge(model)
             with interrupts(os.getppid()) as stop:

@@ -33,11 +33,20 @@ def judge(envs: Sequence[Env], actor: Actor, spec: TaskSpec, episodes: int) -> i
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The judgements so far; none where there are none that can be read."""
+    """The judgements so far; none before the first one.
+
+    Raises:
+        TrainingError: they are damaged. Without them, what was best so far would give way to the next one judged.
+    """
     try:
-        return [parse_json(line) for line in (folder / LOG).read_text().splitlines()]
-    except (OSError, ValueError):
+        rows = [parse_json(line) for line in (folder / LOG).read_text().splitlines()]
+        if not all(type(row[name]) is int for row in rows for name in ("step", "successes", "episodes")):
+            raise ValueError("its lines are no judgements")
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{folder / LOG}: damaged ({error}); put it right, or learn anew elsewhere") from None
+    return rows
 
 
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -46,8 +55,19 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     Raises:
         DiskFullError: there is no room for them.
     """
-    with filling(folder / LOG), (folder / LOG).open("w") as log:
-        log.writelines(json.dumps(row) + "\n" for row in rows)
+    write_text(folder / LOG, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Put a text in the place of a file's, which a kill does not leave half written.
+
+    Raises:
+        DiskFullError: there is no room for it.
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    with filling(file):
+        partial.write_text(text)
+        partial.replace(file)
 
 
 def most_successes(rows: Sequence[dict[str, Any]]) -> int:

@@ -26,7 +26,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from configs.disk import filling, whole_folder
+from configs.disk import whole_folder
 from configs.reading import parse_json
 from configs.reinforcement import RLConfig
 from envs.actors import ExpertActor
@@ -36,7 +36,15 @@ from training.error import TrainingError
 from training.interrupts import interrupts
 from training.lock import hold_folder
 from training.reinforcement.expert import EXPERT, Learned, LearnedExpert, save_expert
-from training.reinforcement.judgements import CONFIG, check_used, judge, most_successes, read_rows, write_rows
+from training.reinforcement.judgements import (
+    CONFIG,
+    check_used,
+    judge,
+    most_successes,
+    read_rows,
+    write_rows,
+    write_text,
+)
 
 STATE = "state"
 STATE_FILE = "state.pt"
@@ -104,8 +112,7 @@ class _Run:
             model.action_space.seed(config.seed)
             if self._resume:
                 _load_state(out / STATE, model, worlds)
-            with filling(out / CONFIG):
-                (out / CONFIG).write_text(json.dumps(self._described, indent=2) + "\n")
+            write_text(out / CONFIG, json.dumps(self._described, indent=2) + "\n")
             with interrupts(os.getppid()) as stop:
                 follower = _Follower(self._after, stop.is_set)
                 left = max(config.steps - model.num_timesteps, 0)
@@ -193,10 +200,12 @@ def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
     except (OSError, ValueError) as error:
         raise TrainingError(f"{out / CONFIG}: not readable ({error}); learn anew elsewhere") from None
     now = json.loads(json.dumps(described))
-    if not isinstance(before, dict) or before.get("task") != now["task"] or before.get("version") != now["version"]:
+    if not isinstance(before, dict) or not isinstance(before.get("rl"), dict):
+        raise TrainingError(f"{out / CONFIG}: does not describe a run; learn anew elsewhere")
+    if before.get("task") != now["task"] or before.get("version") != now["version"]:
         raise TrainingError(f"{out}: is a run of another task, or of another version of it; choose another --out")
     for name, value in now["rl"].items():
-        was = before.get("rl", {}).get(name)
+        was = before["rl"].get(name)
         if was != value and name not in ("steps", "threads"):
             raise TrainingError(f"{out}: rl.{name} was {was!r} and is now {value!r}; give the same again")
 

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.sync.client import connect
 
 from configs.interface import RobotInterface
-from vla_policy.server.wire import pack, unpack
+from vla_policy.server.wire import WireError, pack, unpack
 
 if TYPE_CHECKING:
     from vla_policy.runner import Robot
@@ -45,8 +45,15 @@ class RemotePolicy:
         except (OSError, InvalidURI, InvalidHandshake) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RemoteError(f"{address}: no policy server answers ({reason}); start one with `vla serve`") from None
-        self.metadata: dict[str, Any] = self.receive()
-        if self.metadata.get("server") != "vla_policy":
+        self.metadata: dict[str, Any] = {}
+        try:
+            said = self.receive()
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(said, dict) and said.get("server") == "vla_policy":
+            self.metadata = said
+        else:
             self.close()
             raise RemoteError(f"{address}: not a server of `vla serve`, whose observations this client sends")
 
@@ -82,7 +89,10 @@ class RemotePolicy:
             raise RemoteError(f"{self.address}: the connection is closed ({error})") from None
         if isinstance(answer, str):
             raise RemoteError(f"{self.address}: {answer}")
-        return unpack(answer, LONGEST)
+        try:
+            return unpack(answer, LONGEST)
+        except WireError as error:
+            raise RemoteError(f"{self.address}: answers what is {error}") from None
 
     def close(self) -> None:
         self._socket.close()

@@ -82,7 +82,7 @@ def _decode(found: dict[Any, Any]) -> Any:
 def _scalar(found: dict[Any, Any]) -> Any:
     value, dtype = found.get(b"data"), _dtype(found)
     if isinstance(value, int | float):
-        with suppress(OverflowError):
+        with suppress(OverflowError), np.errstate(over="ignore"):  # a float16 beyond its range is infinite
             return dtype.type(value)
     raise WireError(f"a NumPy scalar of {dtype} holds {shown(value)}, which is no such number")
 

@@ -133,7 +133,10 @@ def test_boxes_of_where_things_are_to_go_may_be_there(tmp_path: Path) -> None:
         ({"pixels": np.zeros((1, 2, 0, 0, 3), np.uint8)}, r"pixels are \(1, 2, 0, 0, 3\), expected pictures of one"),
         ({"pixels": np.zeros((1, 2, 16, 16), np.uint8)}, r"pixels are \(1, 2, 16, 16\), expected pictures of one"),
         ({"pixels": np.zeros((1, 2, 16, 16, 1), np.uint8)}, "expected pictures of one pixel or more"),
-        ({"agent_pos": np.zeros((2, 3), np.float32)}, "2 steps of agent_pos, 1 of pixels"),
+        (
+            {"agent_pos": np.zeros((2, 3), np.float32)},
+            r"agent_pos \(2, 3\) must have 2 axes, of which the first is 1 steps",
+        ),
         ({"executed": np.full((1, 2), 1.5, np.float32)}, r"executed must lie in \[-1, 1\]"),
         ({"action": np.full((1, 3, 4, 2), np.nan, np.float32)}, r"action must lie in \[-1, 1\]"),
         ({"executed": np.zeros((1, 3), np.float32)}, r"executed\.npy: got rows of \(3,\), the first ones were \(2,\)"),
@@ -188,7 +191,7 @@ def test_a_long_dataset_is_joined_piece_by_piece(tmp_path: Path) -> None:
         ({"action_names": ["dx", "dx"]}, r"action_names \['dx', 'dx'\] must name each once"),
         ({"agent_pos_names": []}, r"agent_pos_names \[\] must be one or more names"),
         ({"control_hz": "20"}, "control_hz '20' must be a number"),
-        ({"control_hz": -1}, "control_hz -1.0 must be a number above 0"),
+        ({"control_hz": -1}, "control_hz -1.0 must be a number from 0.001"),
     ],
 )
 def test_a_header_that_does_not_describe_the_robot_is_not_written(

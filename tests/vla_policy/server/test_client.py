@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from websockets.sync.server import ServerConnection
+from websockets.sync.server import serve as server
 
 from configs.evaluation import RunnerConfig
 from vla_policy.checkpoint import Checkpoint
 from vla_policy.runner import PolicyActor, PolicyRunner
 from vla_policy.server.client import RemoteActor, RemoteError, RemotePolicy
+from vla_policy.server.wire import pack
 
 Observe = Callable[..., dict[str, Any]]
 Serve = Callable[..., Any]
@@ -77,6 +81,27 @@ def test_a_refusal_is_one_line(serve: Serve, observe: Observe) -> None:
         client.infer(observe(0, prompt=None))
     with pytest.raises(RemoteError, match="the connection is closed"):
         client.infer(observe(0))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [pack([1]), pack({"server": "other"}), b"\xc1", b"\x91" * 2000, "no"],
+    ids=["list", "other", "none", "deep", "text"],
+)
+def test_another_server_is_one_line(said: bytes | str) -> None:
+    def answer(connection: ServerConnection) -> None:
+        connection.send(said)
+        for _ in connection:
+            pass
+
+    with server(answer, "127.0.0.1", 0) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        port = other.socket.getsockname()[1]
+        with pytest.raises(RemoteError, match=r"ws://127.0.0.1:\d+: (not a server of|answers what is not|no)"):
+            RemotePolicy(f"ws://127.0.0.1:{port}", timeout=5)
+        other.shutdown()
+        thread.join()
 
 
 @pytest.mark.parametrize("address", ["ws://127.0.0.1:{port}", "http://127.0.0.1:{port}", "", "127.0.0.1"])

@@ -112,3 +112,9 @@ def test_headers_that_claim_much_cost_little() -> None:
         assert tracemalloc.get_traced_memory()[1] < 2 * len(data)
     finally:
         tracemalloc.stop()
+
+
+def test_a_scalar_beyond_its_range_is_told_to_nobody() -> None:
+    """The server would else warn on its own stderr, as often as a client likes."""
+    found = unpack(pack({b"__npgeneric__": True, b"data": 1e300, b"dtype": "<f2"}))
+    assert np.isinf(found)

@@ -67,7 +67,7 @@ class _Export:
     def __init__(self, data: Dataset, root: Path, pictures: Pictures, fps: Fraction) -> None:
         self._data, self._root, self._as_video, self._fps = data, root, pictures == "video", fps
         self._arrays, self._offsets = data.arrays, data.arrays["offsets"]
-        self._scale = Scale.from_header(data.header)
+        self._scale = Scale.from_header(data.header, len(data.interface.action_names))
         self._cameras = {f"{layout.PICTURES}{name}": i for i, name in enumerate(data.interface.cameras)}
         # Those of the demonstrated things: other things' words are nobody's task.
         told = [texts[target] for texts, target in zip(data.instructions, self._arrays["targets"], strict=True)]

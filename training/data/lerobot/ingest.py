@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from configs.disk import in_words
 from configs.lerobot import ImportConfig
+from configs.memory import available_memory
 from training.data.episodes import Dataset, DatasetError, open_dataset
 from training.data.lerobot import layout
 from training.data.lerobot.layout import DAMAGED, EpisodeEntry, Info
@@ -33,7 +35,8 @@ def import_lerobot(source: Path, out: Path, config: ImportConfig, *, on_progress
     layout.require_pyarrow()
     info = layout.read_info(source)
     reader = Foreign(info, config) if not (source / layout.OURS).is_file() else Returning(info, config)
-    with DatasetWriter(out, reader.header, resume=True) as writer:
+    origin = {"source": layout.fingerprint(info), "options": repr(config)}
+    with DatasetWriter(out, reader.header, resume=True, origin=origin) as writer:
         done = 0
         there = frozenset(writer.seeds)
         for recorded in _recordings(info, reader, there):
@@ -57,7 +60,7 @@ def _recordings(info: Info, reader: Reader, there: frozenset[int]) -> Iterator[R
             where = f"{info.root}: episode {entry.number}"
             if len(frames) != entry.length or (np.diff(frames) != 1).any():
                 got = f"{len(frames)} rows" if len(frames) != entry.length else "rows out of order"
-                raise DatasetError(f"{where}: {got}, its entry in meta/episodes says {entry.length}; {DAMAGED}")
+                raise _other_length(info, entry, got)
             times = recorded.column("timestamp").astype(np.float64)
             if not there.issuperset(reader.seeds(recorded)):
                 for key in filter(info.is_video, reader.cameras):
@@ -110,6 +113,10 @@ def _rows_by_episode(info: Info, reader: Reader, entries: dict[int, EpisodeEntry
                         raise DatasetError(f"{path}: episode {number} is {why}; {DAMAGED}")
                     seen.add(number)
                     current = Recorded(entry=entries[number])
+                    _require_memory(info, reader, current.entry)
+                rows_there = sum(map(len, current.columns.get("index", []))) + rows.stop - rows.start
+                if rows_there > current.entry.length:
+                    raise _other_length(info, current.entry, f"{rows_there} rows or more")
                 for name, values in columns.items():
                     current.columns.setdefault(name, []).append(values[rows])
                 for key in images:
@@ -122,14 +129,38 @@ def _rows_by_episode(info: Info, reader: Reader, entries: dict[int, EpisodeEntry
         raise DatasetError(f"{info.root}: episode {min(missing)} has no rows in data/; {DAMAGED}")
 
 
+def _other_length(info: Info, entry: EpisodeEntry, got: str) -> DatasetError:
+    where = f"{info.root}: episode {entry.number}"
+    return DatasetError(f"{where}: {got}, its entry in meta/episodes says {entry.length}; {DAMAGED}")
+
+
+def _require_memory(info: Info, reader: Reader, entry: EpisodeEntry) -> None:
+    """Refuse an episode whose pictures, of which there are two copies for a while, do not fit into memory.
+
+    Raises:
+        DatasetError: they do not; the message says what to lower.
+    """
+    height, width = reader.picture
+    needed = 2 * entry.length * len(reader.cameras) * height * width * 3
+    there = available_memory()
+    if there is not None and needed > there:
+        pictures = f"{entry.length} pictures of each of {len(reader.cameras)} cameras, {height} x {width}"
+        raise DatasetError(
+            f"{info.root}: episode {entry.number} has {pictures}, which need {in_words(needed)} of memory, "
+            f"{in_words(there)} are available; lower --size, or name fewer --cameras"
+        )
+
+
 def _decoded(column: Any, key: str, path: Path) -> Iterator[np.ndarray]:
     """The pictures of a column of PNG or JPEG files."""
-    for value in column.to_pylist():
+    for value in layout.values_of(column, key, path):
         content = value.get("bytes") if isinstance(value, dict) else None
         if not isinstance(content, bytes):
             raise DatasetError(f"{path}: column {key!r} has a row without a picture; {DAMAGED}")
         try:
             with Image.open(io.BytesIO(content)) as picture:
+                if max(picture.size) > layout.LARGEST:
+                    raise ValueError(f"it has {picture.size[0]} x {picture.size[1]} pixels")
                 yield np.asarray(picture.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             said = " ".join(str(error).split())

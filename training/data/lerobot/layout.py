@@ -16,7 +16,9 @@ What LeRobot has no place for are features and columns of our own, called `vla.N
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from configs.interface import RATES
 from configs.reading import parse_json
-from training.data.episodes import DatasetError
+from training.data.episodes import DatasetError, checksum
 
 VERSION = "v3.0"
 CONVERTER = "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30"
@@ -45,7 +48,11 @@ INDICES = {
     "task_index": "int64",
 }
 OWN = "vla."  # of features and columns that are ours
+# What a template of a path may ask to be filled in; Python's own format can do much more.
+PLACE = re.compile(r"\{(chunk_index|file_index|video_key)(?::0?\d?d)?\}")
 BATCH = 256  # rows of a file in memory at a time
+LARGEST = 8192  # numbers along an axis of what is read, and pixels a side of its pictures
+MOST = 10_000_000  # episodes, and files
 DAMAGED = "it is damaged or unfinished, take another copy"
 
 
@@ -82,7 +89,10 @@ class Info:
         return [key for key, feature in self.features.items() if feature["dtype"] in ("video", "image")]
 
     def shape(self, key: str) -> tuple[int, ...]:
-        return tuple(self.features[key]["shape"])
+        shape = tuple(self.features[key]["shape"])
+        if max(shape, default=1) > LARGEST:
+            raise DatasetError(f"{self.root / INFO}: feature {key!r} is {list(shape)}, expected {LARGEST} at most")
+        return shape
 
     def is_video(self, key: str) -> bool:
         return bool(self.features[key]["dtype"] == "video")
@@ -94,10 +104,12 @@ class Info:
         return self._file(self.video_path, "video_path", video_key=key, chunk_index=chunk, file_index=file)
 
     def _file(self, template: str, field: str, **values: Any) -> Path:
-        try:
-            path = Path(template.format(**values))
-        except (AttributeError, IndexError, KeyError, ValueError) as error:
-            raise DatasetError(f"{self.root / INFO}: {field} {template!r} is no path ({error!r})") from None
+        if wrong := re.search(r"[{}]", PLACE.sub("", template)):
+            raise DatasetError(
+                f"{self.root / INFO}: {field} {template[:80]!r} is no path, for its {wrong[0]!r} stands for "
+                f"nothing; expected one such as {DATA if field == 'data_path' else VIDEOS}"
+            )
+        path = Path(template.format(**values))
         if path.is_absolute() or ".." in path.parts:
             raise DatasetError(f"{self.root / INFO}: {field} {template!r} leads out of the dataset")
         return self.root / path
@@ -128,8 +140,8 @@ def read_info(root: Path) -> Info:
         if not isinstance(feature.get("dtype"), str):
             raise DatasetError(f"{path}: feature {key!r} has no dtype; {DAMAGED}")
     fps, counts = described.get("fps"), [described.get(name) for name in ("total_episodes", "total_frames")]
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf:
-        raise DatasetError(f"{path}: fps {fps!r}, expected a number above 0; {DAMAGED}")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not RATES[0] <= fps <= RATES[1]:
+        raise DatasetError(f"{path}: fps {fps!r}, expected a number from {RATES[0]:g} to {RATES[1]:g}; {DAMAGED}")
     if not all(isinstance(count, int) and count > 0 for count in counts):
         raise DatasetError(f"{path}: total_episodes and total_frames are {counts}, expected both above 0; {DAMAGED}")
     paths = [described.get(name) or default for name, default in (("data_path", DATA), ("video_path", VIDEOS))]
@@ -166,7 +178,7 @@ def read_tasks(root: Path) -> dict[int, str]:
     path = root / TASKS
     texts: dict[int, str] = {}
     for batch in batches_of(path):
-        rows = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+        rows = {name: values_of(batch.column(name), name, path) for name in batch.schema.names}
         indices = rows.pop("task_index", None)
         words = next((column for column in rows.values() if all(isinstance(text, str) for text in column)), None)
         if indices is None or words is None or not all(isinstance(index, int) for index in indices):
@@ -199,15 +211,21 @@ def read_episodes(info: Info) -> list[EpisodeEntry]:
     if not files:
         raise DatasetError(f"{folder}: has no Parquet files; {DAMAGED}")
     videos = [key for key in info.cameras if info.is_video(key)]
-    needed = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-    for key in videos:
-        needed += [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+    whole = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+    whole += [f"videos/{key}/{name}" for key in videos for name in ("chunk_index", "file_index")]
+    seconds = [f"videos/{key}/from_timestamp" for key in videos]
     entries = []
     for path in files:
-        for batch in batches_of(path, needed, optional=OWN):
-            for row in batch.to_pylist():
-                if not all(isinstance(row[name], int | float) for name in needed):
-                    raise DatasetError(f"{path}: an episode lacks one of {', '.join(needed)}; {DAMAGED}")
+        for batch in batches_of(path, [*whole, *seconds], optional=OWN):
+            columns = {name: values_of(batch.column(name), name, path) for name in batch.schema.names}
+            for values in zip(*columns.values(), strict=True):
+                row = dict(zip(columns, values, strict=True))
+                good = {name: type(row[name]) is int and 0 <= row[name] < MOST for name in whole}
+                good |= {name: type(row[name]) in (int, float) and 0 <= row[name] < MOST for name in seconds}
+                if wrong := next((name for name in good if not good[name]), None):
+                    kind = "a number" if wrong in seconds else "a whole number"
+                    got = str(row[wrong])[:80]
+                    raise DatasetError(f"{path}: {wrong} is {got}, expected {kind} from 0 to {MOST}; {DAMAGED}")
                 entry = EpisodeEntry(
                     number=row["episode_index"],
                     length=row["length"],
@@ -246,6 +264,8 @@ def batches_of(path: Path, columns: Sequence[str] | None = None, *, optional: st
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise DatasetError(f"{path}: has two columns {twice!r}; {DAMAGED}")
             if columns is not None:
                 missing = [name for name in columns if name not in names]
                 if missing:
@@ -259,11 +279,26 @@ def batches_of(path: Path, columns: Sequence[str] | None = None, *, optional: st
         raise DatasetError(f"{path}: not readable as Parquet ({said}); {DAMAGED}") from None
 
 
-def numbers(batch: Any, name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    """A column of numbers as (rows, *shape); those of one number may be lists of one.
+def values_of(column: Any, name: str, path: Path) -> list[Any]:
+    """A column's values as Python has them.
 
     Raises:
-        DatasetError: it holds something else.
+        DatasetError: it cannot have them, as of a date beyond its calendar, or of bytes that are no text.
+    """
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, TypeError, OverflowError, NotImplementedError, ImportError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise DatasetError(f"{path}: column {name!r} is not readable ({said}); {DAMAGED}") from None
+    return values
+
+
+def numbers(batch: Any, name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+    """A column of numbers as (rows, *shape); those of one number may be lists of one. Those of `INDICES` that LeRobot
+    keeps as whole numbers are such.
+
+    Raises:
+        DatasetError: it holds something else, or numbers that are not finite as float32.
     """
     import pyarrow
     from pyarrow import types
@@ -272,14 +307,18 @@ def numbers(batch: Any, name: str, shape: tuple[int, ...], path: Path) -> np.nda
     while types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
         column = column.flatten()
     kind = column.type
-    good = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    whole = INDICES.get(name) == "int64"
+    good = types.is_integer(kind) or (not whole and (types.is_floating(kind) or types.is_boolean(kind)))
     size = batch.num_rows * math.prod(shape)
     if not good or column.null_count or len(column) != size:
         got = f"{len(column) - column.null_count} values of {kind} in {batch.num_rows} rows"
-        raise DatasetError(f"{path}: column {name!r} has {got}, expected numbers of the shape {list(shape)}; {DAMAGED}")
+        expected = f"{'whole ' if whole else ''}numbers of the shape {list(shape)}"
+        raise DatasetError(f"{path}: column {name!r} has {got}, expected {expected}; {DAMAGED}")
     if isinstance(column, pyarrow.ChunkedArray):
         column = column.combine_chunks()
     values: np.ndarray = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind == "f" and not (np.abs(values) <= np.finfo(np.float32).max).all():
+        raise DatasetError(f"{path}: column {name!r} has values that are not finite; {DAMAGED}")
     return values.reshape(batch.num_rows, *shape)
 
 
@@ -295,3 +334,13 @@ def names_of(feature: dict[str, Any], count: int, kind: str) -> tuple[str, ...]:
     if not isinstance(given, list) or len(given) != count or not all(isinstance(n, str) and n for n in given):
         return tuple(f"{kind}_{i}" for i in range(count))
     return tuple(given) if len(set(given)) == count else tuple(f"{name}_{i}" for i, name in enumerate(given))
+
+
+def fingerprint(info: Info) -> str:
+    """Hexadecimal digits that are others for another dataset: of all that `meta/` says."""
+    found = hashlib.sha256()
+    for path in sorted((info.root / "meta").rglob("*")):
+        if path.is_file():
+            found.update(path.relative_to(info.root).as_posix().encode(errors="surrogateescape"))
+            found.update(checksum(path).encode())
+    return found.hexdigest()

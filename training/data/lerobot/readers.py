@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from configs.lerobot import ImportConfig
-from training.data.episodes import ARRAYS, PER_STEP, DatasetError, Episode
+from training.data.episodes import ARRAYS, PER_STEP, DatasetError, Episode, read_interface, reason_of
 from training.data.lerobot import layout
 from training.data.lerobot.layout import DAMAGED, OWN, EpisodeEntry, Info
-from training.data.lerobot.scale import FIELD, Scale
+from training.data.lerobot.scale import Scale
 
 STRETCH = 10_000_000  # seeds of the stretches of an episode lie so far apart; the first one's is the episode's number
 
@@ -36,12 +36,13 @@ class Recorded:
 
 class Reader:
     """What is taken of a dataset: `header` of what it becomes, `vectors` its columns with their shapes, `cameras` its
-    pictures by key.
+    pictures by key, `picture` the height and width of those that are kept.
     """
 
     header: dict[str, Any]
     vectors: dict[str, tuple[int, ...]]
     cameras: dict[str, str]
+    picture: tuple[int, int]
 
     def seeds(self, recorded: Recorded) -> list[int]:
         """Of the episodes that an episode of LeRobot's becomes; known before its pictures are."""
@@ -66,20 +67,25 @@ class Returning(Reader):
             )
         described = layout.read_json(info.root / layout.OURS)
         header, own = described.get("header"), described.get("columns")
-        needed = {"cameras", "action_names", "agent_pos_names", "control_hz"}
         own = own if isinstance(own, list) else [None]
-        if not isinstance(header, dict) or not needed <= set(header) or not all(name in PER_STEP for name in own):
+        if not isinstance(header, dict) or not all(name in PER_STEP for name in own):
             raise DatasetError(f"{info.root / layout.OURS}: does not describe a dataset; {DAMAGED}")
         self._info, self._own, self.header = info, own, header
         try:
-            self._scale = Scale.from_header(header)
+            robot = read_interface(header)
+            self._scale = Scale.from_header(header, len(robot.action_names))
         except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{info.root / layout.OURS}: {FIELD} is no scale ({error!r}); {DAMAGED}") from None
+            where = info.root / layout.OURS
+            raise DatasetError(f"{where}: does not describe a dataset ({reason_of(error)}); {DAMAGED}") from None
         self.cameras = {f"{layout.PICTURES}{name}": name for name in header["cameras"]}
         keys = [layout.STATE, layout.ACTION, *(OWN + name for name in own)]
         if missing := [key for key in (*self.cameras, *keys) if key not in info.features]:
             raise DatasetError(f"{info.root / layout.INFO}: feature {missing[0]!r} is missing; {DAMAGED}")
         self.vectors = {key: info.shape(key) for key in keys}
+        shapes = {info.shape(key) for key in self.cameras}
+        if len(shapes) > 1 or len(shape := shapes.pop()) != 3:
+            raise DatasetError(f"{info.root / layout.INFO}: pictures are of several shapes; {DAMAGED}")
+        self.picture = shape[0], shape[1]
 
     def seeds(self, recorded: Recorded) -> list[int]:
         seed = recorded.entry.own.get(f"{OWN}seed")
@@ -92,7 +98,7 @@ class Returning(Reader):
         try:
             told = {name: entry.own[OWN + name] for name in ("target", "events", "instructions")}
             events, instructions = np.array(told["events"], np.int64), tuple(told["instructions"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(f"{where}: has lost columns of {OWN}* ({error}); {DAMAGED}") from None
         own = {n: recorded.column(OWN + n).astype(ARRAYS[n], copy=False) for n in self._own}
         label = self._scale.to_unit(recorded.column(layout.ACTION))
@@ -123,6 +129,7 @@ class Foreign(Reader):
         self._tasks = layout.read_tasks(info.root)
         self.cameras = _chosen_cameras(info, config)
         self._side = config.size or _common_side(info, self.cameras)
+        self.picture = self._side, self._side
         vectors = [key for key in info.features if info.features[key]["dtype"].startswith(("float", "int"))]
         for option, key in (("state", config.state), ("action", config.action)):
             if key not in vectors or len(info.shape(key)) != 1:
@@ -150,8 +157,6 @@ class Foreign(Reader):
         for path in dict.fromkeys(self._info.data_file(*e.data) for e in layout.read_episodes(self._info)):
             for batch in layout.batches_of(path, [key]):
                 values = layout.numbers(batch, key, (actions,), path).astype(np.float64)
-                if not np.isfinite(values).all():
-                    raise DatasetError(f"{path}: column {key!r} has values that are not finite; {DAMAGED}")
                 if len(values):
                     lowest, highest = np.minimum(lowest, values.min(0)), np.maximum(highest, values.max(0))
         if not low:
@@ -177,7 +182,7 @@ class Foreign(Reader):
             if text is None:
                 raise DatasetError(f"{where}: task_index {told[rows.start]} is not in {layout.TASKS}; {DAMAGED}")
             text = text if text.strip() else self._config.instruction
-            if not text:
+            if not text.strip():
                 raise DatasetError(f"{where}: its instruction is empty; say one with --instruction")
             yield Episode(
                 seed=seed,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from configs.lerobot import LARGEST
+
 FIELD = "action_scale"  # of a dataset's header
 
 
@@ -19,12 +21,23 @@ class Scale:
     high: tuple[float, ...] | None = None
 
     @staticmethod
-    def from_header(header: Mapping[str, Any]) -> Scale:
-        """The scale that a dataset's header tells of."""
+    def from_header(header: Mapping[str, Any], actions: int) -> Scale:
+        """The scale that a dataset's header tells of.
+
+        Raises:
+            ValueError: it is none, or not one of so many actions.
+        """
         given = header.get(FIELD)
         if not given:
             return Scale()
-        return Scale(low=tuple(map(float, given["low"])), high=tuple(map(float, given["high"])))
+        try:
+            low, high = (tuple(map(float, given[name])) for name in ("low", "high"))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{FIELD} is no scale ({error!r})") from None
+        bounded = len(low) == len(high) == actions and max(map(abs, (*low, *high))) <= LARGEST
+        if not bounded or not all(a < b for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"{FIELD} goes from {low} to {high}, expected {actions} numbers below as many others")
+        return Scale(low=low, high=high)
 
     @staticmethod
     def spanning(low: np.ndarray, high: np.ndarray) -> Scale:

@@ -64,7 +64,8 @@ class VideoReader:
 
         if not path.is_file():
             raise DatasetError(f"{path}: missing; {DAMAGED}")
-        self.path, self._fps, self._errors = path, fps, (av.FFmpegError, OSError, ValueError)
+        # The last two are of a time that no video has, and of a frame without a time.
+        self.path, self._fps, self._errors = path, fps, (av.FFmpegError, OSError, ValueError, OverflowError, TypeError)
         try:
             self._container = av.open(str(path))
             self._stream = self._container.streams.video[0]
