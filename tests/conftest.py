@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +32,38 @@ TEXTS = [
     for colour in COLOURS
     for shape in ("ball", "cube")
 ]
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the garbage collector, which some tests call, need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What workers do, and the commands of a comparison's rows, in this process: nothing has to be loaded again."""
+    from envs.workers import Pulse
+    from eval.compare import run as compare
+    from vla_policy.cli import main
+
+    def run(_: Any, command: list[str], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            code = main(command)
+        if code:
+            raise compare._RowError((folder / "log.txt").read_text().splitlines()[-1].removeprefix("vla: "))
+
+    def work(jobs: Any, prepare: Any, setup: Any, **_: Any) -> Iterator[tuple[Any, Any]]:
+        handle = prepare(Pulse(multiprocessing), setup)
+        while jobs:
+            job = jobs.popleft()
+            yield job, handle(job)
+
+    monkeypatch.setattr("envs.cores.usable_cores", lambda: 1)  # small networks lose by sharing them
+    monkeypatch.setattr(compare._Running, "run", run)
+    monkeypatch.setattr("eval.evaluate.run_jobs", work)
+    monkeypatch.setattr("training.collect.run_jobs", work)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ from training.state import has_state, load_state, save_state
 from vla_policy.allocator import keep_freed_memory
 from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.contract import Batch
+from vla_policy.language.pretrained import PretrainedText
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
@@ -202,6 +203,7 @@ def _train(
     assert isinstance(averaged, VLAPolicy)
     module, optimizer = accelerator.prepare(TrainStep(policy), optimizer)
     if config.compile:
+        PretrainedText.stay_uncompiled()
         module = torch.compile(module)
     if begun and start and policy is begun.policy and not resume and has_state(state_beside(start)):
         load_state(state_beside(start), policy, average, optimizer)

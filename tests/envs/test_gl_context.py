@@ -101,18 +101,25 @@ def test_dropping_in_the_middle_of_anothers_picture_disturbs_nothing(
     read, dropped = Renderer._read, []
 
     def collect_first(self: Renderer, *args: Any) -> None:
-        dropped.clear()
-        gc.collect()
+        if dropped:
+            dropped.clear()
+            gc.collect()
         read(self, *args)
 
-    lost = TASKS["track"](size=32)
-    lost.reset(seed=1)
-    lost.loop = [lost]  # type: ignore[attr-defined]  # so that only the collector finds it
-    dropped.append(lost)
-    del lost
+    def drop() -> None:
+        lost = TASKS["track"](size=32)
+        lost.reset(seed=1)
+        lost.loop = [lost]  # type: ignore[attr-defined]  # so that only the collector finds it
+        dropped.append(lost)
+
+    drop()
     monkeypatch.setattr(Renderer, "_read", collect_first)
     assert episode(env, 0) == expected
+    monkeypatch.undo()
+    drop()
+    monkeypatch.setattr(Renderer, "_read", collect_first)
     assert elsewhere(lambda: episode(env, 0)) == expected
+    assert not dropped
 
 
 def test_a_context_that_somebody_holds_elsewhere_is_refused_in_one_line_and_can_be_closed_later(

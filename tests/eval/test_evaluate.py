@@ -41,6 +41,7 @@ def test_outcomes_do_not_depend_on_the_number_of_workers(tiny_checkpoint: Path) 
     assert [row["seed"] for row in _rows(one)] == [SEED_STARTS["test"] + i for i in range(12)]
 
 
+@pytest.mark.usefixtures("one_process")
 def test_every_control_runs_and_means_what_it_says(tiny_checkpoint: Path) -> None:
     config = EvalConfig(episodes=4, workers=2, controls=tuple(CONTROLS))
     results = evaluate(tiny_checkpoint, config)
@@ -54,12 +55,14 @@ def test_every_control_runs_and_means_what_it_says(tiny_checkpoint: Path) -> Non
     assert all(row["valid"] and row["steps"] == 110 for name in conditions for row in _rows(results, name))
 
 
+@pytest.mark.usefixtures("one_process")
 def test_the_seed_moves_the_scenes(tiny_checkpoint: Path) -> None:
     first = evaluate(tiny_checkpoint, EvalConfig(episodes=2, workers=1, controls=()))
     second = evaluate(tiny_checkpoint, EvalConfig(episodes=2, seed=1, workers=1, controls=()))
     assert _rows(first)[1]["task_instruction"] == _rows(second)[0]["task_instruction"]
 
 
+@pytest.mark.usefixtures("one_process")
 def test_finished_conditions_are_handed_over_as_they_come(tiny_checkpoint: Path) -> None:
     parts: list[Results] = []
     config = EvalConfig(episodes=2, workers=1, controls=("expert", "frozen_frames"))

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,20 @@ class TestFrozen:
         again = model(ids[[1, 0]], mask[[1, 0]]).tokens
         assert len(calls) == 2
         assert torch.equal(again, first[[1, 0]])
+
+    def test_what_it_remembers_is_left_alone_by_the_compiler(
+        self, text_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(PretrainedText, "_recall", PretrainedText._recall)  # to be restored
+        PretrainedText.stay_uncompiled()
+        text = built(text_models["bert"])
+        tokens, mask = read(text_models["bert"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's own
+            compiled = torch.compile(text, backend="eager")
+            first, again = compiled(tokens, mask), compiled(tokens, mask)
+        assert torch.equal(first.tokens, text(tokens, mask).tokens)
+        assert torch.equal(first.tokens, again.tokens)
 
     def test_its_numbers_do_not_depend_on_the_company(self, text_models: dict[str, Path], family: str) -> None:
         ids, mask = read(text_models[family], [*TEXTS, "follow the large green cube"])

@@ -33,6 +33,12 @@ def test_the_help_of_the_command_loads_nothing_heavy() -> None:
     assert run("-c", code).strip().splitlines()[-1] == "set()"
 
 
+def test_no_command_loads_the_compiler() -> None:
+    """Which takes as long as all the rest: each process of a collection or an evaluation would."""
+    code = "import sys, eval.evaluate, training.collect; print('torch._dynamo' in sys.modules)"
+    assert run("-c", code).strip() == "False"
+
+
 def test_every_public_name_is_there_in_a_fresh_process() -> None:
     code = (
         "import vla_policy\n"

@@ -97,7 +97,13 @@ class PretrainedText(LanguageEncoder):
         """
         self._known: tuple[Tensor, Tensor] | None = None
 
-    @torch.compiler.disable
+    @classmethod
+    def stay_uncompiled(cls) -> None:
+        """Keep `torch.compile` from what a frozen model remembers: whether an instruction is known differs from call to
+        call. Called by who compiles; as a decorator it would load the compiler, 1.5 s, into every process.
+        """
+        cls._recall = torch.compiler.disable(cls._recall)  # type: ignore[method-assign]
+
     def _recall(self, tokens_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Hidden states `(B, L, H)`, zero at the padding."""
         length = tokens_BL.shape[1]

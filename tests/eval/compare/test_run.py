@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from envs.workers import Pulse
 from eval.compare import run as compare
 from vla_policy.cli import main
 
@@ -51,29 +47,6 @@ def here(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(RUN)
     return foreign
-
-
-@pytest.fixture
-def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows' commands, and what an evaluation's workers do, in this process: nothing has to be loaded again."""
-
-    def run(_: Any, command: list[str], folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            code = main(command)
-        if code:
-            raise compare._RowError((folder / "log.txt").read_text().splitlines()[-1].removeprefix("vla: "))
-
-    def work(jobs: Any, prepare: Any, setup: Any, **_: Any) -> Iterator[tuple[Any, Any]]:
-        handle = prepare(Pulse(multiprocessing), setup)
-        while jobs:
-            job = jobs.popleft()
-            yield job, handle(job)
-
-    monkeypatch.setattr("envs.cores.usable_cores", lambda: 1)  # small networks lose by sharing them
-    monkeypatch.setattr(compare._Running, "run", run)
-    monkeypatch.setattr("eval.evaluate.run_jobs", work)
-    monkeypatch.setattr("training.collect.run_jobs", work)
 
 
 def weights(rows: Path) -> dict[Path, int]:

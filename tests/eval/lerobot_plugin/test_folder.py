@@ -23,7 +23,11 @@ def test_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert config["input_features"]["observation.images.front"] == {"type": "VISUAL", "shape": [3, 64, 64]}
     assert (config["frames"], config["frame_stride"], config["chunk"]) == (6, 4, 4)
     steps = json.loads((out / "policy_preprocessor.json").read_text())["steps"]
-    names = ["rename_observations_processor", "normalizer_processor", "device_processor"]  # LeRobot's training sets these
+    names = [
+        "rename_observations_processor",
+        "normalizer_processor",
+        "device_processor",
+    ]  # LeRobot's training sets these
     assert [step["registry_name"] for step in steps] == names
     weights, policy = load_file(out / "model.safetensors"), load_checkpoint(DEFAULT_POLICY).policy.state_dict()
     assert {f"model.{name}" for name in policy} == set(weights)
