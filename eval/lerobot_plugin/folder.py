@@ -75,7 +75,7 @@ def _config(checkpoint: Checkpoint, actions: tuple[str, ...]) -> dict[str, Any]:
 
 def _pipeline(name: str, *steps: str) -> dict[str, Any]:
     """Steps that change nothing; LeRobot's training gives them its own settings by their names."""
-    unchanged = {"features": {}, "norm_map": {}}
+    unchanged: dict[str, Any] = {"features": {}, "norm_map": {}}
     settings: dict[str, dict[str, Any]] = {
         "rename_observations_processor": {"rename_map": {}},
         "normalizer_processor": unchanged,
