@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from configs.seeds import SEED_RANGE, SEED_STARTS, split_seed
+from training.data.array_file import ArrayFile
 from training.data.episodes import (
     ARRAYS,
     GOAL_LABELS,
@@ -26,7 +27,7 @@ from training.data.episodes import (
     header_checksum,
     open_dataset,
 )
-from training.data.writer import COPIED_ROWS, DatasetWriter, _ArrayFile, merge_datasets, write_dataset
+from training.data.writer import COPIED_ROWS, DatasetWriter, merge_datasets, write_dataset
 
 INFO = {
     "task": "track",
@@ -239,16 +240,16 @@ def test_merging_is_writing_all_at_once(folder: Path, tmp_path: Path) -> None:
 
 def test_nothing_has_the_name_before_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "data"
-    real, saved = _ArrayFile.append, []
+    real, saved = ArrayFile.append, []
 
-    def append(file: _ArrayFile, rows: np.ndarray) -> None:
+    def append(file: ArrayFile, rows: np.ndarray) -> None:
         if len(saved) == 14:  # in the second of three episodes
             raise OSError("no space left on device")
         saved.append(file)
         real(file, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_ArrayFile, "append", append)
+        patch.setattr(ArrayFile, "append", append)
         with pytest.raises(OSError, match="no space"):
             write_dataset(path, EPISODES, INFO)
     assert not path.exists()
