@@ -29,8 +29,9 @@ class MetaWorldTask(MujocoTask):
 
     The policy sees pictures and the first four numbers of Meta-World's state: where the hand is, and how far the
     gripper is open. `info["privileged"]["state"]` is the whole state (39,) float64 with the goal, for experts; `script`
-    names the scripted policy that shows what is to be done, and `reads` is the state that it has to be given;
-    `info["success"]` and the other measures are Meta-World's own, of the newest step.
+    names the scripted policy that shows what is to be done, `reads` is the state that it has to be given, and `held`
+    says whether both fingers touch one thing that can move; `info["success"]` and the other measures are Meta-World's
+    own, of the newest step.
 
     Args:
         name: of the task, for example "pick-place".
@@ -81,7 +82,8 @@ class MetaWorldTask(MujocoTask):
 
     def knowledge(self) -> Mapping[str, Any]:
         state = self._sawyer.state
-        return {"state": state, "hand": state[:3], "goal": GOAL, "script": self.name, "reads": state}
+        known = {"state": state, "hand": state[:3], "goal": GOAL, "script": self.name, "reads": state}
+        return {**known, "held": self._sawyer.holds}
 
     def foresee(self, expert: Callable[[Any, dict[str, Any]], np.ndarray], steps: int) -> np.ndarray:
         """What the expert would do in the next S steps if nobody disturbed it, (S, 4) in [-1, 1]. The episode then goes

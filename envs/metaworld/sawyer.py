@@ -43,8 +43,9 @@ class Sawyer(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         self._aside = mujoco.MjData(env.model)
         # The tasks move bodies and sites of the model at each reset, some of them after the hand has gone to its place.
         self._places = {part: getattr(env.model, part).copy() for part in ("body_pos", "site_pos")}
-        roots = env.model.body_rootid[env.model.dof_bodyid]
-        self._loose = roots != env.model.body("hand").rootid  # degrees of freedom that are not the robot's
+        self._hand = int(env.model.body("hand").rootid[0])
+        self._fingers = [env.model.body(name).id for name in ("leftpad", "rightpad")]
+        self._loose = env.model.body_rootid[env.model.dof_bodyid] != self._hand  # degrees of freedom that are not the robot's
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -70,6 +71,17 @@ class Sawyer(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         self.state, reward, terminated, truncated, info = self.env.step(action)
         self.success = bool(info["success"])
         return self.state, float(reward), terminated, truncated, info
+
+    @property
+    def holds(self) -> bool:
+        """Whether both fingers touch one thing that can move."""
+        model, contacts = self._sawyer.model, self._sawyer.data.contact
+        touched: dict[int, set[int]] = {finger: set() for finger in self._fingers}
+        bodies = model.geom_bodyid[contacts.geom]
+        for first, second in (*bodies, *bodies[:, ::-1]):
+            if first in touched and model.body_weldid[second] and model.body_rootid[second] != self._hand:
+                touched[first].add(int(model.body_weldid[second]))
+        return bool(set.intersection(*touched.values()))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
