@@ -1,4 +1,4 @@
-"""What demonstrates Meta-World's tasks: its own scripted policies, which read the whole state; in ten tasks with a way
+"""What demonstrates Meta-World's tasks: its own scripted policies, which read the whole state; in nine tasks with a way
 to take hold of things that serves in every state, see `envs.metaworld.grasps`.
 """
 

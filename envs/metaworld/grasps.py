@@ -16,6 +16,7 @@ GAIN = 25.0  # full speed from 4 cm on, as most scripted policies
 OPEN, CLOSE = -1.0, 1.0
 ABOVE = 0.1  # metres over the place from which the hand goes straight down
 LOW = 0.03  # metres over the place: nearer to it, the hand would push the thing aside, and goes up first
+EMPTY = 0.315  # opening of the gripper below which there is nothing between the fingers
 WIDE = 0.75  # opening of the gripper from which the fingers fit around a thing
 DRAG_HEIGHT = 0.055  # of the hand, in metres, as low as it comes everywhere
 
@@ -27,7 +28,7 @@ class Grasp:
     Args:
         place: of the hand, from the thing's position, where the fingers are closed.
         near: distance across from there up to which the hand goes down.
-        reach: height over the place up to which the fingers are closed; the table or a box may be in the way below.
+        reach: height over the place up to which the fingers are closed; the table may be in the way below.
         across, height: how far from the place the scripted policy takes a thing as held, with a margin.
         drag: what is held is drawn along the table to the goal. Else the scripted policy says where it goes.
     """
@@ -43,7 +44,6 @@ class Grasp:
 # By the name of the scripted policy.
 GRASPS = {
     "basketball": Grasp(place=(0, 0, 0.01), reach=0.012, height=0.018),
-    "box-close": Grasp(place=(0, 0, 0.02), near=0.01, reach=0.035, across=0.008, height=0.035),
     "disassemble": Grasp(place=(-0.02, 0, 0.01), near=0.015, across=0.015),
     "handle-pull-side": Grasp(reach=0.025),
     "peg-insert-side": Grasp(reach=0.024, height=0.018),
@@ -67,7 +67,7 @@ def approach(grasp: Grasp, state: np.ndarray) -> np.ndarray:
     if np.linalg.norm(off[:2]) > grasp.near:
         to = np.array([*hand[:2], above[2]]) if off[2] < LOW else above
         return _go(hand, to, OPEN)
-    if off[2] <= grasp.reach:
+    if off[2] <= grasp.reach and opening > EMPTY:
         return _go(hand, place, CLOSE)
     return _go(hand, above if opening < WIDE else place, OPEN)
 

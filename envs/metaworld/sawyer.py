@@ -12,6 +12,7 @@ import numpy as np
 
 VERSION = "3.1.1"
 PROPRIOCEPTION = 4  # numbers at the start of the state: where the hand is, and how far the gripper is open
+ASIDE = 0.5  # a contact's normal is steeper than that where it is from above: 30 degrees
 STATE = 39  # hand, gripper and up to two objects, now and a step ago, and the goal
 
 
@@ -74,10 +75,11 @@ class Sawyer(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
 
     @property
     def holds(self) -> bool:
-        """Whether both fingers touch one thing that can move."""
+        """Whether both fingers touch, at their sides, one thing that can move."""
         model, contacts = self._sawyer.model, self._sawyer.data.contact
         touched: dict[int, set[int]] = {finger: set() for finger in self._fingers}
-        bodies = model.geom_bodyid[contacts.geom]
+        # Closed fingers that stand on a thing touch it, too, but from above.
+        bodies = model.geom_bodyid[contacts.geom[np.abs(contacts.frame[:, 2]) < ASIDE]]
         for first, second in (*bodies, *bodies[:, ::-1]):
             if first in touched and model.body_weldid[second] and model.body_rootid[second] != self._hand:
                 touched[first].add(int(model.body_weldid[second]))
