@@ -63,7 +63,7 @@ def approach(grasp: Grasp, state: np.ndarray) -> np.ndarray:
     """
     hand, opening, place = state[:3], state[3], state[4:7] + grasp.place
     off = hand - place
-    above = place + [0, 0, ABOVE]
+    above = place + np.array([0, 0, ABOVE])
     if np.linalg.norm(off[:2]) > grasp.near:
         to = np.array([*hand[:2], above[2]]) if off[2] < LOW else above
         return _go(hand, to, OPEN)

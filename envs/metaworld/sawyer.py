@@ -46,7 +46,8 @@ class Sawyer(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
         self._places = {part: getattr(env.model, part).copy() for part in ("body_pos", "site_pos")}
         self._hand = int(env.model.body("hand").rootid[0])
         self._fingers = [env.model.body(name).id for name in ("leftpad", "rightpad")]
-        self._loose = env.model.body_rootid[env.model.dof_bodyid] != self._hand  # degrees of freedom that are not the robot's
+        # Degrees of freedom that are not the robot's.
+        self._loose = env.model.body_rootid[env.model.dof_bodyid] != self._hand
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
