@@ -63,7 +63,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envs.cores.usable_cores", lambda: 1)  # small networks lose by sharing them
     monkeypatch.setattr(compare._Running, "run", run)
     monkeypatch.setattr("eval.evaluate.run_jobs", work)
-    monkeypatch.setattr("training.collect.run_jobs", work)
+    monkeypatch.setattr("training.shards.run_jobs", work)
 
 
 @pytest.fixture

@@ -125,17 +125,16 @@ def check_demonstrable(config: RunConfig) -> None:
 
 def collect_all(config: RunConfig, folder: Path) -> list[Dataset]:
     """The datasets of a run's tasks below a folder; those that are there are taken as they are."""
-    from training.collect import collect as collect_task
+    from training.collect import collect_tasks
 
-    datasets = []
-    for task in find_tasks(config.tasks):
-        with Progress(f"collect {task}", config.collect.episodes, "episodes") as progress:
+    tasks = find_tasks(config.tasks)
+    label = f"collect {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'}"
+    with Progress(label, config.collect.episodes * len(tasks), "episodes") as progress:
 
-            def show(episodes: int, failures: int, rate: float, progress: Progress = progress) -> None:
-                progress.update(episodes, f"{rate:.0f} frames/s, {failures} failed and left out")
+        def show(episodes: int, failures: int, rate: float) -> None:
+            progress.update(episodes, f"{rate:.0f} frames/s, {failures} failed and left out")
 
-            datasets.append(collect_task(task, config.collect, folder / task, on_progress=show))
-    return datasets
+        return collect_tasks(tasks, config.collect, {task: folder / task for task in tasks}, on_progress=show)
 
 
 def train_all(

@@ -63,18 +63,17 @@ def collect_round(
     mixture = Mixture(
         policy=policy, runner=config.eval.runner, share=dagger.share(number), config=dagger, number=number
     )
-    datasets = []
+    tasks = {}
     for demonstrations in base:
         task = str(demonstrations.header["task"])
-        collected = replace(mixture_config(config, demonstrations, mixture), episodes=episodes[task])
-        with Progress(f"round {number}: collect {task}", episodes[task], "episodes") as progress:
+        tasks[task] = replace(mixture_config(config, demonstrations, mixture), episodes=episodes[task])
+    total = sum(each.episodes for each in tasks.values())
+    with Progress(f"round {number}: collect", total, "episodes") as progress:
 
-            def show(episodes: int, failures: int, rate: float, progress: Progress = progress) -> None:
-                progress.update(episodes, f"{rate:.0f} frames/s, {failures} left out")
+        def show(episodes: int, failures: int, rate: float) -> None:
+            progress.update(episodes, f"{rate:.0f} frames/s, {failures} left out")
 
-            path = folder / DATA / task
-            datasets.append(collect_mixture(task, collected, mixture, path, on_progress=show))
-    return datasets
+        return collect_mixture(tasks, mixture, {task: folder / DATA / task for task in tasks}, on_progress=show)
 
 
 def train_round(

@@ -7,7 +7,8 @@ was done is not what the labels say, so that labels of successive steps are not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,19 +28,10 @@ from envs.contract import check_contract
 from envs.rollout import World, run
 from envs.task import Env, TaskSpec, find_task, make_task, offers
 from envs.workers import Pulse
-from training.collect import (
-    OnProgress,
-    collect_shards,
-    content_of,
-    describe_dataset,
-    expert_of,
-    shards_of,
-    told_other,
-    wanted_of,
-    write_shard,
-)
+from training.collect import content_of, describe_dataset, expert_of, told_other
 from training.data.episodes import Dataset, Episode
 from training.recorder import EpisodeRecorder
+from training.shards import OnProgress, Plan, collect_plans, shards_of, wanted_of, write_shard
 from training.start import weights_print
 from vla_policy.checkpoint import Checkpoint, load_checkpoint
 from vla_policy.runner import PolicyActor, PolicyRunner
@@ -87,19 +79,30 @@ def mixture_config(run: RunConfig, data: Dataset, mixture: Mixture) -> CollectCo
 
 
 def collect_mixture(
-    task: str, config: CollectConfig, mixture: Mixture, path: Path, *, on_progress: OnProgress | None = None
-) -> Dataset:
-    """Collect a round's dataset of a task at `path`, going on from the shards an interrupted call left beside it.
+    tasks: Mapping[str, CollectConfig],
+    mixture: Mixture,
+    paths: Mapping[str, Path],
+    *,
+    on_progress: OnProgress | None = None,
+) -> list[Dataset]:
+    """Collect a round's dataset of each task, going on from the shards that an interrupted call left beside them.
+
+    Args:
+        tasks: with the settings of each.
+        paths: where the datasets are to be.
 
     Raises:
-        ValueError: the policy cannot act in the task, or the task has no expert.
-        DatasetError: as `training.collect.collect`.
+        ValueError: the policy cannot act in a task, or a task has no expert.
+        DatasetError: as `training.shards.collect_plans`.
     """
-    spec = find_task(task)
-    expert_of(spec, config)
-    content = {**content_of(config, spec), "mixture": mixture.content()}
-    setup = (task, config, mixture, content, shards_of(path))
-    return collect_shards(path, config, content, _prepare, setup, on_progress=on_progress)
+    plans = []
+    for task, config in tasks.items():
+        spec = find_task(task)
+        expert_of(spec, config)
+        content = {**content_of(config, spec), "mixture": mixture.content()}
+        setup = (task, config, mixture, content, shards_of(paths[task]))
+        plans.append(Plan(path=paths[task], config=config, content=content, setup=setup))
+    return collect_plans(plans, _prepare, on_progress=on_progress)
 
 
 class MixtureDemonstrator:
@@ -160,14 +163,17 @@ def _generator(actor: MixedActor) -> Callable[[World], np.random.Generator]:
     return lambda world: actor.generators[world.row]
 
 
-def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Mixture, dict[str, Any], Path]) -> Callable[[int], None]:
-    """In a worker: loads the policy and makes the environments once; what it returns collects one shard."""
+def _prepare(
+    pulse: Pulse, setup: tuple[str, CollectConfig, Mixture, dict[str, Any], Path], stack: ExitStack
+) -> Callable[[int], None]:
+    """In a worker: loads the policy and makes the environments of a task; what it returns collects one shard."""
     torch.set_num_threads(1)  # the same arithmetic for any number of workers, and no fight for cores
     task, config, mixture, content, folder = setup
     spec, policy = find_task(task), load_checkpoint(mixture.policy)
     envs: list[Env] = []
     for _ in range(ROWS):
         env = make_task(task, cameras=config.cameras, size=config.size, randomise=config.randomise)
+        stack.callback(env.close)
         if not envs:
             check_contract(env, spec, config.cameras, config.size)
         cut = mixture.config.max_steps

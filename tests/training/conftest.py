@@ -4,12 +4,14 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from configs.collect import SHARD_EPISODES, CollectConfig
 from configs.policy import (
     BackboneConfig,
     BidirectionalConfig,
@@ -21,9 +23,24 @@ from configs.policy import (
     TwoStreamConfig,
 )
 from configs.training import TrainConfig
+from training.data.episodes import Dataset
 from vla_policy.contract import Batch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small() -> dict[str, Any]:
+    """Settings of `collected`: two shards."""
+    return {"episodes": SHARD_EPISODES + 3, "size": 16, "noise": 0.6, "workers": 1}
+
+
+@pytest.fixture(scope="session")
+def collected(small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two shards of `reach`, whose episodes are the shortest, collected without interruption by one worker."""
+    from training.collect import collect
+
+    return collect("reach", CollectConfig(**small), tmp_path_factory.mktemp("collected") / "data")
 
 
 @pytest.fixture

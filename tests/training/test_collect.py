@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,20 +19,13 @@ from envs.tabletop.env import TabletopEnv
 from envs.tabletop.objects import SLOTS
 from envs.tabletop.specs import SPECS
 from envs.task import TaskSpec, find_task, use_task_modules
-from envs.workers import NO_GUARD, Pulse
+from envs.workers import Pulse
 from training.collect import Demonstrator, collect
 from training.data.episodes import Dataset, DatasetError, Episode, open_dataset
 
 MakeEnv = Callable[..., TabletopEnv]
 
 TASK = "reach"  # its episodes are the shortest
-SMALL: dict[str, Any] = {"episodes": SHARD_EPISODES + 3, "size": 16, "noise": 0.6, "workers": 1}
-
-
-@pytest.fixture(scope="module")
-def collected(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Two shards, collected without interruption by one worker."""
-    return collect(TASK, CollectConfig(**SMALL), tmp_path_factory.mktemp("collected") / "data")
 
 
 def demonstrate(env: Any, task: str, seed: int, noise: float, detours: float = 0.0) -> Episode:
@@ -48,12 +34,6 @@ def demonstrate(env: Any, task: str, seed: int, noise: float, detours: float = 0
     episode = Demonstrator(env, find_task(task), config).demonstrate(seed)
     assert episode is not None
     return episode
-
-
-def assert_same_bytes(left: Path, right: Path) -> None:
-    assert sorted(file.name for file in left.iterdir()) == sorted(file.name for file in right.iterdir())
-    for file in left.iterdir():
-        assert file.read_bytes() == (right / file.name).read_bytes(), file.name
 
 
 def run_again(env: TabletopEnv, dataset: Dataset, index: int) -> dict[str, list[Any]]:
@@ -75,8 +55,8 @@ def run_again(env: TabletopEnv, dataset: Dataset, index: int) -> dict[str, list[
     return seen
 
 
-def test_what_is_stored_is_what_happened(collected: Dataset, make_env: MakeEnv) -> None:
-    env = make_env(TASK, cameras=("front",), size=SMALL["size"])
+def test_what_is_stored_is_what_happened(collected: Dataset, make_env: MakeEnv, small: dict[str, Any]) -> None:
+    env = make_env(TASK, cameras=("front",), size=small["size"])
     for index in (0, 7, collected.episodes - 1):
         seen = run_again(env, collected, index)
         first, last = collected.arrays["offsets"][index : index + 2]
@@ -134,9 +114,9 @@ def test_a_plan_foretells_what_the_expert_does(make_env: MakeEnv) -> None:
 
 
 def test_the_label_is_the_experts_clean_action_and_the_executed_one_is_not(
-    collected: Dataset, make_env: MakeEnv
+    collected: Dataset, make_env: MakeEnv, small: dict[str, Any]
 ) -> None:
-    env = make_env(TASK, cameras=("front",), size=SMALL["size"])
+    env = make_env(TASK, cameras=("front",), size=small["size"])
     for index in (1, 4):
         first, last = collected.arrays["offsets"][index : index + 2]
         again = run_again(env, collected, index)["action"]
@@ -184,8 +164,10 @@ def test_a_detour_leads_elsewhere_while_the_label_says_where_to_go(make_env: Mak
     np.testing.assert_array_equal(strayed.pixels[0], straight.pixels[0])
 
 
-def test_only_successes_are_kept_and_failures_are_counted(collected: Dataset, make_env: MakeEnv) -> None:
-    env = make_env(TASK, cameras=("front",), size=SMALL["size"])
+def test_only_successes_are_kept_and_failures_are_counted(
+    collected: Dataset, make_env: MakeEnv, small: dict[str, Any]
+) -> None:
+    env = make_env(TASK, cameras=("front",), size=small["size"])
     failures = 0
     for shard in range(2):
         kept = collected.arrays["seeds"][shard * SHARD_EPISODES : (shard + 1) * SHARD_EPISODES]
@@ -193,16 +175,16 @@ def test_only_successes_are_kept_and_failures_are_counted(collected: Dataset, ma
         assert (np.diff(kept) > 0).all()
         dropped = sorted(set(tried) - set(kept.tolist()))
         failures += len(dropped)
-        config = CollectConfig(**SMALL)
+        config = CollectConfig(**small)
         for seed in dropped[:2]:
             episode = demonstrate(env, TASK, seed, config.noise, config.detours)
             assert not episode.success
     assert failures > 0  # or this test shows nothing
     assert collected.header["failures"] == failures
-    assert collected.episodes == SMALL["episodes"]
+    assert collected.episodes == small["episodes"]
 
 
-def test_the_header_says_where_the_data_came_from(collected: Dataset) -> None:
+def test_the_header_says_where_the_data_came_from(collected: Dataset, small: dict[str, Any]) -> None:
     header = collected.header
     assert header["task"] == TASK
     assert header["cameras"] == ["front"]
@@ -212,119 +194,9 @@ def test_the_header_says_where_the_data_came_from(collected: Dataset) -> None:
     assert header["control_hz"] == spec.control_hz == 20
     assert set(header["versions"]) == {"mujoco", "gymnasium", "numpy"}
     assert header["gl_renderer"]
-    assert header["collection"] == {**CollectConfig(**SMALL).content(TASK), "version": spec.version}
+    assert header["collection"] == {**CollectConfig(**small).content(TASK), "version": spec.version}
     assert "workers" not in header["collection"]
     assert collected.arrays["pixels"].shape[1:] == (1, 16, 16, 3)
-
-
-def test_the_number_of_workers_does_not_change_a_byte(collected: Dataset, tmp_path: Path) -> None:
-    told: list[tuple[int, int, float]] = []
-    config = CollectConfig(**{**SMALL, "workers": 2})
-    collect(TASK, config, tmp_path / "data", on_progress=lambda *state: told.append(state))
-    assert_same_bytes(collected.path, tmp_path / "data")
-    assert told[0][0] == 0
-    assert told[-1][:2] == (SMALL["episodes"], collected.header["failures"])
-    assert told[-1][2] > 0
-    assert not (tmp_path / "data.shards").exists()
-
-
-def test_killed_and_called_again_it_goes_on_where_it_stopped(collected: Dataset, tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(f"""
-from pathlib import Path
-from configs.collect import CollectConfig
-from training.collect import collect
-if __name__ == "__main__":
-    progress = lambda episodes, failures, rate: print(episodes, flush=True)
-    collect({TASK!r}, CollectConfig(**{SMALL!r}), Path({str(tmp_path / "data")!r}), on_progress=progress)
-""")
-    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) == SHARD_EPISODES:
-            break
-    workers = children(process.pid)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    shards = tmp_path / "data.shards"
-    assert not (tmp_path / "data").exists()
-    first = shards / "00000"
-    assert open_dataset(first).episodes == SHARD_EPISODES
-    assert workers
-    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-    written = first.stat().st_mtime_ns
-    (shards / "00001.partial").mkdir(exist_ok=True)  # as an interrupted write leaves it
-    kept: list[int] = []
-
-    def note(episodes: int, failures: int, rate: float) -> None:
-        kept.append(episodes)
-        assert first.stat().st_mtime_ns == written
-
-    collect(TASK, CollectConfig(**SMALL), tmp_path / "data", on_progress=note)
-    assert kept[0] == SHARD_EPISODES
-    assert_same_bytes(collected.path, tmp_path / "data")
-    assert not shards.exists()
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, "workers outlive the process that started them"
-        time.sleep(0.05)
-
-
-def test_as_many_workers_as_there_are_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def start(*_: Any, workers: int, timeout: float) -> Any:
-        asked.append(workers)
-        raise InterruptedError
-
-    monkeypatch.setattr(training.collect, "usable_cores", lambda: 3)
-    monkeypatch.setattr(training.collect, "run_jobs", start)
-    for shards, workers in ((9, 0), (2, 0), (9, 5)):
-        with pytest.raises(InterruptedError):
-            collect(TASK, CollectConfig(episodes=shards * SHARD_EPISODES, workers=workers), tmp_path / "data")
-    assert asked == [3, 2, 5]
-
-
-def test_a_finished_collection_is_only_opened(collected: Dataset, tmp_path: Path) -> None:
-    shutil.copytree(collected.path, tmp_path / "data")
-    (tmp_path / "data.shards").mkdir()  # as a call leaves it that is killed while it tidies up
-    again = collect(TASK, CollectConfig(**{**SMALL, "workers": 2}), tmp_path / "data")
-    assert again.episodes == collected.episodes
-    assert not (tmp_path / "data.shards").exists()
-
-
-@pytest.mark.parametrize("change", [{"noise": 0.1}, {"seed": 1}, {"size": 32}, {"split": "validation"}])
-def test_other_settings_are_refused(change: dict[str, Any], collected: Dataset, tmp_path: Path) -> None:
-    config = CollectConfig(**{**SMALL, **change})
-    with pytest.raises(DatasetError, match="collected with other settings") as caught:
-        collect(TASK, config, collected.path)
-    assert str(collected.path) in str(caught.value)
-    with pytest.raises(DatasetError, match="collected with other settings"):
-        collect("track", CollectConfig(**SMALL), collected.path)
-    (tmp_path / "data.shards").mkdir()
-    shutil.copytree(collected.path, tmp_path / "data.shards" / "00000")
-    with pytest.raises(
-        DatasetError, match=r"data\.shards: left by a collection with other settings, or of another.*; remove it"
-    ):
-        collect(TASK, config, tmp_path / "data")
-    assert not (tmp_path / "data").exists()
-
-
-def test_a_damaged_shard_is_collected_again(collected: Dataset, tmp_path: Path) -> None:
-    shutil.copytree(collected.path, tmp_path / "data.shards" / "00001")
-    with (tmp_path / "data.shards" / "00001" / "pixels.npy").open("r+b") as stream:
-        stream.seek(5000)
-        stream.write(b"\x00\x01\x02\x03")
-    collect(TASK, CollectConfig(**SMALL), tmp_path / "data")
-    assert_same_bytes(collected.path, tmp_path / "data")
 
 
 def handler(
@@ -333,7 +205,7 @@ def handler(
     """What collects a shard in a worker, here and with this environment."""
     monkeypatch.setattr(training.collect, "make_task", lambda task, **_: env)
     monkeypatch.setattr(training.collect, "check_contract", lambda *_: None)
-    return training.collect._prepare(Pulse(multiprocessing), (TASK, config, folder))
+    return training.collect._prepare(Pulse(multiprocessing), (TASK, config, folder), ExitStack())
 
 
 def test_an_unstable_simulation_never_enters_a_dataset(
@@ -360,7 +232,7 @@ def spoiled(env: TabletopEnv, reset: Callable[..., Any], seed: int) -> Any:
 def test_a_task_nobody_can_do_stops_with_a_reason(
     make_env: MakeEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.collect, "SHARD_SEEDS", 4)
+    monkeypatch.setattr(training.shards, "SHARD_SEEDS", 4)
     monkeypatch.setattr(Demonstrator, "demonstrate", lambda *_: None)
     handle = handler(make_env(TASK, size=16), CollectConfig(episodes=3, size=16), tmp_path, monkeypatch)
     with pytest.raises(DatasetError, match="task reach: only 0 of 4 episodes succeed"):
@@ -392,9 +264,9 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, Any], message: 
         CollectConfig(**change)
 
 
-def test_an_unknown_task_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_an_unknown_task_is_refused_before_anything_starts(tmp_path: Path, small: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"'reech' is unknown \(did you mean reach\?\)"):
-        collect("reech", CollectConfig(**SMALL), tmp_path / "data")
+        collect("reech", CollectConfig(**small), tmp_path / "data")
     assert not list(tmp_path.iterdir())
 
 
@@ -424,7 +296,8 @@ class TestSeeds:
         tried: list[list[int]] = []
         for seed in (0, 1):
             config = CollectConfig(episodes=3, size=32, cameras=("top",), seed=seed, noise=0.0)
-            handle = training.collect._prepare(Pulse(multiprocessing), ("dots/plain", config, tmp_path / str(seed)))
+            setup = ("dots/plain", config, tmp_path / str(seed))
+            handle = training.collect._prepare(Pulse(multiprocessing), setup, ExitStack())
             (tmp_path / str(seed)).mkdir()
             handle(0)
             tried.append(open_dataset(tmp_path / str(seed) / "00000").arrays["seeds"].tolist())
@@ -441,7 +314,7 @@ class TestForeignTasks:
 
         def record(task: str) -> Dataset:
             config = CollectConfig(episodes=4, size=32, cameras=("side", "top"), noise=0.3, detours=1.0)
-            training.collect._prepare(Pulse(multiprocessing), (task, config, tmp_path))(0)
+            training.collect._prepare(Pulse(multiprocessing), (task, config, tmp_path), ExitStack())(0)
             return open_dataset(tmp_path / "00000")
 
         return record
@@ -480,90 +353,3 @@ class TestForeignTasks:
         data = recorded("dots/plain")
         off = data.arrays["executed"] - data.arrays["action"][:, 0, 0]
         assert 0 < np.abs(off).mean() < 0.5
-
-
-class TestWorkers:
-    """One that hangs or is killed costs time and nothing else."""
-
-    CONFIG: ClassVar[dict[str, Any]] = {
-        "episodes": 2 * SHARD_EPISODES,
-        "size": 32,
-        "cameras": ("top",),
-        "noise": 0.1,
-        "workers": 1,
-        "timeout": 2.0,
-    }
-
-    @pytest.fixture
-    def slow(self, foreign: Path) -> Path:
-        """Somebody else's tasks, with an expert that takes its time, so that a worker can be caught at work."""
-        text = foreign.read_text().replace("    bare: Any", "    import time\n\n    time.sleep(0.002)\n    bare: Any")
-        foreign.write_text(text)
-        use_task_modules([str(foreign)])
-        return foreign
-
-    @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=lambda number: number.name)
-    def test_its_shard_is_collected_again(self, number: signal.Signals, slow: Path, tmp_path: Path) -> None:
-        collect("dots/plain", CollectConfig(**self.CONFIG), tmp_path / "whole")
-        struck: list[int] = []
-
-        def strike() -> None:
-            while not (tmp_path / "data.shards" / "00000.partial").exists():
-                time.sleep(0.005)
-            struck.extend(worker for worker in children(os.getpid()) if worker not in before)
-            for worker in struck:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker, number)
-
-        before = children(os.getpid())
-        thread = threading.Thread(target=strike, daemon=True)
-        thread.start()
-        collect("dots/plain", CollectConfig(**self.CONFIG), tmp_path / "data")
-        thread.join(5)
-        assert struck
-        assert_same_bytes(tmp_path / "whole", tmp_path / "data")
-        assert not any(Path(f"/proc/{worker}").exists() for worker in struck)
-
-    def test_one_that_always_dies_stops_the_collection_with_its_seed(self, foreign: Path, tmp_path: Path) -> None:
-        dies = "    import os\n\n    os._exit(9)\n    bare: Any"
-        foreign.write_text(foreign.read_text().replace("    bare: Any", dies))
-        use_task_modules([str(foreign)])
-        with pytest.raises(DatasetError, match=r"worker died \(exit code 9\) \(seed 0\); finished shards are kept"):
-            collect("dots/plain", CollectConfig(**self.CONFIG), tmp_path / "data")
-
-    def test_terminating_the_command_ends_all_its_processes(self, slow: Path, tmp_path: Path) -> None:
-        command = ["collect", "--task-module", str(slow), "--tasks", "dots/plain", "--collect.cameras", "top"]
-        more = ["--collect.episodes", "5000", "--collect.workers", "2", "--collect.size", "32", "--out", "data"]
-        arguments = [sys.executable, "-m", "vla_policy.cli", *command, *more]
-        process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment())
-        assert process.stderr is not None
-        shards = tmp_path / "data" / "dots" / "plain.shards"
-        wait_until(lambda: len(list(shards.glob("*.partial"))) == 2, seconds=60)
-        workers = children(process.pid)
-        process.terminate()
-        said = process.stderr.read()
-        process.stderr.close()
-        assert process.wait(20) == 130
-        assert "interrupted; finished shards are kept" in said
-        assert len(workers) >= 2
-        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-
-    def test_a_script_without_a_guard_is_told_about_it(self, tmp_path: Path) -> None:
-        program = tmp_path / "program.py"
-        program.write_text(f"""
-from pathlib import Path
-from configs.collect import CollectConfig
-from training.collect import collect
-collect({TASK!r}, CollectConfig(**{SMALL!r}), Path({str(tmp_path / "data")!r}))
-""")
-        done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment())
-        assert done.returncode == 1
-        last = done.stderr.strip().splitlines()[-1]
-        assert last.startswith("training.data.episodes.DatasetError")
-        assert NO_GUARD in last
-        assert "memory" not in done.stderr
-
-
-def environment() -> dict[str, str]:
-    """For a process in another folder."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

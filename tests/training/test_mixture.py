@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def record(tmp_path: Path) -> Record:
         config = CollectConfig(episodes=mixture.config.episodes, **settings)
         (tmp_path / name).mkdir()
         setup = (task, config, mixture, {"mixture": mixture.content()}, tmp_path / name)
-        module._prepare(Pulse(multiprocessing), setup)(0)
+        module._prepare(Pulse(multiprocessing), setup, ExitStack())(0)
         return open_dataset(tmp_path / name / "00000")
 
     return make
@@ -210,7 +211,7 @@ def test_a_policy_of_another_robot_is_refused(
     with pytest.raises(ValueError, match="task 'dots/plain' needs action 'right', the policy gives dx, dy"):
         record("dots/plain", mixed(tiny_checkpoint, 0.5, episodes=2))
     with pytest.raises(ValueError, match="has no expert"):
-        collect_mixture("dots/alone", CollectConfig(), mixed(dots_policy, 0.5), tmp_path / "data")
+        collect_mixture({"dots/alone": CollectConfig()}, mixed(dots_policy, 0.5), {"dots/alone": tmp_path / "data"})
 
 
 @pytest.mark.parametrize(
