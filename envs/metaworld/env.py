@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.cameras import CameraSpec, LookAt, Middle
+from envs.foresight import foresee
 from envs.metaworld.instructions import name_of, say
 from envs.metaworld.sawyer import PROPRIOCEPTION, Sawyer
 from envs.metaworld.sisters import DONE, SISTERS, Scene
@@ -89,13 +90,8 @@ class MetaWorldTask(MujocoTask):
         """What the expert would do in the next S steps if nobody disturbed it, (S, 4) in [-1, 1]. The episode then goes
         on as if nobody had asked.
         """
-        actions = []
-        with self._sawyer.aside():
-            for _ in range(steps):
-                action = expert(self, {"privileged": self.knowledge()})
-                actions.append(action)
-                self._sawyer.step(action)
-        return np.stack(actions)
+        sawyer = self._sawyer
+        return foresee(self, expert, steps, aside=sawyer.aside(), knowledge=self.knowledge, step=sawyer.step)
 
     @property
     def target_name(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
 
 from envs.cameras import CameraSpec, LookAt
+from envs.foresight import foresee
 from envs.mujoco_task import MujocoTask
 from envs.robotics.fetch import Fetch
 from envs.robotics.instructions import name_of, say
@@ -89,6 +90,17 @@ class FetchTask(MujocoTask):
         fetch, block = self._fetch, self._fetch.block
         known = {"hand": fetch.hand, "opening": fetch.opening, "aim": fetch.goal, "goal": self.things.index(MARKER)}
         return known if block is None else {**known, "block": block}
+
+    def foresee(self, expert: Callable[[Any, dict[str, Any]], np.ndarray], steps: int) -> np.ndarray:
+        """What the expert would do in the next S steps if nobody disturbed it, (S, 4) in [-1, 1]. The episode then goes
+        on as if nobody had asked.
+        """
+
+        def step(action: np.ndarray) -> None:
+            self._fetch.step(action)
+            self._settle()  # the next action moves the hand from where it then seems to be
+
+        return foresee(self, expert, steps, aside=self._fetch.aside(), knowledge=self.knowledge, step=step)
 
     @property
     def target_name(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import gymnasium
@@ -34,6 +35,7 @@ class Fetch(gymnasium.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         self._block = env.model.body("object0").id if env.has_object else None
         fingers = [env.model.joint(f"robot0:{side}_gripper_finger_joint") for side in "lr"]
         self._fingers = [int(finger.qposadr[0]) for finger in fingers]
+        self._aside = mujoco.MjData(env.model)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         env, model = self._fetch, self._fetch.model
@@ -49,6 +51,17 @@ class Fetch(gymnasium.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         seen, reward, terminated, truncated, info = self.env.step(action)
         self.success = bool(info["is_success"])
         return seen, float(reward), terminated, truncated, info
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Steps taken in here are undone at the end, to the bit."""
+        env, success = self._fetch, self.success
+        mujoco.mj_copyData(self._aside, env.model, env.data)
+        try:
+            yield
+        finally:
+            mujoco.mj_copyData(env.data, env.model, self._aside)
+            self.success = success
 
     @property
     def hand(self) -> np.ndarray:

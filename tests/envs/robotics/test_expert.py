@@ -47,3 +47,24 @@ def test_actions_are_cut_before_anybody_sees_them(make: Any) -> None:
     action = expert(env, info)
     assert action.dtype == np.float32
     assert np.abs(action).max() == 1
+
+
+@pytest.mark.parametrize(("name", "disturbed"), [("reach", 1), ("push", 6), ("pick-and-place", 12)])
+def test_looking_ahead_leaves_no_trace(name: str, disturbed: int, make: Any) -> None:
+    """The foreseen actions are those of an expert that acts from there, and the episode goes on to the bit."""
+    asked, left_alone = make(name), make(name)
+    rng = np.random.default_rng(0)
+    infos = [env.reset(seed=1)[1] for env in (asked, left_alone)]
+    foreseen = np.zeros((0, 4))
+    for step in range(disturbed + 3):
+        ahead = asked.foresee(expert, 3)
+        assert ahead.shape == (3, 4)
+        if step == disturbed:
+            foreseen = ahead
+        if step >= disturbed:
+            np.testing.assert_array_equal(expert(left_alone, infos[1]), foreseen[step - disturbed])
+        action = np.clip(ahead[0] + (step < disturbed) * rng.normal(0, 0.3, 4), -1, 1).astype(np.float32)
+        infos = [env.step(action)[-1] for env in (asked, left_alone)]
+    for part in ("qpos", "qvel", "mocap_pos", "qacc_warmstart", "xpos"):
+        np.testing.assert_array_equal(getattr(asked.data, part), getattr(left_alone.data, part), err_msg=part)
+    assert infos[0]["is_success"] == infos[1]["is_success"]
