@@ -57,7 +57,7 @@ def collect_round(
         episodes: of each task.
 
     Raises:
-        DatasetError: as `training.collect.collect`.
+        DatasetError: as `training.shards.collect_plans`.
     """
     dagger = config.dagger
     mixture = Mixture(

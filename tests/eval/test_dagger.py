@@ -15,8 +15,8 @@ import pytest
 
 import eval.dagger
 import eval.evaluate
-import training.collect
 import training.commands
+import training.shards
 from envs.task import use_task_modules
 from envs.workers import Pulse
 from eval.results import load_results
@@ -55,7 +55,7 @@ def here(
 @pytest.fixture
 def arguments(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Arguments:
     """Makes the arguments of a small call that writes to this folder."""
-    monkeypatch.setattr(training.collect, "run_jobs", here)
+    monkeypatch.setattr(training.shards, "run_jobs", here)
     monkeypatch.setattr(eval.evaluate, "run_jobs", here)
     monkeypatch.setattr(eval.evaluate, "control_rate", lambda *_: 1.0)
     use_task_modules([str(foreign)])
@@ -109,7 +109,7 @@ def test_rounds_grow_and_are_the_same_after_an_interruption(
 
     # Ended while the first round is collected, and while the second one trains.
     with monkeypatch.context() as patch:
-        patch.setattr(training.collect, "merge_datasets", interrupt_at("rounds/01", training.collect.merge_datasets))
+        patch.setattr(training.shards, "merge_datasets", interrupt_at("rounds/01", training.shards.merge_datasets))
         assert "--resume goes on from there" in error(capsys, arguments("parts"), code=130)
     assert not (parts / "rounds/01/data/dots/plain").exists()
     with monkeypatch.context() as patch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -214,7 +214,7 @@ class TestTheRun:
         monkeypatch.setattr(module, "REHEARSED", 64)
         checkpoint = load_checkpoint(cloned)
         config = CollectConfig(episodes=1, size=checkpoint.policy.shapes.size, noise=0.0, detours=0.0)
-        training.collect._prepare(Pulse(multiprocessing), ("track", config, tmp_path))(0)
+        training.collect._prepare(Pulse(multiprocessing), ("track", config, tmp_path), ExitStack())(0)
         data = open_dataset(tmp_path / "00000")
         run = module._Run(TINY, "track", cloned, tmp_path / "run", RunnerConfig(execute=EXECUTE), (data,), False, None)
         states = run._rehearsed(checkpoint.policy.eval())

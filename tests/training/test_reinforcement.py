@@ -209,7 +209,7 @@ class TestCommands:
             return expert
 
         monkeypatch.setattr("training.reinforcement.expert.load_expert", scripted)
-        monkeypatch.setattr("training.collect.run_jobs", _here)
+        monkeypatch.setattr("training.shards.run_jobs", _here)
         where = ["--tasks", "push", "--out", str(tmp_path), "--collect.expert", str(run)]
         settings = ["--collect.episodes", "1", "--collect.size", "16", "--collect.noise", "0"]
         assert main(["collect", *where, *settings]) == 0
