@@ -40,15 +40,10 @@ point of the group `vla_policy.tasks`, or named by `--task-module`. See docs/ext
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +52,10 @@ import numpy as np
 
 from configs.interface import RobotInterface
 from configs.names import unknown
+from envs.task_modules import import_module, load_entry_points, load_name
 
 Env = gymnasium.Env[Any, Any]
 
-ENTRY_POINTS = "vla_policy.tasks"
 MODULES = "VLA_TASK_MODULES"  # environment variable: worker processes inherit it
 LONGEST_NAME = 100  # characters
 RESERVED = (".shards", ".partial")  # what unfinished datasets are called
@@ -167,7 +162,7 @@ class TaskSpec:
             raise ValueError(
                 f"task {self.name!r} has no expert; record demonstrations otherwise, see docs/extending.md"
             )
-        return _load(self.expert, f"task {self.name!r}: expert")
+        return load_name(self.expert, f"task {self.name!r}: expert")
 
     def read(self, text: str) -> dict[str, Any]:
         """The reset options that put what a user's words name into the scene.
@@ -177,7 +172,7 @@ class TaskSpec:
         """
         if not self.reader:
             raise ValueError(f"task {self.name!r} reads no words of a user's; leave --instruction out")
-        read = _load(self.reader, f"task {self.name!r}: reader")
+        read = load_name(self.reader, f"task {self.name!r}: reader")
         try:
             options = read(text)
         except ValueError:
@@ -206,9 +201,9 @@ def register_task(spec: TaskSpec) -> None:
 
 def all_tasks() -> dict[str, TaskSpec]:
     """Every task by name: ours, those of installed packages, and those of the modules that were named."""
-    _load_entry_points()
+    load_entry_points()
     for module in filter(None, os.environ.get(MODULES, "").split(os.pathsep)):
-        _import_module(module, MODULES)
+        import_module(module, MODULES)
     return dict(_REGISTRY)
 
 
@@ -257,7 +252,7 @@ def use_task_modules(modules: Iterable[str]) -> None:
     # Workers may run elsewhere: a path must not depend on the folder.
     named = [str(Path(m).absolute()) if m.endswith(".py") else m for m in modules]
     for module in named:
-        _import_module(module, "--task-module")
+        import_module(module, "--task-module")
     os.environ[MODULES] = os.pathsep.join(dict.fromkeys([*before, *named]))
 
 
@@ -395,74 +390,3 @@ def _suites(known: Mapping[str, TaskSpec]) -> list[str]:
 def _listed(known: Mapping[str, TaskSpec]) -> str:
     """Names to choose from: single tasks, and suites in place of their tasks."""
     return ", ".join([*(name for name, spec in known.items() if not spec.suites), *_suites(known)])
-
-
-def _load(reference: str, what: str) -> Any:
-    module, _, name = reference.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{what} {reference!r} cannot be loaded ({error})") from None
-    return found
-
-
-@cache
-def _load_entry_points() -> None:
-    """Tasks of installed packages. One that is broken must not take the others along."""
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            loaded = point.load()
-            if isinstance(loaded, Callable):  # type: ignore[arg-type]
-                loaded()
-        except Exception as error:  # noqa: BLE001 - other people's code
-            said = " ".join(str(error).split())
-            print(f"vla: tasks of {point.value!r} are left out: {type(error).__name__}: {said}", file=sys.stderr)
-
-
-def _import_module(module: str, given: str) -> None:
-    """Import it once, however it was given; `given` says how, for messages."""
-    try:
-        _import_once(module)
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"{given} {module}: {type(error).__name__}: {said}") from error
-
-
-@cache
-def _import_once(module: str) -> None:
-    if not module.endswith(".py"):
-        importlib.import_module(module)
-        return
-    path = Path(module)
-    if not path.is_file():
-        raise ValueError("no such file")
-    # Under the file's own name, so that "module:name" of its experts finds it.
-    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) != module:
-        raise ValueError(f"a module named {path.stem!r} is loaded already; choose another file name")
-    if _is_library(path):
-        raise ValueError(f"{path.stem!r} is the name of a library, which others could then not import; rename the file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = loaded
-    try:
-        spec.loader.exec_module(loaded)
-    except BaseException:
-        del sys.modules[path.stem]
-        raise
-
-
-def _is_library(path: Path) -> bool:
-    """Whether Python finds something else than this file under the file's name."""
-    if path.stem in sys.stdlib_module_names:
-        return True
-    try:
-        spec = importlib.util.find_spec(path.stem)
-    except (ImportError, ValueError):
-        return False
-    if spec is None or (spec.origin is None and not spec.has_location and spec.loader is None):
-        return False  # nothing, or a folder without code that happens to have the name
-    return spec.origin is None or Path(spec.origin).resolve() != path.resolve()

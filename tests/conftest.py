@@ -88,21 +88,21 @@ def forget_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tasks that a test makes known, and the modules that they are in, are forgotten after it."""
     import gymnasium
 
-    from envs import task
+    from envs import task, task_modules
 
     ids, modules = set(gymnasium.registry), set(sys.modules)
     monkeypatch.setattr(task, "_REGISTRY", dict(task._REGISTRY))
     monkeypatch.setenv(task.MODULES, "")
-    task._import_once.cache_clear()
-    task._load_entry_points.cache_clear()
+    task_modules._import_once.cache_clear()
+    task_modules.load_entry_points.cache_clear()
     yield
     for added in set(gymnasium.registry) - ids:
         del gymnasium.registry[added]
     for name in [m for m in set(sys.modules) - modules if getattr(sys.modules[m], "__file__", None)]:
         if not Path(str(sys.modules[name].__file__)).is_relative_to(sys.prefix) and name.split(".")[0] not in OURS:
             del sys.modules[name]
-    task._import_once.cache_clear()
-    task._load_entry_points.cache_clear()
+    task_modules._import_once.cache_clear()
+    task_modules.load_entry_points.cache_clear()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ can be asked whether it followed that one.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -21,8 +20,9 @@ from envs.gl import choose_gl_backend
 from envs.rendering import Renderer
 from envs.segments import MIN_VISIBLE_PIXELS
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
+from envs.tabletop.episode import EpisodeMetrics, Layout
 from envs.tabletop.instructions import PHRASINGS, Phrasing, Referent
-from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations, TableObject
+from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations
 from envs.tabletop.props import light_lamp, show_props
 from envs.tabletop.randomisation import SceneLook
 from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, scene_renderer, show_objects
@@ -32,44 +32,6 @@ DEFAULT_SIZE = 64
 NEAR = 0.10  # metres from the target; a failure that never got there is called so
 RENDER_SIZE = 256
 Labels = Literal["boxes", "none"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """One episode's content: objects, their paths `(n, K, 2)` in metres at the ramp rate, and which one is meant.
-
-    `referents[i]` are the words for object i, None where the task has no words that single it out. `events` (n, 2) int
-    are the first and one-past-last control step in which the event of each object's words holds; None is the whole
-    episode. `screen` is y of the screen's middle in metres, `lamp` the control step from which the lamp is green
-    rather than red; None is a scene without.
-    """
-
-    objects: list[TableObject]
-    paths: np.ndarray
-    target: int
-    referents: list[Referent | None]
-    events: np.ndarray | None = None
-    screen: float | None = None
-    lamp: int | None = None
-
-
-class EpisodeMetrics:
-    """What became of the episode so far, for each of n objects; row t is the state after t control steps.
-
-    `errors` are horizontal distances from the gripper, `heights` its height above the object's top, both
-    (horizon + 1, n), and `hands` (horizon + 1, 3) where it was, all in metres; `steps` rows are filled.
-    """
-
-    def __init__(self, horizon: int, objects: int) -> None:
-        self.errors = np.full((horizon + 1, objects), np.inf)
-        self.heights = np.full((horizon + 1, objects), np.inf)
-        self.hands = np.full((horizon + 1, 3), np.inf)
-        self.steps = 0
-        self.settled_on: int | None = None
-
-    def note(self, errors: np.ndarray, heights: np.ndarray, hand: np.ndarray) -> None:
-        self.errors[self.steps], self.heights[self.steps], self.hands[self.steps] = errors, heights, hand
-        self.steps += 1
 
 
 class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
@@ -359,12 +321,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def in_picture(self, camera: str, point: np.ndarray) -> tuple[float, float] | None:
         """Where a point (3,) in metres lies in a camera's picture, (x, y) in [0, 1]; None behind the camera."""
-        view = self._data.cam(camera)
-        right, up, back = view.xmat.reshape(3, 3).T @ (point - view.xpos)
-        if back >= 0:
-            return None
-        half = -back * np.tan(np.deg2rad(self._model.cam(camera).fovy[0]) / 2)
-        return float(0.5 + right / half / 2), float(0.5 - up / half / 2)
+        return self._pictures().in_picture(self._data, camera, point)
 
     def privileged(self) -> dict[str, Any]:
         """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""

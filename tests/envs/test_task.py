@@ -22,7 +22,6 @@ from envs.contract import check_contract
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.specs import SPECS
 from envs.task import (
-    ENTRY_POINTS,
     MODULES,
     ActionScale,
     TaskSpec,
@@ -37,6 +36,7 @@ from envs.task import (
     register_task,
     use_task_modules,
 )
+from envs.task_modules import ENTRY_POINTS
 from envs.workers import Pulse, run_jobs
 
 MakeEnv = Callable[..., TabletopEnv]

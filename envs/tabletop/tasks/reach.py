@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs.tabletop.arm import MAX_SPEED
-from envs.tabletop.env import Layout, TabletopEnv, random_start
+from envs.tabletop.env import TabletopEnv, random_start
+from envs.tabletop.episode import Layout
 from envs.tabletop.instructions import Phrasing, Referent, Templates, name_object, read_object
 from envs.tabletop.motion import REGION, Curve, PathSampler, place_apart, still
 from envs.tabletop.objects import Combinations, crossed_objects

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
-from envs.tabletop.env import NEAR, EpisodeMetrics, Layout, TabletopEnv, random_start
+from envs.tabletop.env import NEAR, TabletopEnv, random_start
+from envs.tabletop.episode import EpisodeMetrics, Layout
 from envs.tabletop.instructions import Phrasing, Referent, Templates, name_object, read_object
 from envs.tabletop.motion import PATH_KINDS, PathSampler, place_apart, sample_path
 from envs.tabletop.objects import Combinations, crossed_objects

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
-from envs.tabletop.env import Layout, TabletopEnv
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.episode import Layout
 from envs.tabletop.events import EVENTS, read_event
 from envs.tabletop.instructions import Phrasing, Referent, name_object
 from envs.tabletop.motion import REGION, Curve, PathSampler, go_between, place_apart, sample_path, still

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs.tabletop.env import Layout
+from envs.tabletop.episode import Layout
 from envs.tabletop.instructions import Phrasing, Referent, near_miss
 from envs.tabletop.motion import Curve, PathSampler, bounce, ellipse, place_interchangeably, still, stop_and_go
 from envs.tabletop.objects import COLOURS, HELD_OUT_COMBINATIONS, SHAPE_WORDS, SHAPES, Combinations, sample_object

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from envs.tabletop.arm import RAMP
-from envs.tabletop.env import Layout
+from envs.tabletop.episode import Layout
 from envs.tabletop.instructions import Referent
 from envs.tabletop.motion import CLEARANCE, REGION, bounce
 from envs.tabletop.objects import Combinations, TableObject, crossed_objects

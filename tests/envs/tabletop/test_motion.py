@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ks_2samp
 
-from envs.tabletop.env import Layout, TabletopEnv
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.episode import Layout
 from envs.tabletop.instructions import Referent
 from envs.tabletop.motion import (
     CLEARANCE,

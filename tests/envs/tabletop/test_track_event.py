@@ -12,7 +12,8 @@ from scipy.stats import binomtest
 
 from configs.collect import CollectConfig
 from envs.tabletop.arm import RAMP
-from envs.tabletop.env import Layout, TabletopEnv
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.episode import Layout
 from envs.tabletop.events import EVENTS
 from envs.tabletop.instructions import Referent
 from envs.tabletop.objects import SLOTS

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from envs.tabletop.arm import MAX_SPEED, RAMP
-from envs.tabletop.env import Layout, TabletopEnv
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.episode import Layout
 from envs.tabletop.scene import CONTROL_HZ
 from envs.tabletop.tasks.track import EXPERT, HORIZON
 from envs.tabletop.tasks.track_occlusion import HIDDEN_TOLERANCE, JUDGED_STEPS, SECONDS_HIDDEN, hidden_steps
