@@ -36,6 +36,9 @@ class DaggerConfig:
         steps: optimiser steps a round.
         learning_rate: peak of each round's own warm-up and cosine, lower than that of the first training: the weights
             need not go far.
+        blend: how much of a round's training counts: the round's policy is a mean of the weights that it began with and
+            those that it ended with, with this share of the latter (Wortsman et al. 2022). Below 1, less is lost of
+            what the round's data do not show. The next round then begins with a new optimiser.
         keep_failures: keep the episodes that failed: what led there has to be learned from most.
         max_steps: control steps after which an episode is cut; 0 leaves the task's own horizon.
         validation: validation episodes a task after each round, none of them a test seed; 0 judges nothing.
@@ -49,6 +52,7 @@ class DaggerConfig:
     stretch: int = 20
     steps: int = 500
     learning_rate: float = 3e-4
+    blend: float = 1.0
     keep_failures: bool = True
     max_steps: int = 0
     validation: int = 50
@@ -61,6 +65,8 @@ class DaggerConfig:
         for name in ("beta", "beta_least"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"dagger.{name} {getattr(self, name)} must lie in [0, 1]")
+        if not 0 < self.blend <= 1:
+            raise ValueError(f"dagger.blend {self.blend} must be above 0 and at most 1")
         if not self.learning_rate > 0:
             raise ValueError(f"dagger.learning_rate {self.learning_rate} must be above 0")
 

@@ -4,6 +4,7 @@ OUT/data/TASK               demonstrations, unless --data names some
 OUT/rounds/00/train         cloning of these, unless --policy-from names a policy
 OUT/rounds/NN/data/TASK     what a round labelled: ordinary datasets
 OUT/rounds/NN/train         an ordinary run, which went on from the round before
+OUT/rounds/NN/checkpoint    the mean of what it began and ended with, if `dagger.blend` is below 1
 OUT/rounds/NN/eval          results.json on validation seeds
 OUT/rounds.json, rounds.png success against labels
 OUT/checkpoint              the newest policy
@@ -139,8 +140,12 @@ def _open(config: RunConfig, base: Sequence[Dataset], start: Path | None, out: P
         "start": "" if start is None else weights_print(start),
         "policy": asdict(config.policy),
         "train": asdict(config.train),
-        # More rounds than at first may be asked for.
-        "dagger": {name: value for name, value in asdict(config.dagger).items() if name != "rounds"},
+        # More rounds than at first may be asked for; rounds from before there was `blend` are not blended.
+        "dagger": {
+            name: value
+            for name, value in asdict(config.dagger).items()
+            if name != "rounds" and (name, value) != ("blend", 1.0)
+        },
         "runner": asdict(config.eval.runner),
     }
     if (out / FILE).exists():
@@ -162,7 +167,7 @@ def _run(
 ) -> int:
     """All rounds that are not there yet; the exit code."""
     from eval.rounds import RoundResult, save_rounds
-    from training.dagger import TRAIN, checkpoint_of, collect_round, train_round
+    from training.dagger import TRAIN, blend_round, checkpoint_of, collect_round, train_round
     from training.run_folder import STATE
     from vla_policy.checkpoint import given_name, load_checkpoint, save_checkpoint
 
@@ -176,10 +181,12 @@ def _run(
             names = [str(each.header["task"]) for each in base]
             episodes, weights = config.dagger.shared_out(judged, names), config.dagger.weights(judged, names)
             datasets += collect_round(config, base, number, policy, folder, episodes)
-        trained = checkpoint_of(folder) if number or start is None else start
+        trained = checkpoint_of(config, number, folder) if number or start is None else start
         if number == len(rounds.rounds):
             if trained != start and (code := train_round(config, datasets, number, policy, folder, weights)):
                 return code
+            if trained != start:
+                blend_round(config, number, policy, folder)
             success, tasks = _judge(config, trained, base, folder)
             row = RoundResult(
                 number=number,

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from configs.run import RunConfig
 from training.commands import train_all
 from training.data.batches import SampleConfig, Sampler
@@ -20,6 +22,7 @@ from training.progress import Progress
 from training.run_folder import CHECKPOINT, STATE
 from training.start import check_shapes, load_start
 from training.state import has_state
+from vla_policy.checkpoint import load_checkpoint, save_checkpoint
 
 TRAIN = "train"
 DATA = "data"
@@ -112,6 +115,26 @@ def train_round(
     )
 
 
-def checkpoint_of(folder: Path) -> Path:
-    """Where a round's checkpoint is."""
-    return folder / TRAIN / CHECKPOINT
+def blend_round(config: RunConfig, number: int, start: Path | None, folder: Path) -> None:
+    """Write a round's policy if it is a mean of what its training began and ended with, see `DaggerConfig.blend`."""
+    share = config.dagger.blend
+    if start is None or not _blends(config, number):
+        return
+    begun, trained = load_checkpoint(start), load_checkpoint(folder / TRAIN / CHECKPOINT)
+    before, after = begun.policy.state_dict(), trained.policy.state_dict()
+    mean = {
+        name: torch.lerp(before[name].to(value), value, share) if value.is_floating_point() else value
+        for name, value in after.items()
+    }
+    trained.policy.load_state_dict(mean)
+    trained.provenance["blend"] = share
+    save_checkpoint(trained, folder / CHECKPOINT)
+
+
+def checkpoint_of(config: RunConfig, number: int, folder: Path) -> Path:
+    """Where a round's policy is."""
+    return folder / CHECKPOINT if _blends(config, number) else folder / TRAIN / CHECKPOINT
+
+
+def _blends(config: RunConfig, number: int) -> bool:
+    return number > 0 and config.dagger.blend < 1

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import eval.dagger
 import eval.evaluate
@@ -22,6 +24,7 @@ from envs.workers import Pulse
 from eval.results import load_results
 from eval.rounds import load_rounds
 from training.data.episodes import DatasetError, open_dataset
+from training.start import weights_print
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.cli import main
 
@@ -126,6 +129,22 @@ def test_rounds_grow_and_are_the_same_after_an_interruption(
     message = error(capsys, arguments("parts", "--resume", "--dagger.beta", "0.9"))
     assert "dagger.beta was 0.5 and is now 0.9; give the same settings" in message
     assert "holds rounds already; add --resume" in error(capsys, arguments("parts"))
+
+
+def test_a_round_may_be_a_mean_of_before_and_after(arguments: Arguments, tmp_path: Path) -> None:
+    assert main(arguments("out", "--dagger.blend", "0.25")) == 0
+    folders = [tmp_path / "out/rounds" / part for part in ("00/train", "01/train", "01", "02/train", "02")]
+    cloned, trained, mean, later, last = (load_file(folder / "checkpoint/model.safetensors") for folder in folders)
+    for name, value in mean.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.75 * cloned[name] + 0.25 * trained[name])
+            torch.testing.assert_close(last[name], 0.75 * value + 0.25 * later[name])
+    assert any(not torch.equal(mean[name], value) for name, value in later.items())
+    rows = load_rounds(tmp_path / "out/rounds.json").rounds
+    assert [row.checkpoint for row in rows[1:]] == ["rounds/01/checkpoint", "rounds/02/checkpoint"]
+    assert load_checkpoint(tmp_path / "out/checkpoint").provenance["blend"] == 0.25
+    second = load_checkpoint(tmp_path / "out/rounds/02/train/checkpoint").provenance["start"]
+    assert second["weights"] == weights_print(folders[2] / "checkpoint")
 
 
 def interrupt_at(where: str, merge: Callable[..., None]) -> Callable[..., None]:
