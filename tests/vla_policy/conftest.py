@@ -18,7 +18,7 @@ from configs.policy import (
     TwoStreamConfig,
 )
 from vla_policy.checkpoint import Checkpoint, Purpose
-from vla_policy.contract import Shapes
+from vla_policy.contract import Batch, Shapes, fake_batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS
 
@@ -116,3 +116,14 @@ def make_policy(small: PolicyConfig, shapes: Shapes, request: pytest.FixtureRequ
         return policy
 
     return make
+
+
+@pytest.fixture
+def batch(shapes: Shapes) -> Batch:
+    """Four samples with chunks of 2 steps; one lacks an action, in another one the target is hidden at first."""
+    made = fake_batch(shapes, 2, batch=4)
+    mask = made.action_mask.clone()
+    mask[1, 1] = False
+    visible = made.visible.clone()
+    visible[2, 0] = False
+    return replace(made, action_mask=mask, visible=visible)

@@ -119,16 +119,6 @@ def policy(parts: Parts, make_policy: MakePolicy) -> VLAPolicy:
     return make_policy(**parts).eval()
 
 
-@pytest.fixture
-def batch(shapes: Shapes) -> Batch:
-    made = fake_batch(shapes, CHUNK, batch=4)
-    mask = made.action_mask.clone()
-    mask[1, 1] = False
-    visible = made.visible.clone()
-    visible[2, 0] = False
-    return replace(made, action_mask=mask, visible=visible)
-
-
 def rows(observation: Observation, index: list[int]) -> Observation:
     there = {f.name: value for f in fields(observation) if (value := getattr(observation, f.name)) is not None}
     return Observation(**{name: value[index] for name, value in there.items()})

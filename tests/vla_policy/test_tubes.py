@@ -16,16 +16,6 @@ MakePolicy = Callable[..., VLAPolicy]
 CHUNK = 2
 
 
-@pytest.fixture
-def batch(shapes: Shapes) -> Batch:
-    made = fake_batch(shapes, CHUNK, batch=4)
-    mask = made.action_mask.clone()
-    mask[1, 1] = False
-    visible = made.visible.clone()
-    visible[2, 0] = False
-    return replace(made, action_mask=mask, visible=visible)
-
-
 def test_path_features_are_the_newest_place_and_the_steps_that_led_there() -> None:
     boxes = torch.rand(2, 3, 4)
     features = path_features(boxes)
