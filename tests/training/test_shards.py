@@ -97,15 +97,23 @@ def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def test_as_many_workers_as_there_are_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many workers collections ask for, which then are interrupted."""
+    numbers: list[int] = []
 
     def start(*_: Any, workers: int, timeout: float) -> Any:
-        asked.append(workers)
+        numbers.append(workers)
         raise InterruptedError
 
-    monkeypatch.setattr(training.shards, "usable_cores", lambda: 3)
     monkeypatch.setattr(training.shards, "run_jobs", start)
+    return numbers
+
+
+def test_as_many_workers_as_there_are_usable_cores(
+    asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.shards, "usable_cores", lambda: 3)
     for shards, workers in ((9, 0), (2, 0), (9, 5)):
         with pytest.raises(InterruptedError):
             collect(TASK, CollectConfig(episodes=shards * SHARD_EPISODES, workers=workers), tmp_path / "data")
@@ -167,17 +175,10 @@ class TestSeveralTasks:
         assert not list(tmp_path.rglob("*.shards"))
 
     def test_small_ones_have_a_worker_each(
-        self, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, asked: list[int], foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         use_task_modules([str(foreign)])
-        asked: list[int] = []
-
-        def start(*_: Any, workers: int, timeout: float) -> Any:
-            asked.append(workers)
-            raise InterruptedError
-
         monkeypatch.setattr(training.shards, "usable_cores", lambda: 9)
-        monkeypatch.setattr(training.shards, "run_jobs", start)
         paths = {task: tmp_path / task for task in self.TASKS}
         with pytest.raises(InterruptedError):
             collect_tasks(self.TASKS, CollectConfig(**self.CONFIG), paths)
