@@ -11,50 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.data.episodes import (
-    HEADER,
-    SCHEMA_VERSION,
-    DatasetError,
-    Episode,
-    header_checksum,
-    open_dataset,
-)
-from training.data.writer import write_dataset
-
-INFO = {
-    "task": "track",
-    "cameras": ["front", "wrist"],
-    "action_names": ["dx", "dy"],
-    "agent_pos_names": ["x", "y", "z"],
-    "control_hz": 20,
-    "failures": 2,
-}
-
-
-def episode(seed: int, length: int) -> Episode:
-    rng = np.random.default_rng(seed)
-    return Episode(
-        seed=seed,
-        instructions=(f"track the ball number {seed}", None, "track the cube"),
-        target=seed % 3 and 2,
-        success=True,
-        pixels=rng.integers(0, 256, (length, 2, 16, 16, 3), dtype=np.uint8),
-        agent_pos=rng.normal(size=(length, 3)).astype(np.float32),
-        action=rng.uniform(-1, 1, (length, 3, 4, 2)).astype(np.float32),
-        executed=rng.uniform(-1, 1, (length, 2)).astype(np.float32),
-        boxes=rng.uniform(size=(length, 2, 3, 4)).astype(np.float32),
-        visible=rng.uniform(size=(length, 2, 3)) > 0.3,
-        events=np.array([(0, length), (0, 1), (1, length)]),
-    )
-
-
-EPISODES = [episode(3, 5), episode(11, 1), episode(7, 8)]
+from training.data.episodes import HEADER, SCHEMA_VERSION, Dataset, DatasetError, header_checksum, open_dataset
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "data"
-    write_dataset(path, EPISODES, INFO)
+def folder(write_small: Callable[..., Dataset]) -> Path:
+    path: Path = write_small("data", lengths=(5, 4, 5), cameras=("front", "wrist")).path  # 14 steps
     return path
 
 
@@ -73,7 +35,7 @@ def edit_header(change: Callable[[dict[str, Any]], Any], named: str = HEADER) ->
 
 
 def changed_header(folder: Path) -> str:
-    (folder / HEADER).write_text((folder / HEADER).read_text().replace("track the cube", "track the ball"))
+    (folder / HEADER).write_text((folder / HEADER).read_text().replace(" the ", " a "))
     return HEADER
 
 
