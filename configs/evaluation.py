@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from configs.checks import check_kinds
 from configs.seeds import split_seed
@@ -65,6 +65,8 @@ class EvalConfig:
         workers: processes; 0 takes one a core. Outcomes do not depend on it.
         controls: conditions beside the plain policy, or just "all" or "none"; "all" takes those that a task offers.
         timeout: seconds without any progress after which a worker counts as hung.
+        variation: how the tasks are tried, where they can be tried otherwise than usual, for example
+            '{"stock": true, "horizon": 500}'; `vla tasks` lists what they have.
         runner: how predicted chunks are executed.
     """
 
@@ -74,6 +76,7 @@ class EvalConfig:
     workers: int = 0
     controls: tuple[str, ...] = ("shuffled_instruction",)
     timeout: float = 120.0
+    variation: dict[str, Any] = field(default_factory=dict)
     runner: RunnerConfig = field(default_factory=RunnerConfig)
 
     def __post_init__(self) -> None:

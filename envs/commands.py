@@ -16,4 +16,6 @@ def tasks(arguments: list[str]) -> int:
     for spec, groups in rows:
         print(f'{spec.name:<{first}}{spec.env_id:<{second}}"{spec.example}"')
         print(f"{groups:<{first}}success: {spec.success}")
+        if spec.variations:
+            print(f"{'':<{first}}can be tried with another {', '.join(spec.variations)}")
     return 0

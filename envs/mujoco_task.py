@@ -60,7 +60,7 @@ class MujocoTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
     backdrop_groups: ClassVar[tuple[int, ...]] = ()  # groups of geoms that are never in front of them
     agent_pos_names: ClassVar[tuple[str, ...]]
     agent_pos_bounds: ClassVar[tuple[Any, Any]] = (-np.inf, np.inf)  # low and high, numbers or (P,); values are cut
-    horizon: ClassVar[int]  # control steps, as in `max_episode_steps`
+    horizon: int  # control steps, as in `max_episode_steps`
     phrasings: ClassVar[tuple[str, ...]] = ("train",)  # with "held_out" where the task has some
     own_options: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # option → its values, for `begin`
     passed_options: ClassVar[tuple[str, ...]] = ()

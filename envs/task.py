@@ -43,7 +43,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ import gymnasium
 import numpy as np
 
 from configs.interface import RobotInterface
-from configs.names import unknown
+from configs.names import near, unknown
 from envs.task_modules import import_module, load_entry_points, load_name
 
 Env = gymnasium.Env[Any, Any]
@@ -79,6 +79,8 @@ class TaskSpec:
         takes: which keywords its constructor takes beside cameras and size: "labels" ("boxes", or "none" where nobody
             asks for boxes), "randomise" (bool: vary light, colours and cameras) and "on_demand" (bool: draw only what
             is looked at before the next step); and "no_cameras" if cameras may be (), so that nothing is drawn.
+        variations: further keywords of its constructor that say how the task is tried, with their usual values, for
+            example {"stock": False}; "horizon" among them gets on with it to `max_episode_steps`, too.
         expert: "module:name" of what demonstrates it: a callable `(env, info) -> action`. One that has `towards(env,
             info) -> (O, A)` and `plan(env, infos, steps) -> (K, O, S, A)`, too, says what it would do for every thing
             in the scene; see `envs.tabletop.plans`.
@@ -104,6 +106,7 @@ class TaskSpec:
     agent_pos_names: tuple[str, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
+    variations: Mapping[str, Any] = field(default_factory=dict)
     expert: str = ""
     reader: str = ""
     verbs: tuple[str, ...] = ()
@@ -142,6 +145,25 @@ class TaskSpec:
             if not isinstance(reference, str) or (reference and not re.fullmatch(r"[\w.]+:[\w.]+", reference)):
                 raise ValueError(f"task {self.name!r}: {attribute} {reference!r} must be a text 'module:name'")
         self.interface  # noqa: B018 - checks the names
+
+    def varied(self, variation: Mapping[str, Any]) -> TaskSpec:
+        """The task with other values for some of its `variations`.
+
+        Raises:
+            ValueError: it does not have one of them, or the value is of another kind.
+        """
+        for name, value in variation.items():
+            if name not in self.variations:
+                have = ", ".join(self.variations) or "none"
+                hint = near(name, self.variations)
+                raise ValueError(f"task {self.name!r} has no variation {name!r}{hint}; it has {have}")
+            kind = type(self.variations[name])
+            if type(value) is not kind:
+                raise ValueError(f"task {self.name!r}: {name} {value!r} must be of type {kind.__name__}")
+        if "horizon" not in variation:
+            return replace(self, kwargs={**self.kwargs, **variation})
+        horizon = variation["horizon"]
+        return replace(self, horizon=horizon, kwargs={**self.kwargs, **variation, "max_episode_steps": horizon})
 
     @property
     def interface(self) -> RobotInterface:
@@ -257,7 +279,7 @@ def use_task_modules(modules: Iterable[str]) -> None:
 
 
 def make_task(
-    task: str,
+    task: str | TaskSpec,
     *,
     cameras: tuple[str, ...],
     size: int,
@@ -268,6 +290,7 @@ def make_task(
     """The environment of a task, with the GL backend chosen.
 
     Args:
+        task: by its name, or a variation of one.
         labels: whether anybody asks for boxes; tasks that can then leave them out.
         randomise: vary the scene's look, in tasks that can.
         on_demand: draw only what is looked at before the next step, in tasks that can.
@@ -277,17 +300,17 @@ def make_task(
     """
     from envs.gl import choose_gl_backend
 
-    spec = find_task(task)
+    spec = find_task(task) if isinstance(task, str) else task
     keywords: dict[str, Any] = dict(spec.kwargs)
     missing = [camera for camera in cameras if camera not in spec.cameras]
     if missing:
-        raise ValueError(f"task {task!r} has no camera {missing[0]!r}; choose from {', '.join(spec.cameras)}")
+        raise ValueError(f"task {spec.name!r} has no camera {missing[0]!r}; choose from {', '.join(spec.cameras)}")
     if "labels" in spec.takes:
         keywords["labels"] = "boxes" if labels else "none"
     if on_demand and "on_demand" in spec.takes:
         keywords["on_demand"] = True
     if randomise and "randomise" not in spec.takes:
-        raise ValueError(f"task {task!r} cannot vary its look; leave collect.randomise at false")
+        raise ValueError(f"task {spec.name!r} cannot vary its look; leave collect.randomise at false")
     if randomise:
         keywords["randomise"] = True
     choose_gl_backend()
@@ -297,7 +320,8 @@ def make_task(
         raise
     except Exception as error:
         said = " ".join(str(error).split())
-        raise ValueError(f"task {task!r}: {spec.env_id} could not be made ({type(error).__name__}: {said})") from error
+        why = f"{spec.env_id} could not be made ({type(error).__name__}: {said})"
+        raise ValueError(f"task {spec.name!r}: {why}") from error
 
 
 def offers(env: Env, name: str) -> Any:

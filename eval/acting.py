@@ -63,7 +63,7 @@ def make_task_for(checkpoint: Checkpoint, spec: TaskSpec) -> Env:
     """
     policy, trained_on = checkpoint.policy, ", ".join(checkpoint.purpose.tasks)
     check_policy_serves(checkpoint.interface, spec.interface, spec.name, trained_on)
-    env = make_task(spec.name, cameras=policy.config.cameras, size=policy.shapes.size, on_demand=True)
+    env = make_task(spec, cameras=policy.config.cameras, size=policy.shapes.size, on_demand=True)
     try:
         check_contract(env, spec, policy.config.cameras, policy.shapes.size)
     except BaseException:

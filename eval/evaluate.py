@@ -139,7 +139,7 @@ def _finish_all(jobs: list[_Job], path: Path, config: EvalConfig) -> Iterator[tu
     workers = min(config.workers or usable_cores(), len(jobs))
     finished, reason = 0, ""
     lost = {False: 0, True: 0}  # groups, and seeds that ran again
-    for answer in run_jobs(waiting, _prepare, (path, config.runner), workers=workers, timeout=config.timeout):
+    for answer in run_jobs(waiting, _prepare, (path, config), workers=workers, timeout=config.timeout):
         if not isinstance(answer, Lost):
             finished += 1
             yield answer
@@ -161,13 +161,13 @@ def _finish_all(jobs: list[_Job], path: Path, config: EvalConfig) -> Iterator[tu
         raise EvaluationError(f"no episode could be finished: {reason}; `vla doctor` looks for what is missing")
 
 
-def _prepare(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[_Job], list[EpisodeResult]]:
+def _prepare(pulse: Pulse, setup: tuple[Path, EvalConfig]) -> Callable[[_Job], list[EpisodeResult]]:
     """In a worker: loads the policy once; what it returns keeps the environments of the task it works on."""
     # One thread a worker: the same arithmetic for any number of workers, and no fight for cores.
     torch.set_num_threads(1)
     path, config = setup
     checkpoint = load_checkpoint(path)
-    runner, policy = PolicyRunner(checkpoint, GROUP, config), checkpoint.policy
+    runner, policy = PolicyRunner(checkpoint, GROUP, config.runner), checkpoint.policy
     kept: dict[tuple[str, bool], list[Env]] = {}
 
     def forget() -> None:
@@ -176,7 +176,7 @@ def _prepare(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[_Job],
         kept.clear()
 
     def handle(job: _Job) -> list[EpisodeResult]:
-        spec, condition = find_task(job.task), CONTROLS[job.condition]
+        spec, condition = find_task(job.task).varied(config.variation), CONTROLS[job.condition]
         labels = job.condition in (POLICY, "shuffled_instruction")
         key = (job.task, labels)
         try:
@@ -185,7 +185,7 @@ def _prepare(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[_Job],
                 kept[key] = []
                 for _ in range(GROUP):
                     cameras, size = policy.config.cameras, policy.shapes.size
-                    kept[key].append(make_task(job.task, cameras=cameras, size=size, labels=labels, on_demand=True))
+                    kept[key].append(make_task(spec, cameras=cameras, size=size, labels=labels, on_demand=True))
                     pulse.beat()
             outcome = OutcomeRecorder(runner if condition.actor == "policy" and labels else None)
             worlds = run(
@@ -221,7 +221,7 @@ def _try_task(checkpoint: Checkpoint, task: str, config: EvalConfig, split: str)
     """Make a task in this process, which fails early if it cannot be made or done, and measure the policy's rate while
     no worker needs the cores.
     """
-    spec = find_task(task)
+    spec = find_task(task).varied(config.variation)
     env = make_task_for(checkpoint, spec)
     try:
         conditions = {name: CONTROLS[name].missing(env, spec) for name in choose_controls(config.controls)}
@@ -261,6 +261,7 @@ def _settings(config: EvalConfig, tried: dict[str, _Tried]) -> dict[str, Any]:
     return {
         "episodes": config.episodes,
         "runner": asdict(config.runner),
+        **({"variation": config.variation} if config.variation else {}),
         "control_hz": {task: spec.control_hz for task, spec in specs.items()},
         "horizon": {task: spec.horizon for task, spec in specs.items()},
         "criteria": {task: spec.success for task, spec in specs.items()},

@@ -24,12 +24,14 @@ def check_evaluation(config: EvalConfig) -> None:
     """Refuse an evaluation of what nobody knows, before the work that comes ahead of it.
 
     Raises:
-        ValueError: a control or a task is unknown; the message names the nearest one.
+        ValueError: a control or a task is unknown, or cannot be tried so; the message names the nearest one.
     """
+    from envs.task import find_task
     from eval.controls import choose_controls
 
     choose_controls(config.controls)
-    find_tasks(config.tasks)
+    for task in find_tasks(config.tasks):
+        find_task(task).varied(config.variation)
 
 
 def judge(path: Path, config: EvalConfig, out: Path, *, log: Path, videos: int, overwrite: bool = False) -> None:
@@ -128,7 +130,8 @@ def _record(results: Results, path: Path, config: EvalConfig, out: Path, count: 
         failed = [i for i, e in enumerate(episodes) if not e.success and e.valid and i not in chosen]
         for i in chosen + failed[:1]:
             seed = episodes[i].seed
-            recording = record(checkpoint, task, seed, runner=config.runner, row=i % GROUP)
+            row, varied = i % GROUP, config.variation
+            recording = record(checkpoint, task, seed, runner=config.runner, row=row, variation=varied)
             key = f"{task}/{POLICY}/{seed}"
             videos[key] = write_video(recording, begin(out) / VIDEOS / f"{task}-{seed}.mp4")
     return videos

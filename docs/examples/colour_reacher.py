@@ -76,7 +76,7 @@ class ColourReacher(MujocoTask):
         (-1, -1, -1, -1, -50, -50, -0.3, -0.3),
         (1, 1, 1, 1, 50, 50, 0.3, 0.3),
     )
-    horizon: ClassVar[int] = HORIZON
+    horizon: int = HORIZON
     phrasings: ClassVar[tuple[str, ...]] = tuple(PHRASINGS)
     passed_options: ClassVar[tuple[str, ...]] = ("colour",)
 

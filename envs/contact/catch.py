@@ -80,7 +80,7 @@ class CatchTask(ContactTask):
     bodies: ClassVar[Sequence[Part]] = tuple(cube(f"cube{i}", HALF) for i in range(CUBES))
     fixtures: ClassVar[Sequence[Part]] = ()
     turntables: ClassVar[Sequence[tuple[float, float]]] = ((0.0, -0.105), (0.0, 0.105))
-    horizon: ClassVar[int] = HORIZON
+    horizon: int = HORIZON
     own_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"colour": tuple(COLOURS), "motion": tuple(MOTIONS)}
 
     def begin(self, phrasing: Any, options: Mapping[str, Any]) -> tuple[str, int]:

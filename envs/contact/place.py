@@ -84,7 +84,7 @@ class PlaceTask(ContactTask):
         *(ball(f"ball{i}", HALF["ball"]) for i in range(2)),
     )
     fixtures: ClassVar[Sequence[Part]] = tuple(bowl(f"bowl{i}") for i in range(BOWLS))
-    horizon: ClassVar[int] = HORIZON
+    horizon: int = HORIZON
     own_options: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "combinations": COMBINATIONS,
         "verb": ("put", "lift"),

@@ -71,7 +71,7 @@ class PushTask(ContactTask):
     floor: ClassVar[float] = 0.02
     bodies: ClassVar[Sequence[Part]] = tuple(cube(f"block{i}", HALF) for i in range(BLOCKS))
     fixtures: ClassVar[Sequence[Part]] = tuple(mat(f"mat{i}") for i in range(MATS))
-    horizon: ClassVar[int] = HORIZON
+    horizon: int = HORIZON
     own_options: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "combinations": COMBINATIONS,
         "block": tuple(COLOURS),

@@ -21,6 +21,7 @@ from envs.rendering import SHOWN_GROUPS
 BEHIND = ("controller_box", "pedestal_feet", "torso", "pedestal", "right_arm_base_link", "right_l0", "head", "screen")
 BACKDROP = 2  # a group of geoms that Meta-World does not use
 OPPOSITE = LookAt(position=(-0.75, 0.075, 0.7), target=(0.1, 0.75, 0.1), fovy=42)
+LONGEST = 500  # control steps: Meta-World's own limit
 STAY = 60  # control steps for which what is done already is left alone, 0.75 s
 OBJECT, GOAL, SISTER = range(3)  # things that labels are about; the last one only where there is a sister
 
@@ -38,6 +39,7 @@ class MetaWorldTask(MujocoTask):
         name: of the task, for example "pick-place".
         stock: draw shadows, reflections and smooth edges as Meta-World's own pictures have them, which takes many times
             as long.
+        horizon: control steps after which time is up, 500 at most: then Meta-World itself stops.
         settings: cameras, size, labels and render_mode of `MujocoTask`.
     """
 
@@ -53,13 +55,14 @@ class MetaWorldTask(MujocoTask):
     upside_down: ClassVar[tuple[str, ...]] = ("corner2", "corner2_middle", "corner3")
     agent_pos_names: ClassVar[tuple[str, ...]] = AGENT_POS
     agent_pos_bounds: ClassVar[tuple[Any, Any]] = ((-0.525, 0.348, -0.0525, 0), (0.525, 1.025, 0.7, 1))  # Meta-World's
-    horizon: ClassVar[int] = HORIZON
     phrasings: ClassVar[tuple[str, ...]] = ("train", "held_out")
 
     backdrop_groups: ClassVar[tuple[int, ...]] = (BACKDROP,)
 
-    def __init__(self, name: str, *, stock: bool = False, **settings: Any) -> None:
-        self.name, self.stock, self.things = name, stock, THINGS[name]
+    def __init__(self, name: str, *, stock: bool = False, horizon: int = HORIZON, **settings: Any) -> None:
+        if not 1 <= horizon <= LONGEST:
+            raise ValueError(f"horizon {horizon} must lie between 1 and {LONGEST} control steps")
+        self.name, self.stock, self.horizon, self.things = name, stock, horizon, THINGS[name]
         self._sawyer = Sawyer(name)
         model = self._sawyer.unwrapped.model  # type: ignore[attr-defined]
         for geom in range(model.ngeom):

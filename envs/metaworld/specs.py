@@ -95,6 +95,7 @@ def _spec(name: str, difficulty: str, outcome: str) -> TaskSpec:
         action_names=ACTIONS,
         agent_pos_names=AGENT_POS,
         takes=("labels", "no_cameras", "on_demand"),
+        variations={"stock": False, "horizon": HORIZON},
         expert="envs.metaworld.expert:expert",
         suites=(*(("metaworld/mt10",) if name in MT10 else ()), "metaworld/mt50"),
         difficulty=difficulty,

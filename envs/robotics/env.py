@@ -55,7 +55,7 @@ class FetchTask(MujocoTask):
         )
     )
     agent_pos_names: ClassVar[tuple[str, ...]] = AGENT_POS
-    horizon: ClassVar[int] = HORIZON
+    horizon: int = HORIZON
     phrasings: ClassVar[tuple[str, ...]] = ("train", "held_out")
     backdrop_groups: ClassVar[tuple[int, ...]] = (BACKDROP,)
     things: tuple[Thing, ...] = (MARKER,)

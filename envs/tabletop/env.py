@@ -54,7 +54,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     task: ClassVar[str]
     action_names: ClassVar[tuple[str, ...]]
-    horizon: ClassVar[int]  # control steps
+    horizon: int  # control steps
 
     def __init__(
         self,

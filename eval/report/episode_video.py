@@ -5,6 +5,7 @@ A video is a recorder of the one rollout loop: it shows what the policy decided,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def record(
     instruction: str | None = None,
     runner: RunnerConfig | None = None,
     row: int = 0,
+    variation: Mapping[str, Any] | None = None,
 ) -> Recording:
     """Roll out one episode and draw it.
 
@@ -60,11 +62,12 @@ def record(
         instruction: what to say; the scene then holds what it names. None takes the task's own words.
         runner: how chunks are executed.
         row: the place in the batch that the evaluation gave this seed, so that the video shows the same episode.
+        variation: how the task is tried, see `TaskSpec.varied`.
 
     Raises:
-        ValueError: the instruction names nothing the task knows.
+        ValueError: the instruction names nothing the task knows, or it cannot be tried so.
     """
-    spec, shown, policy = find_task(task), CONTROLS[condition], checkpoint.policy
+    spec, shown, policy = find_task(task).varied(variation or {}), CONTROLS[condition], checkpoint.policy
     scenario = shown.scenario
     if instruction is not None:
         scenario = replace(scenario, options={**scenario.options, **spec.read(instruction)}, instruction=instruction)

@@ -320,7 +320,7 @@ class Hop(MujocoTask):
         "own": "track",
     }
     agent_pos_names: ClassVar[tuple[str, ...]] = ("height", "pitch")
-    horizon: ClassVar[int] = 6
+    horizon: int = 6
     text = "hop forward"
 
     def begin(self, phrasing: str, options: Mapping[str, Any]) -> tuple[str, int]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,28 @@ class TestRegistry:
     def test_a_description_that_cannot_be_is_refused(self, change: dict[str, Any], words: str) -> None:
         with pytest.raises(ValueError, match=words):
             TaskSpec(**{**FIELDS, **change})
+
+    def test_a_variation_is_the_same_task_made_otherwise(self) -> None:
+        spec = TaskSpec(**FIELDS, kwargs={"a": 1}, variations={"dark": False, "horizon": 10})
+        assert spec.varied({}) == spec
+        assert spec.varied({"dark": True}) == replace(spec, kwargs={"a": 1, "dark": True})
+        longer = spec.varied({"horizon": 20})
+        assert longer == replace(spec, horizon=20, kwargs={"a": 1, "horizon": 20, "max_episode_steps": 20})
+
+    @pytest.mark.parametrize(
+        ("variation", "words"),
+        [
+            ({"drak": True}, r"has no variation 'drak' \(did you mean dark\?\); it has dark, horizon"),
+            ({"dark": 1}, "dark 1 must be of type bool"),
+            ({"horizon": True}, "horizon True must be of type int"),
+            ({"horizon": 0}, "horizon 0 must be at least 1"),
+        ],
+    )
+    def test_a_variation_that_there_is_not_is_refused(self, variation: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=f"task 'mine'.*{words}"):
+            TaskSpec(**FIELDS, variations={"dark": False, "horizon": 10}).varied(variation)
+        with pytest.raises(ValueError, match="it has none"):
+            TaskSpec(**FIELDS).varied(variation)
 
     def test_an_unknown_name_gets_a_hint_and_the_choices(self, foreign: Path) -> None:
         use_task_modules([str(foreign)])

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from configs.evaluation import EvalConfig, RunnerConfig
+from configs.evaluation import EvalConfig
 from configs.seeds import SEED_STARTS
-from envs.task import Env, make_task, use_task_modules
+from envs.task import Env, TaskSpec, find_task, make_task, register_task, use_task_modules
 from envs.workers import Pulse
 from eval import evaluate as module
 from eval.acting import GROUP, one_thread
@@ -75,7 +75,7 @@ def test_finished_conditions_are_handed_over_as_they_come(tiny_checkpoint: Path)
     assert parts[1].tasks["track"].conditions["frozen_frames"].difference_to_policy is not None
 
 
-def _prepare_trouble(pulse: Pulse, setup: tuple[Path, RunnerConfig]) -> Callable[[Any], list[EpisodeResult]]:
+def _prepare_trouble(pulse: Pulse, setup: tuple[Path, EvalConfig]) -> Callable[[Any], list[EpisodeResult]]:
     """In place of episodes: what goes wrong is named by the checkpoint's folder."""
     trouble = setup[0].name
     if trouble == "start":
@@ -165,7 +165,7 @@ def test_after_a_failure_the_environments_are_made_anew(
     monkeypatch.setattr(module, "make_task", lambda *_, **__: SimpleNamespace(close=lambda: closed.append(1)))
     closed: list[int] = []
     with one_thread():  # a worker sets its own number
-        handle = module._prepare(Pulse(multiprocessing), (tiny_checkpoint, RunnerConfig()))
+        handle = module._prepare(Pulse(multiprocessing), (tiny_checkpoint, EvalConfig()))
     job = module._Job(task="dots/plain", condition="policy", seeds=(None,) * GROUP)
     handle(job)
     with pytest.raises(RuntimeError):
@@ -215,6 +215,27 @@ def test_controls_are_named_as_on_the_command_line(controls: tuple[str, ...]) ->
     assert EvalConfig(controls=controls).controls == controls
 
 
+@pytest.mark.usefixtures("one_process", "forget_tasks")
+def test_a_variation_is_what_everybody_gets_and_is_written_down(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_task(replace(find_task("track"), name="mine", variations={"randomise": False}))
+    made: list[Any] = []
+
+    def note(spec: TaskSpec, **settings: Any) -> Env:
+        made.append(spec.kwargs)
+        return make_task(spec, **settings)
+
+    monkeypatch.setattr(module, "make_task", note)
+    config = EvalConfig(tasks=("mine",), episodes=1, workers=1, controls=(), variation={"randomise": True})
+    results = evaluate(tiny_checkpoint, config)
+    assert results.settings["variation"] == {"randomise": True}
+    assert made
+    assert all(kwargs["randomise"] is True for kwargs in made)
+    with pytest.raises(ValueError, match="task 'track' has no variation 'randomise'; it has none"):
+        evaluate(tiny_checkpoint, replace(config, tasks=("track",)))
+
+
 def test_a_task_that_the_policy_cannot_do_is_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="task 'reach' needs action 'dz', the policy gives dx, dy"):
         evaluate(tiny_checkpoint, EvalConfig(tasks=("reach",), episodes=1))
@@ -256,7 +277,7 @@ def test_workers_draw_only_what_is_looked_at(tiny_checkpoint: Path, monkeypatch:
 
     monkeypatch.setattr(module, "make_task", refuse)
     pulse: Any = SimpleNamespace(beat=lambda *_: None)
-    handle = module._prepare(pulse, (tiny_checkpoint, RunnerConfig()))
+    handle = module._prepare(pulse, (tiny_checkpoint, EvalConfig()))
     with pytest.raises(ValueError, match="enough"):
         handle(module._Job(task="track", condition="policy", seeds=(0,)))
     assert asked[0]["on_demand"]

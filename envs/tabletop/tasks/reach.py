@@ -59,7 +59,7 @@ class ReachEnv(TabletopEnv):
 
     task: ClassVar[str] = "reach"
     action_names: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz")
-    horizon: ClassVar[int] = HORIZON
+    horizon: int = HORIZON
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random

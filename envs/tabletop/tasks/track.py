@@ -68,7 +68,7 @@ class TrackEnv(TabletopEnv):
 
     task: ClassVar[str] = "track"
     action_names: ClassVar[tuple[str, ...]] = ("dx", "dy")
-    horizon: ClassVar[int] = HORIZON
+    horizon: int = HORIZON
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random

@@ -60,7 +60,7 @@ class TrackEventEnv(TabletopEnv):
 
     task: ClassVar[str] = "track_event"
     action_names: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz")
-    horizon: ClassVar[int] = HORIZON
+    horizon: int = HORIZON
 
     def sample_layout(self, combinations: Combinations, referent: Referent | None) -> Layout:
         rng = self.np_random

@@ -11,10 +11,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from configs.seeds import split_seed
-from envs.metaworld.env import GOAL, OBJECT
+from envs.metaworld.env import GOAL, LONGEST, OBJECT
 from envs.metaworld.expert import expert
 from envs.metaworld.sawyer import Sawyer
 from envs.metaworld.specs import CAMERAS, HORIZON, SPECS
+from envs.task import find_task, make_task
 
 Make = Callable[..., Any]
 Play = Callable[[Any, int], dict[str, Any]]
@@ -152,6 +153,26 @@ def test_time_is_up_at_the_horizon(make: Make) -> None:
     env.reset(seed=0)
     ends = [env.step(np.zeros(4, np.float32))[2:4] for _ in range(HORIZON)]
     assert ends == [(False, False)] * (HORIZON - 1) + [(False, True)]
+
+
+@pytest.mark.parametrize("horizon", [3, LONGEST])
+def test_another_horizon_reaches_all_that_count_steps(horizon: int) -> None:
+    spec = find_task("metaworld/reach").varied({"horizon": horizon})
+    env = make_task(spec, cameras=(), size=16, labels=False)
+    try:
+        env.reset(seed=0)
+        ends = [env.step(np.zeros(4, np.float32))[2:4] for _ in range(horizon)]
+        assert ends == [(False, False)] * (horizon - 1) + [(False, True)]
+        assert env.spec is not None
+        assert spec.horizon == env.spec.max_episode_steps == horizon
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("horizon", [0, LONGEST + 1])
+def test_a_horizon_that_meta_world_does_not_have_is_refused(horizon: int, make: Make) -> None:
+    with pytest.raises(ValueError, match=f"horizon {horizon} must lie between 1 and 500 control steps"):
+        make("reach", horizon=horizon)
 
 
 def test_what_lies_outside_of_the_actions_bounds_is_cut(make: Make) -> None:
