@@ -40,7 +40,10 @@ def write_comparison(entries: Sequence[Entry], out: Path) -> Path:
     tasks = list(dict.fromkeys(entry.task for entry in entries))
     for task in tasks:
         if drawn := success_against_samples([entry for entry in entries if entry.task == task]):
-            write_whole(out / f"{task}_samples.svg", standalone(drawn, (TEMPLATES / "colours.css").read_text()))
+            write_whole(
+                out / f"{task.replace(' ', '_')}_samples.svg",
+                standalone(drawn, (TEMPLATES / "colours.css").read_text()),
+            )
     page = environment.get_template("comparison.html.j2").render(
         tasks=[_task_view(task, [entry for entry in entries if entry.task == task]) for task in tasks],
         several=several_budgets(entries),

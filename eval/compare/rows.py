@@ -55,7 +55,7 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One variant on one task, with one of the budgets. `difference` is None for the reference,
+    """One variant on one task, or on all together, with one of the budgets. `difference` is None for the reference,
     `success` where nothing was judged. `tube_iou` is m_vIoU and `temporal_iou` m_tIoU of `eval.tubes`; these and
     `box_iou` are means over the training seeds.
     """
@@ -91,7 +91,9 @@ def load_row(folder: Path) -> RowOutcome | None:
 
 
 def summarise(rows: Sequence[tuple[RowOutcome, Path]], tasks: Sequence[str]) -> list[Entry]:
-    """One entry a task, variant and budget, in the order of the rows; the first variant is the reference."""
+    """One entry a task, variant and budget, in the order of the rows; the first variant is the reference. Where there
+    are several tasks, those of all together come first.
+    """
     outcomes = [outcome for outcome, _ in rows]
     variants = list(dict.fromkeys(outcome.variant for outcome in outcomes))
     kinds = sorted(dict.fromkeys((o.variant, o.budget) for o in outcomes), key=lambda kind: variants.index(kind[0]))
@@ -100,35 +102,49 @@ def summarise(rows: Sequence[tuple[RowOutcome, Path]], tasks: Sequence[str]) -> 
         for outcome, folder in rows
         if not outcome.failure and (folder / RESULTS).is_file()
     }
-    return [_entry(kind, variants[0], task, outcomes, judged) for task in tasks for kind in kinds]
+    groups = {f"all {len(tasks)} tasks": tasks} if len(tasks) > 1 else {}
+    groups |= {task: [task] for task in tasks}
+    return [
+        _entry(kind, variants[0], name, group, outcomes, judged) for name, group in groups.items() for kind in kinds
+    ]
 
 
 def _entry(
     kind: tuple[str, int | None],
     reference: str,
-    task: str,
+    name: str,
+    tasks: Sequence[str],
     outcomes: Sequence[RowOutcome],
     judged: dict[tuple[str, int | None, int], Results],
 ) -> Entry:
     variant, budget = kind
     own = [outcome for outcome in outcomes if (outcome.variant, outcome.budget) == kind]
-    found = {o.seed: judged[*kind, o.seed].tasks[task] for o in own if (*kind, o.seed) in judged}
-    names = dict.fromkeys(name for results in found.values() for name in results.conditions)
+    found = {
+        o.seed: [judged[*kind, o.seed].tasks[task].conditions for task in tasks]
+        for o in own
+        if (*kind, o.seed) in judged
+    }
+    # Of a control that only some of the tasks offer, all together say nothing.
+    judged_all = [one for conditions in found.values() for one in conditions]
+    shared = [name for name in (judged_all[0] if judged_all else ()) if all(name in one for one in judged_all)]
     rates = {
-        name: _rate([r.conditions[name].results for r in found.values() if name in r.conditions]) for name in names
+        condition: _rate([[e for one in conditions for e in one[condition].results] for conditions in found.values()])
+        for condition in shared
     }
     pairs: list[tuple[bool, bool]] = []
-    for seed, results in found.items():
+    for seed, conditions in found.items():
         if variant != reference and (reference, budget, seed) in judged:
-            theirs = {e.seed: e.success for e in judged[reference, budget, seed].tasks[task].conditions[POLICY].results}
-            ours = results.conditions[POLICY].results
-            pairs += [(e.success, theirs[e.seed]) for e in ours if e.seed in theirs]
-    meant = [results.conditions[POLICY] for results in found.values()]
+            for task, own_conditions in zip(tasks, conditions, strict=True):
+                others = judged[reference, budget, seed].tasks[task].conditions[POLICY].results
+                theirs = {e.seed: e.success for e in others}
+                ours = own_conditions[POLICY].results
+                pairs += [(e.success, theirs[e.seed]) for e in ours if e.seed in theirs]
+    meant = [one[POLICY] for one in judged_all]
     tubes = [condition.tubes for condition in meant if condition.tubes is not None]
     trained = [o for o in own if not o.failure]
     return Entry(
         variant=variant,
-        task=task,
+        task=name,
         budget=budget,
         seeds=list(found),
         success=rates.pop(POLICY, None),

@@ -104,7 +104,7 @@ def test_grids_that_ship_can_be_run(path: Path) -> None:
             found = config
             for part in key.split("."):
                 found = getattr(found, part)
-            assert found == value
+            assert found == (tuple(value) if isinstance(value, list) else value)
 
 
 @pytest.mark.parametrize(

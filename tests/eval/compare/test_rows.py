@@ -22,7 +22,8 @@ REFERENCE = {0: [1, 1, 1, 0, 1], 1: [1, 0, 1, 1, 1]}
 OTHER = {0: [0, 1, 0, 0, 1]}
 
 
-def judged(folder: Path, outcomes: Sequence[int]) -> None:
+def judged(folder: Path, outcomes: Sequence[int], **more: Sequence[int]) -> None:
+    """Results of `track` with a control, and of more tasks without."""
     tube = TubeScores(temporal_iou=0.75, tube_iou=0.25)
     seeds = [split_seed("test", i) for i in range(len(outcomes))]
     episodes = [
@@ -34,7 +35,11 @@ def judged(folder: Path, outcomes: Sequence[int]) -> None:
         "policy": summarise_condition("policy", episodes),
         "shuffled_instruction": summarise_condition("shuffled_instruction", shuffled, policy=episodes),
     }
-    results = Results(checkpoint=CheckpointInfo(path="x"), seed=0, tasks={"track": TaskResult(conditions=conditions)})
+    tasks = {"track": TaskResult(conditions=conditions)}
+    for task, found in more.items():
+        others = [EpisodeResult(seed=split_seed("test", i), success=bool(o), steps=3) for i, o in enumerate(found)]
+        tasks[task] = TaskResult(conditions={"policy": summarise_condition("policy", others)})
+    results = Results(checkpoint=CheckpointInfo(path="x"), seed=0, tasks=tasks)
     save_results(results, folder / RESULTS)
 
 
@@ -70,6 +75,22 @@ def test_seeds_are_joined_and_compared_in_pairs(rows: list[tuple[RowOutcome, Pat
     assert other.cost == COST
     assert broken.success is None
     assert broken.failures == ["seed 0: out of memory; lower train.batch"]
+
+
+def test_several_tasks_are_also_shown_together(tmp_path: Path) -> None:
+    made = []
+    for variant, track, push in (("reference", [1, 1, 0], [1, 1, 1]), ("other", [1, 0, 0], [0, 0, 1])):
+        judged(tmp_path / variant, track, push=push)
+        made.append((RowOutcome(variant=variant, seed=0), tmp_path / variant))
+    entries = summarise(made, ["track", "push"])
+    assert [entry.task for entry in entries] == [*["all 2 tasks"] * 2, *["track"] * 2, *["push"] * 2]
+    reference, other = entries[:2]
+    assert reference.success is not None
+    assert (reference.success.rate, reference.success.episodes) == (5 / 6, 6)
+    assert other.difference == paired_difference([True, *[False] * 4, True], [True, True, False, *[True] * 3])
+    assert other.controls == {}  # only one of them offers it
+    assert entries[2].controls
+    assert "| all 2 tasks | other | 1 | 33.3 %" in comparison_table(entries)
 
 
 def test_the_table_and_the_page_show_all_of_it(rows: list[tuple[RowOutcome, Path]], tmp_path: Path) -> None:
