@@ -1,8 +1,12 @@
-"""What several files need to go through, and to compare."""
+"""What several files need to go through, to compare, and to run elsewhere."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,3 +40,20 @@ def differences() -> Callable[[Any, Any], list[str]]:
         return [] if left == right else [at]
 
     return compare
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code in a process of its own, with warnings as errors; keywords are environment variables."""
+
+    def run(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        paths = os.pathsep.join(filter(None, [environment.pop("PYTHONPATH", ""), *sys.path]))
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+        )
+
+    return run
