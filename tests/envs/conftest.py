@@ -57,3 +57,16 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def project() -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Where a point (3,) in metres lies in the front camera's picture: (x, y), [0, 1] being the picture."""
+
+    def place(env: Any, point: np.ndarray) -> np.ndarray:
+        camera = env.data.cam("front")
+        x, y, z = camera.xmat.reshape(3, 3).T @ (point - camera.xpos)
+        half = np.tan(np.deg2rad(env.model.cam("front").fovy[0]) / 2)
+        return np.array([0.5 + x / (-z * half) / 2, 0.5 - y / (-z * half) / 2])
+
+    return place
