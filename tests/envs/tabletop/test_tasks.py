@@ -327,7 +327,7 @@ def test_nothing_privileged_reaches_the_observation(task: str, make_env: MakeEnv
 def test_proprioception_says_nothing_about_objects(task: str, make_env: MakeEnv) -> None:
     plain, moved = make_env(task), make_env(task)
     plain.reset(seed=4), moved.reset(seed=4)
-    moved._positions[:, :SLOTS, :2] += 0.05
+    moved._slots.positions[:, :SLOTS, :2] += 0.05
     lifted = np.zeros(len(plain.action_names))  # the hand stays above the objects
     for _ in range(10):
         seen, seen_moved = plain.step(lifted)[0], moved.step(lifted)[0]
