@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -341,41 +341,6 @@ def instruction_of(env: Env, observation: Mapping[str, Any]) -> str:
             f"{_called(env)} gives no instruction: neither observation['instruction'] nor task_description"
         )
     return words
-
-
-def guess_task(text: str, tasks: Sequence[str]) -> str:
-    """The task that fits a user's words best, out of those that a policy knows; where no task's verbs are among them,
-    one that has no verbs of its own.
-
-    Raises:
-        ValueError: the words mean nothing in any of them; the message says what one of them expects.
-    """
-    specs = [find_task(name) for name in tasks]
-
-    def fit(spec: TaskSpec) -> tuple[int, int, bool]:
-        return spec.specificity, sum(verb in text.lower() for verb in spec.verbs), not spec.verbs
-
-    readable = [spec for spec in specs if _mistake(spec, text) is None]
-    if readable:
-        return max(readable, key=fit).name
-    others = [spec for spec in all_tasks().values() if spec not in specs and _mistake(spec, text) is None]
-    if others:
-        other = max(others, key=fit).name
-        raise ValueError(
-            f"instruction {text!r} is one for {other}, and the policy was trained on {', '.join(tasks)}; "
-            f"take a policy that was trained on {other}"
-        )
-    mistakes = [(spec, _mistake(spec, text)) for spec in sorted(specs, key=fit, reverse=True)]
-    raise next(mistake for _, mistake in mistakes if mistake is not None)
-
-
-def _mistake(spec: TaskSpec, text: str) -> ValueError | None:
-    """Why a task cannot read a text; None if it can."""
-    try:
-        spec.read(text)
-    except ValueError as error:
-        return error
-    return None
 
 
 class ActionScale:

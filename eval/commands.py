@@ -70,7 +70,7 @@ def rollout(arguments: list[str]) -> int:
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
     from configs.seeds import split_seed
-    from envs.task import guess_task
+    from envs.guessing import guess_task
     from eval.report.episode_video import record, write_video
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
@@ -108,7 +108,7 @@ def ground(arguments: list[str]) -> int:
     use_task_modules(filter(None, [parsed.task_module]))
     from configs.decode import decode as decode_settings
     from configs.seeds import split_seed
-    from envs.task import guess_task
+    from envs.guessing import guess_task
     from eval import ground as grounding
     from eval.videos import read_video
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint

@@ -17,20 +17,20 @@ from gymnasium import spaces
 
 from configs.collect import SIZES
 from envs.gl import choose_gl_backend
-from envs.rendering import Renderer
 from envs.segments import MIN_VISIBLE_PIXELS
 from envs.tabletop.arm import ACTION_NAMES, AGENT_POS_HIGH, AGENT_POS_LOW, RAMP, WORKSPACE, Arm
 from envs.tabletop.episode import EpisodeMetrics, Layout
 from envs.tabletop.instructions import PHRASINGS, Phrasing, Referent
 from envs.tabletop.objects import COMBINATIONS, SLOTS, Combinations
+from envs.tabletop.pictures import Pictures
 from envs.tabletop.props import light_lamp, show_props
 from envs.tabletop.randomisation import SceneLook
-from envs.tabletop.scene import CAMERAS, CONTROL_HZ, PARKED, load_scene, scene_renderer, show_objects
+from envs.tabletop.scene import CAMERAS, CONTROL_HZ, load_scene, show_objects
+from envs.tabletop.slots import Slots
 from envs.text import INSTRUCTION_CHARACTERS, MAX_INSTRUCTION, InstructionSpace
 
 DEFAULT_SIZE = 64
 NEAR = 0.10  # metres from the target; a failure that never got there is called so
-RENDER_SIZE = 256
 Labels = Literal["boxes", "none"]
 
 
@@ -89,9 +89,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._data = mujoco.MjData(self._model)
         self._arm = Arm(self._model, self._data)
         self._look = SceneLook(self._model)
-        self._renderer: Renderer | None = None
-        self._render_renderer: Renderer | None = None
-        self._large: Renderer | None = None
+        self._pictures = Pictures(self._model, size)
         self._layout: Layout | None = None
         self._over = True  # nothing to step: before the first reset, and after an episode's end
         self.instruction = ""
@@ -151,23 +149,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._look.apply(self.np_random if self.randomise else None)
         show_objects(self._model, layout.objects)
         show_props(self._model, screen=layout.screen, lamp=layout.lamp is not None)
-        for renderer in (self._renderer, self._render_renderer, self._large):
-            if renderer is not None:
-                renderer.forget_episode()
-        hidden = SLOTS - len(layout.objects)
-        self._names = (*(o.name for o in layout.objects), *[""] * hidden)
-        kinds = [None if words is None else words.event for words in layout.referents]
-        self._kinds = (*kinds, *[None] * hidden)
-        self._present = np.arange(SLOTS) < len(layout.objects)
-        self._heights = np.array([o.half_height for o in layout.objects])
-        self._positions = np.tile(
-            [(PARKED[0], PARKED[1], PARKED[2] - i) for i in range(SLOTS)], (layout.paths.shape[1], 1, 1)
-        )
-        self._positions[:, : len(layout.objects), :2] = layout.paths.swapaxes(0, 1)
-        self._positions[:, : len(layout.objects), 2] = self._heights
+        self._pictures.forget_episode()
+        self._slots = Slots(layout)
         for slot, shown in enumerate(layout.objects):
             self._data.mocap_quat[slot] = (np.cos(shown.yaw / 2), 0.0, 0.0, np.sin(shown.yaw / 2))
-        self._data.mocap_pos[:] = self._mocap(0)
+        self._data.mocap_pos[:] = self._slots.at(0)
         self._arm.reset(self.start_position(), opening=0.02)
         self._note()
         return self._observation(), self._info()
@@ -183,7 +169,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         command = np.zeros(len(ACTION_NAMES))
         command[self._command_index] = values
         first = self._step * RAMP + 1
-        self._arm.step(command, [self._mocap(first + part) for part in range(RAMP)])
+        self._arm.step(command, [self._slots.at(first + part) for part in range(RAMP)])
         self._step += 1
         if self._step == self.layout.lamp:
             light_lamp(self._model, green=True)
@@ -208,23 +194,15 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             raise ValueError('render() needs the environment made with render_mode="rgb_array"')
         if self._layout is None:
             raise ValueError("render() was called before reset(); call reset() first")
-        if self._render_renderer is None:
-            self._render_renderer = Renderer(self._model, RENDER_SIZE)
-        return self._render_renderer.draw(self._data, "front")
+        return self._pictures.rendered().draw(self._data, "front")
 
     def close(self) -> None:
-        for renderer in (self._renderer, self._render_renderer, self._large):
-            if renderer is not None:
-                renderer.close()
-        self._renderer = self._render_renderer = self._large = None
+        self._pictures.close()
 
     # Copies, pickled ones too, are independent: the same episode at the same moment, with a simulation of their own.
 
     def __copy__(self) -> TabletopEnv:
         return copy.deepcopy(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: None if isinstance(held, Renderer) else held for name, held in self.__dict__.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         choose_gl_backend()  # it may be another process
@@ -287,7 +265,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     @property
     def gl_renderer(self) -> str:
         """Name of the OpenGL renderer that draws the pictures."""
-        return self._pictures().gl_name()
+        return self._pictures.observed().gl_name()
 
     def tracking_errors(self) -> np.ndarray:
         """Horizontal distance between gripper and target after each step, (steps,) metres."""
@@ -313,15 +291,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def picture(self, camera: str, size: int) -> np.ndarray:
         """What a camera sees now, (size, size, 3) uint8."""
-        if self._large is None or self._large.size != size:
-            if self._large is not None:
-                self._large.close()
-            self._large = Renderer(self._model, size)
-        return self._large.draw(self._data, camera)
+        return self._pictures.large(size).draw(self._data, camera)
 
     def in_picture(self, camera: str, point: np.ndarray) -> tuple[float, float] | None:
         """Where a point (3,) in metres lies in a camera's picture, (x, y) in [0, 1]; None behind the camera."""
-        return self._pictures().in_picture(self._data, camera, point)
+        return self._pictures.observed().in_picture(self._data, camera, point)
 
     def privileged(self) -> dict[str, Any]:
         """What only experts, labels and judges may see; the same as `info["privileged"]` of the last step."""
@@ -356,24 +330,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def move_thing(self, index: int, place: np.ndarray) -> None:
         """Put an object elsewhere, as near to a point (3,) in metres as the hand can go; from there it moves on."""
-        tick = min(self._step * RAMP, len(self._positions) - 1)
-        wanted = np.clip(place[:2], *WORKSPACE[:, :2])
-        path = self._positions[tick:, index, :2]
-        path[:] = np.clip(path + (wanted - path[0]), *WORKSPACE[:, :2])
-        self._data.mocap_pos[index, :2] = wanted
+        self._data.mocap_pos[index, :2] = self._slots.move(index, place, self._step * RAMP)
         mujoco.mj_kinematics(self._model, self._data)
 
     # Inside.
-
-    def _mocap(self, tick: int) -> np.ndarray:
-        """Where all slots are at a tick, (SLOTS, 3) metres."""
-        positions: np.ndarray = self._positions[min(tick, len(self._positions) - 1)]
-        return positions
-
-    def _pictures(self) -> Renderer:
-        if self._renderer is None:
-            self._renderer = scene_renderer(self._model, self.size)
-        return self._renderer
 
     def _is_stable(self) -> bool:
         # How often each kind of warning was raised since the last reset.
@@ -383,13 +343,13 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         hand = self._arm.position
         places = self._data.mocap_pos[: len(self.layout.objects)]
         errors = np.hypot(places[:, 0] - hand[0], places[:, 1] - hand[1])
-        self.metrics.note(errors, hand[2] - places[:, 2] - self._heights, hand)
+        self.metrics.note(errors, hand[2] - places[:, 2] - self._slots.half_heights[: len(places)], hand)
 
     def _observation(self) -> dict[str, Any]:
         pixels = {}
         self._boxes = {}
         for name in self.cameras:
-            renderer = self._pictures()
+            renderer = self._pictures.observed()
             if self.labels == "boxes":
                 pixels[name], *self._boxes[name] = renderer.draw_with_boxes(self._data, name)
             else:
@@ -398,24 +358,22 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def _info(self) -> dict[str, Any]:
         """Per-object arrays have a row for each of SLOTS objects; rows that are not `present` are zeros."""
-        layout, present = self.layout, self._present
+        layout, slots = self.layout, self._slots
         tick = self._step * RAMP
         success, events = self.success, np.zeros((SLOTS, 2), np.int64)
         events[: len(layout.objects)] = self.events
-        velocities = (self._mocap(tick + RAMP) - self._mocap(tick))[:, :2] * CONTROL_HZ
-        half_heights = np.zeros(SLOTS)
-        half_heights[: len(layout.objects)] = self._heights
+        velocities = (slots.at(tick + RAMP) - slots.at(tick))[:, :2] * CONTROL_HZ
         return {
             "is_success": success,
             "stable": self._stable,
             "privileged": {
-                "objects": self._names,
-                "present": present.copy(),
-                "positions": self._data.mocap_pos * present[:, None],
-                "half_heights": half_heights,
-                "velocities": velocities * present[:, None],
+                "objects": slots.names,
+                "present": slots.present.copy(),
+                "positions": self._data.mocap_pos * slots.present[:, None],
+                "half_heights": slots.half_heights.copy(),
+                "velocities": velocities * slots.present[:, None],
                 "target": layout.target,
-                "kinds": self._kinds,
+                "kinds": slots.kinds,
                 "events": events,
                 "active": (events[:, 0] <= self._step) & (self._step < events[:, 1]),
                 "hand": self._arm.position,

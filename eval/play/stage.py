@@ -11,8 +11,9 @@ from configs.evaluation import RunnerConfig
 from configs.seeds import split_seed
 from envs.actors import ExpertActor
 from envs.contract import check_contract
+from envs.guessing import guess_task
 from envs.rollout import Actor, Rollout, Scenario, World
-from envs.task import Env, TaskSpec, find_task, guess_task, make_task, offers
+from envs.task import Env, TaskSpec, find_task, make_task, offers
 from eval.acting import make_task_for
 from eval.play.policies import EXPERT, Policies
 from eval.report.attention import Heat

@@ -1,8 +1,12 @@
-"""What several files need to go through, and to compare."""
+"""What several files need to go through, to compare, and to run elsewhere."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,3 +40,33 @@ def differences() -> Callable[[Any, Any], list[str]]:
         return [] if left == right else [at]
 
     return compare
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code in a process of its own, with warnings as errors; keywords are environment variables."""
+
+    def run(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        paths = os.pathsep.join(filter(None, [environment.pop("PYTHONPATH", ""), *sys.path]))
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+        )
+
+    return run
+
+
+@pytest.fixture
+def project() -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Where a point (3,) in metres lies in the front camera's picture: (x, y), [0, 1] being the picture."""
+
+    def place(env: Any, point: np.ndarray) -> np.ndarray:
+        camera = env.data.cam("front")
+        x, y, z = camera.xmat.reshape(3, 3).T @ (point - camera.xpos)
+        half = np.tan(np.deg2rad(env.model.cam("front").fovy[0]) / 2)
+        return np.array([0.5 + x / (-z * half) / 2, 0.5 - y / (-z * half) / 2])
+
+    return place

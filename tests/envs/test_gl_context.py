@@ -127,7 +127,7 @@ def test_a_context_that_somebody_holds_elsewhere_is_refused_in_one_line_and_can_
 ) -> None:
     env = make_env("track", cameras=("front",))
     env.reset(seed=0)
-    context = env._pictures()._context
+    context = env._pictures.observed()._context
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -148,7 +148,7 @@ def test_a_context_that_somebody_holds_elsewhere_is_refused_in_one_line_and_can_
         let_go.set()
         thread.join()
     env.close()
-    assert env._renderer is None
+    assert env._pictures._observed is None
     env.reset(seed=0)
 
 

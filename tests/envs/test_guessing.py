@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from envs.task import guess_task, use_task_modules
+from envs.guessing import guess_task
+from envs.task import use_task_modules
 
 
 class TestGuessing:

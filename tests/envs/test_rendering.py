@@ -83,7 +83,7 @@ def test_the_backdrop_is_never_in_front_of_an_object(camera: str, make_env: Make
         env.reset(seed=seed)
         for _ in range(4):
             env._arm.reset(rng.uniform(*WORKSPACE), yaw=rng.uniform(-MAX_YAW, MAX_YAW))
-            renderer = env._pictures()
+            renderer = env._pictures.observed()
             drawn = []
             for with_backdrop in (0, 1):
                 renderer._segments_option.geomgroup[BACKDROP_GROUP] = with_backdrop
@@ -120,7 +120,7 @@ def test_pictures_show_the_moment_they_are_taken_in(make_env: MakeEnv) -> None:
 def test_a_hidden_object_has_no_box(make_env: MakeEnv) -> None:
     env = make_env("track", cameras=("front",))
     env.reset(seed=0)
-    env._positions[:, 1, :2] = (5.0, 5.0)
+    env._slots.positions[:, 1, :2] = (5.0, 5.0)
     _, *_, info = env.step(np.zeros(2))
     secret = info["privileged"]
     assert not secret["visible"]["front"][1]

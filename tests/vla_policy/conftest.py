@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -17,14 +18,16 @@ from configs.policy import (
     PolicyConfig,
     TwoStreamConfig,
 )
-from vla_policy.checkpoint import Checkpoint, Purpose
+from vla_policy.checkpoint import Checkpoint, Purpose, save_checkpoint
 from vla_policy.contract import Batch, Shapes, fake_batch
 from vla_policy.policy import VLAPolicy
-from vla_policy.tokenizer import TOKENIZERS
+from vla_policy.tokenizer import TOKENIZERS, WordTokenizer
 
 torch.set_num_threads(1)
 
 MakePolicy = Callable[..., VLAPolicy]
+TEXTS = ["follow the red ball", "track the small blue cube"]
+PURPOSE = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
 SMALLEST: dict[str, dict[str, Any]] = {  # settings of variants that make them small
     "two_stream": {"temporal_channels": 4},
     "bidirectional": {"layers": 1},
@@ -73,10 +76,58 @@ def as_checkpoint() -> Callable[[VLAPolicy], Checkpoint]:
         else:
             words = [f"word{i}" for i in range(policy.shapes.vocabulary - 2)]
             tokenizer = TOKENIZERS[language.name].make(language, words)
-        purpose = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=tuple("abcd"))
-        return Checkpoint(policy, tokenizer, purpose, {})
+        return Checkpoint(policy, tokenizer, PURPOSE, {})
 
     return made
+
+
+@pytest.fixture
+def tokenizer_of() -> Callable[[int], WordTokenizer]:
+    """Makes a tokenizer that knows `TEXTS` and has so many entries."""
+
+    def make(size: int) -> WordTokenizer:
+        words = sorted({word for text in TEXTS for word in text.split()})
+        return WordTokenizer.train([*TEXTS, *(f"word{i}" for i in range(size - 2 - len(words)))], 12)
+
+    return make
+
+
+@pytest.fixture
+def made(make_policy: MakePolicy, tokenizer_of: Callable[[int], WordTokenizer]) -> Checkpoint:
+    """A checkpoint of a small policy, which is nowhere saved yet."""
+    return Checkpoint(make_policy(), tokenizer_of(40), PURPOSE, {"seed": 3, "commit": "abc"})
+
+
+@pytest.fixture
+def folder(made: Checkpoint, tmp_path: Path) -> Path:
+    """The same, saved."""
+    save_checkpoint(made, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def files() -> list[str]:
+    """Names of what is in the folder, in their order."""
+    return ["COMPLETE", "config.json", "model.safetensors", "provenance.json", "tokenizer.json"]
+
+
+@pytest.fixture
+def assert_same() -> Callable[[Checkpoint, Checkpoint], None]:
+    """Holds everything about two checkpoints against each other, what they do, too."""
+
+    def check(a: Checkpoint, b: Checkpoint) -> None:
+        assert a.policy.config == b.policy.config
+        assert a.policy.shapes == b.policy.shapes
+        assert a.purpose == b.purpose
+        assert a.provenance == b.provenance
+        first, second = a.policy.state_dict(), b.policy.state_dict()
+        assert list(first) == list(second)
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+        assert (a.tokenizer.encode(TEXTS)[0] == b.tokenizer.encode(TEXTS)[0]).all()
+        observation = fake_batch(a.policy.shapes, 2).observation
+        assert torch.equal(a.policy.eval().act(observation).action, b.policy.eval().act(observation).action)
+
+    return check
 
 
 @pytest.fixture

@@ -1,13 +1,10 @@
-"""A checkpoint comes back as it was; damaged, foreign or old ones are refused; names; the Hub's mixin."""
+"""A checkpoint comes back as it was; damaged, foreign or old ones are refused; names."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,14 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from configs.policy import (
-    GroundingConfig,
-)
+from configs.policy import GroundingConfig
 from vla_policy import checkpoint as module
 from vla_policy.checkpoint import (
     Checkpoint,
     CheckpointError,
-    Purpose,
     load_checkpoint,
     resolve_checkpoint,
     save_checkpoint,
@@ -35,59 +29,27 @@ from vla_policy.contract import fake_batch
 from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import WordTokenizer
 
-TEXTS = ["follow the red ball", "track the small blue cube"]
-FILES = ["COMPLETE", "config.json", "model.safetensors", "provenance.json", "tokenizer.json"]
-PURPOSE = Purpose(tasks=("track",), action_names=("dx", "dy", "dz"), agent_pos_names=("a", "b", "c", "d"))
-
-
-def tokenizer_of(size: int) -> WordTokenizer:
-    """One that knows `TEXTS` and has this many entries."""
-    words = sorted({word for text in TEXTS for word in text.split()})
-    return WordTokenizer.train([*TEXTS, *(f"word{i}" for i in range(size - 2 - len(words)))], 12)
-
-
-@pytest.fixture
-def made(make_policy: Callable[..., VLAPolicy]) -> Checkpoint:
-    return Checkpoint(make_policy(), tokenizer_of(40), PURPOSE, {"seed": 3, "commit": "abc"})
-
-
-@pytest.fixture
-def folder(made: Checkpoint, tmp_path: Path) -> Path:
-    save_checkpoint(made, tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
-
-
-def assert_same(a: Checkpoint, b: Checkpoint) -> None:
-    assert a.policy.config == b.policy.config
-    assert a.policy.shapes == b.policy.shapes
-    assert a.purpose == b.purpose
-    assert a.provenance == b.provenance
-    first, second = a.policy.state_dict(), b.policy.state_dict()
-    assert list(first) == list(second)
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert (a.tokenizer.encode(TEXTS)[0] == b.tokenizer.encode(TEXTS)[0]).all()
-    observation = fake_batch(a.policy.shapes, 2).observation
-    assert torch.equal(a.policy.eval().act(observation).action, b.policy.eval().act(observation).action)
+TokenizerOf = Callable[[int], WordTokenizer]
+Same = Callable[[Checkpoint, Checkpoint], None]
 
 
 class TestRoundTrip:
-    def test_everything_comes_back(self, made: Checkpoint, folder: Path) -> None:
+    def test_everything_comes_back(self, made: Checkpoint, folder: Path, assert_same: Same) -> None:
         loaded = load_checkpoint(folder)
         assert_same(made, loaded)
         assert not loaded.policy.training
         assert all(p.device.type == "cpu" for p in loaded.policy.parameters())
 
     def test_what_an_older_one_does_not_mention_is_as_it_was_then(
-        self, make_policy: Callable[..., VLAPolicy], tmp_path: Path
+        self, made: Checkpoint, make_policy: Callable[..., VLAPolicy], tmp_path: Path, assert_same: Same
     ) -> None:
-        older = make_policy(grounding=GroundingConfig(norm="pre"))
-        made = Checkpoint(older, tokenizer_of(40), PURPOSE, {})
+        made.policy = make_policy(grounding=GroundingConfig(norm="pre"))
         save_checkpoint(made, tmp_path / "checkpoint")
         edit(tmp_path / "checkpoint", lambda config: config["policy"]["grounding"].pop("norm"))
         assert_same(made, load_checkpoint(tmp_path / "checkpoint"))
 
-    def test_it_is_weights_and_json_only(self, folder: Path) -> None:
-        assert sorted(p.name for p in folder.iterdir()) == FILES
+    def test_it_is_weights_and_json_only(self, folder: Path, files: list[str]) -> None:
+        assert sorted(p.name for p in folder.iterdir()) == files
         for file in folder.glob("*.json"):
             assert isinstance(json.loads(file.read_text()), dict)
         weights = load_file(folder / "model.safetensors")
@@ -144,13 +106,15 @@ class TestRoundTrip:
         acts, acted = (each.policy.eval().act(observation).action for each in (made, again))
         torch.testing.assert_close(acts, acted, atol=5e-3, rtol=0)
 
-    def test_saving_again_replaces_the_whole_folder(self, made: Checkpoint, folder: Path) -> None:
+    def test_saving_again_replaces_the_whole_folder(
+        self, made: Checkpoint, folder: Path, files: list[str], assert_same: Same
+    ) -> None:
         (folder / "stray.txt").write_text("from an older run")
         with torch.no_grad():
             made.policy.head.layers[0].bias.add_(1)  # type: ignore[operator]
         save_checkpoint(made, folder)
         assert_same(made, load_checkpoint(folder))
-        assert sorted(p.name for p in folder.iterdir()) == FILES
+        assert sorted(p.name for p in folder.iterdir()) == files
         assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
 
     def test_a_save_that_fails_leaves_the_checkpoint_before(
@@ -164,11 +128,13 @@ class TestRoundTrip:
             save_checkpoint(made, folder)
         load_checkpoint(folder)
 
-    def test_saving_into_a_folder_of_something_else_leaves_that_alone(self, made: Checkpoint, tmp_path: Path) -> None:
+    def test_saving_into_a_folder_of_something_else_leaves_that_alone(
+        self, made: Checkpoint, tmp_path: Path, files: list[str], assert_same: Same
+    ) -> None:
         (tmp_path / "thesis.tex").write_text("years of work")
         save_checkpoint(made, tmp_path)
         assert_same(made, load_checkpoint(tmp_path))
-        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*FILES, "thesis.tex"])
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*files, "thesis.tex"])
 
     def test_weights_that_do_not_fit_on_the_disk_are_an_os_error(
         self, made: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -182,7 +148,7 @@ class TestRoundTrip:
         assert not (tmp_path / "checkpoint").exists()
 
     def test_a_copy_of_the_folder_loads_from_anywhere(
-        self, made: Checkpoint, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, made: Checkpoint, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_same: Same
     ) -> None:
         shutil.move(folder, tmp_path / "elsewhere")
         monkeypatch.chdir(tmp_path)
@@ -201,7 +167,7 @@ class TestDamage:
             load_checkpoint(folder)
         assert "\n" not in str(caught.value)
 
-    @pytest.mark.parametrize("file", [f for f in FILES if f != "COMPLETE"])
+    @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "provenance.json", "tokenizer.json"])
     def test_a_missing_file(self, folder: Path, file: str) -> None:
         (folder / file).unlink()
         self.refused(folder, file, "missing, so the checkpoint is damaged; choose another or train again")
@@ -288,7 +254,7 @@ class TestDamage:
         )
 
     @pytest.mark.parametrize("size", [39, 41])
-    def test_a_tokenizer_of_another_policy(self, folder: Path, size: int) -> None:
+    def test_a_tokenizer_of_another_policy(self, folder: Path, size: int, tokenizer_of: TokenizerOf) -> None:
         tokenizer_of(size).save(folder)
         self.refused(folder, "tokenizer.json", f"has {size} entries, expected the 40 of the policy's embedding")
 
@@ -331,79 +297,6 @@ class TestDamage:
 
     def test_it_is_an_error_of_the_users_kind(self) -> None:
         assert issubclass(CheckpointError, ValueError)
-
-
-class TestHub:
-    def test_saved_and_read_through_the_mixin(self, made: Checkpoint, tmp_path: Path) -> None:
-        made.save_pretrained(tmp_path / "hub")
-        assert set(FILES) <= {p.name for p in (tmp_path / "hub").iterdir()}
-        assert_same(made, Checkpoint.from_pretrained(str(tmp_path / "hub")))
-        assert_same(made, Checkpoint.from_pretrained(tmp_path / "hub"))
-        assert_same(made, load_checkpoint(tmp_path / "hub"))
-
-    def test_a_cloned_repository_keeps_what_is_not_the_checkpoints(self, made: Checkpoint, tmp_path: Path) -> None:
-        clone = tmp_path / "clone"
-        others = {
-            ".git/HEAD": "ref: main",
-            ".gitattributes": "*.safetensors lfs",
-            "README.md": "ours",
-            "docs/a.md": "a",
-        }
-        for name, text in others.items():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            (clone / name).write_text(text)
-        for bias in (0.0, 1.0):  # the second time it is a checkpoint folder as well
-            with torch.no_grad():
-                made.policy.head.layers[0].bias.fill_(bias)  # type: ignore[operator, union-attr]
-            made.save_pretrained(clone)
-            assert_same(made, load_checkpoint(clone))
-            assert {name: (clone / name).read_text() for name in others} == others
-            assert sorted(p.name for p in clone.iterdir()) == sorted([*FILES, *(n.split("/")[0] for n in others)])
-
-    def test_links_into_the_hubs_cache_are_replaced_not_followed(
-        self, made: Checkpoint, folder: Path, tmp_path: Path
-    ) -> None:
-        shutil.move(folder / "model.safetensors", tmp_path / "blob")
-        (folder / "model.safetensors").symlink_to(tmp_path / "blob")
-        before = (tmp_path / "blob").read_bytes()
-        with torch.no_grad():
-            made.policy.head.layers[0].bias.add_(1)  # type: ignore[operator, union-attr]
-        made.save_pretrained(folder)
-        assert (tmp_path / "blob").read_bytes() == before
-        assert_same(made, load_checkpoint(folder))
-
-    def test_a_folder_is_no_checkpoint_while_its_files_change(
-        self, made: Checkpoint, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def stop(source: Path, target: Path) -> None:
-            if target.name == "tokenizer.json":
-                raise KeyboardInterrupt
-            original(source, target)
-
-        original = os.replace
-        monkeypatch.setattr(module.os, "replace", stop)
-        with pytest.raises(KeyboardInterrupt):
-            made.save_pretrained(folder)
-        with pytest.raises(CheckpointError, match="COMPLETE: missing, so the checkpoint was not finished"):
-            load_checkpoint(folder)
-        assert not list(folder.glob(".partial-*"))
-
-    def test_a_downloaded_snapshot_is_read_from_the_cache_offline(self, made: Checkpoint, tmp_path: Path) -> None:
-        commit = "0" * 40
-        repo = tmp_path / "cache" / "models--someone--policy"
-        save_checkpoint(made, repo / "snapshots" / commit)
-        (repo / "refs").mkdir()
-        (repo / "refs" / "main").write_text(commit)
-        code = (
-            "import sys\nfrom vla_policy.checkpoint import Checkpoint\n"
-            "loaded = Checkpoint.from_pretrained('someone/policy', cache_dir=sys.argv[1])\n"
-            "print(loaded.purpose.tasks)"
-        )
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-c", code, str(tmp_path / "cache")]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == "('track',)"
 
 
 def test_names_mean_the_policies_that_ship() -> None:

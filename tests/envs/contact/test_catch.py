@@ -10,7 +10,7 @@ import pytest
 
 from envs.actors import ExpertActor
 from envs.contact.catch import CUBES, FASTER, HOLD, MOTIONS, OPPOSITE, expert, read
-from envs.task import guess_task
+from envs.guessing import guess_task
 
 
 @pytest.fixture

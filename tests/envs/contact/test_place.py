@@ -11,8 +11,8 @@ import pytest
 from envs.actors import ExpertActor
 from envs.contact.place import LIFTED, SHAPES, THINGS, expert, read
 from envs.contact.scene import BOWL_RADIUS
+from envs.guessing import guess_task
 from envs.tabletop.objects import HELD_OUT_COMBINATIONS
-from envs.task import guess_task
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from envs.actors import ExpertActor
 from envs.contact.push import BLOCKS, HELD_OUT_PAIRS, REST, expert, free, read
 from envs.contact.scene import MAT_HALF
+from envs.guessing import guess_task
 from envs.tabletop.objects import COLOURS
-from envs.task import guess_task
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from envs.task import guess_task
+from envs.guessing import guess_task
 
 
 def test_the_task_is_guessed_from_the_words() -> None:

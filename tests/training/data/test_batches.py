@@ -1,7 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,63 +15,8 @@ from vla_policy.tokenizer import WordTokenizer
 
 WriteSmall = Callable[..., Dataset]
 Flat = Callable[[Batch], dict[str, Tensor]]
-WORDS = 8
-
-
-def sampler_of(
-    datasets: list[Dataset],
-    *,
-    frames: int = 3,
-    stride: int = 2,
-    chunk: int = 4,
-    cameras: tuple[str, ...] = ("front",),
-    actions: tuple[str, ...] = ("dx", "dy"),
-    holdout: float = 0.0,
-    relabel: float = 0.0,
-    tubes: tuple[tuple[str, str], ...] = (),
-) -> tuple[Sampler, WordTokenizer]:
-    tokenizer = WordTokenizer.train([text for d in datasets for text in d.texts], WORDS)
-    samples = SampleConfig(frames=frames, frame_stride=stride, chunk=chunk, cameras=cameras, tubes=tubes)
-    return Sampler(datasets, samples, tokenizer, list(actions), holdout=holdout, relabel=relabel), tokenizer
-
-
-def one_by_one(
-    data: Dataset,
-    tokenizer: WordTokenizer,
-    config: SampleConfig,
-    actions: tuple[str, ...],
-    step: int,
-    named: int | None = None,
-) -> dict[str, np.ndarray]:
-    """One sample, put together in the plainest way."""
-    arrays, header = data.arrays, data.header
-    offsets = arrays["offsets"].tolist()
-    episode = max(e for e in range(len(offsets) - 1) if offsets[e] <= step)
-    start, end = offsets[episode], offsets[episode + 1]
-    named = arrays["targets"][episode] if named is None else named
-    cameras = [header["cameras"].index(name) for name in config.cameras]
-    seen: dict[str, list[Any]] = {name: [] for name in ("frames", "agent_pos", "boxes", "visible", "event")}
-    for t in range(config.frames):
-        row = max(step - (config.frames - 1 - t) * config.frame_stride, start)
-        seen["frames"].append([arrays["pixels"][row, c].transpose(2, 0, 1) for c in cameras])
-        seen["agent_pos"].append(arrays["agent_pos"][row])
-        seen["boxes"].append(arrays["boxes"][row, cameras[0], named])
-        seen["visible"].append(arrays["visible"][row, cameras[0], named])
-        first, last = arrays["events"][episode, named]
-        seen["event"].append(first <= row - start < last)
-    action, mask = [], []
-    for s in range(config.chunk):
-        recorded = dict(zip(header["action_names"], arrays["action"][step, named, s], strict=True))
-        action.append([recorded.get(name, 0.0) for name in actions])
-        mask.append(step + s < end)
-    ids, token_mask = tokenizer.encode([data.header["instructions"][episode][named]])
-    return {
-        **{name: np.array(values) for name, values in seen.items()},
-        "action": np.array(action, dtype=np.float32),
-        "action_mask": np.array(mask),
-        "tokens": ids[0],
-        "token_mask": token_mask[0],
-    }
+SamplerOf = Callable[..., tuple[Sampler, WordTokenizer]]
+OneByOne = Callable[..., dict[str, np.ndarray]]
 
 
 @pytest.mark.parametrize(("frames", "stride"), [(3, 2), (20, 1), (8, 3)])
@@ -80,7 +24,7 @@ def test_whole_videos_are_padded_at_their_ends_to_the_longest(
     write_small: WriteSmall, frames: int, stride: int
 ) -> None:
     data = write_small()
-    tokenizer = WordTokenizer.train(data.texts, WORDS)
+    tokenizer = WordTokenizer.train(data.texts, 8)
     samples = SampleConfig(frames=frames, frame_stride=stride, chunk=1, cameras=("front",), whole=True)
     sampler = Sampler([data], samples, tokenizer, ["dx", "dy"])
     offsets, targets = data.arrays["offsets"], data.arrays["targets"]
@@ -109,7 +53,15 @@ class TestGather:
     @pytest.mark.parametrize(("frames", "stride", "chunk"), [(1, 1, 1), (3, 2, 4), (4, 5, 8)])
     @pytest.mark.parametrize("cameras", [("front",), ("wrist",), ("wrist", "front")])
     def test_every_sample_is_what_a_plain_loop_gives(
-        self, write_small: WriteSmall, frames: int, stride: int, chunk: int, cameras: tuple[str, ...], flat: Flat
+        self,
+        write_small: WriteSmall,
+        frames: int,
+        stride: int,
+        chunk: int,
+        cameras: tuple[str, ...],
+        flat: Flat,
+        sampler_of: SamplerOf,
+        one_by_one: OneByOne,
     ) -> None:
         data = write_small(cameras=("front", "wrist"))
         sampler, tokenizer = sampler_of([data], frames=frames, stride=stride, chunk=chunk, cameras=cameras)
@@ -124,7 +76,9 @@ class TestGather:
                     value = value[: len(got)]
                 np.testing.assert_array_equal(got, value, err_msg=f"{name} of step {step}")
 
-    def test_any_object_of_the_scene_can_be_named(self, write_small: WriteSmall, flat: Flat) -> None:
+    def test_any_object_of_the_scene_can_be_named(
+        self, write_small: WriteSmall, flat: Flat, sampler_of: SamplerOf, one_by_one: OneByOne
+    ) -> None:
         data = write_small()
         sampler, tokenizer = sampler_of([data])
         steps = np.arange(data.steps)
@@ -136,7 +90,7 @@ class TestGather:
                     got = batch[name][int(step)].numpy()
                     np.testing.assert_array_equal(got, value[: len(got)], err_msg=f"{name} of step {step}")
 
-    def test_boxes_of_other_tubes_come_along(self, write_small: WriteSmall) -> None:
+    def test_boxes_of_other_tubes_come_along(self, write_small: WriteSmall, sampler_of: SamplerOf) -> None:
         data = write_small(cameras=("front", "wrist"))
         arrays = {**data.arrays, "goal_boxes": 1 - data.arrays["boxes"], "goal_visible": ~data.arrays["visible"]}
         data = replace(data, arrays=arrays)
@@ -153,25 +107,27 @@ class TestGather:
                 np.testing.assert_array_equal(boxes[step, 0, tube], expected)
                 assert visible[step, 0, tube] == arrays[f"{prefix}visible"][step, seen_by, target]
 
-    def test_where_nobody_says_where_things_are_to_go_no_goal_is_visible(self, write_small: WriteSmall) -> None:
+    def test_where_nobody_says_where_things_are_to_go_no_goal_is_visible(
+        self, write_small: WriteSmall, sampler_of: SamplerOf
+    ) -> None:
         data = write_small()
         sampler, _ = sampler_of([data], frames=1, tubes=(("front", "target"), ("front", "goal")))
         _, visible = sampler.gather([np.arange(data.steps)]).tubes
         assert not visible[:, :, 1].any()
         assert visible[:, :, 0].any()
 
-    def test_a_chunk_longer_than_the_labels_is_refused(self, write_small: WriteSmall) -> None:
+    def test_a_chunk_longer_than_the_labels_is_refused(self, write_small: WriteSmall, sampler_of: SamplerOf) -> None:
         with pytest.raises(ValueError, match=r"labels look 8 steps ahead; policy\.head\.chunk 9 exceeds it"):
             sampler_of([write_small()], chunk=9)
 
-    def test_types_are_those_of_the_contract(self, write_small: WriteSmall, flat: Flat) -> None:
+    def test_types_are_those_of_the_contract(self, write_small: WriteSmall, flat: Flat, sampler_of: SamplerOf) -> None:
         sampler, _ = sampler_of([write_small()])
         types = {name: value.dtype for name, value in flat(sampler.gather([np.arange(3)])).items()}
         floats = dict.fromkeys(("agent_pos", "action", "boxes"), torch.float32)
         bools = dict.fromkeys(("token_mask", "action_mask", "visible", "event"), torch.bool)
         assert types == {"frames": torch.uint8, "tokens": torch.int64, **floats, **bools}
 
-    def test_before_the_start_the_first_frame_is_repeated(self, write_small: WriteSmall) -> None:
+    def test_before_the_start_the_first_frame_is_repeated(self, write_small: WriteSmall, sampler_of: SamplerOf) -> None:
         data = write_small(lengths=(5, 6))
         sampler, _ = sampler_of([data], frames=3, stride=2)
         frames = sampler.gather([np.array([5, 6, 7])]).observation.frames  # the second episode's first three steps
@@ -180,13 +136,13 @@ class TestGather:
         assert torch.equal(frames[1, :2], first.expand_as(frames[1, :2]))
         assert torch.equal(frames[2, 1], first)  # two steps back is the start itself
 
-    def test_past_the_end_actions_are_masked(self, write_small: WriteSmall) -> None:
+    def test_past_the_end_actions_are_masked(self, write_small: WriteSmall, sampler_of: SamplerOf) -> None:
         sampler, _ = sampler_of([write_small(lengths=(5, 6))], chunk=4)
         mask = sampler.gather([np.array([0, 1, 2, 3, 4, 5])]).action_mask
         assert mask.sum(1).tolist() == [4, 4, 3, 2, 1, 4]
         assert (mask[:, :-1] >= mask[:, 1:]).all()
 
-    def test_the_layout_needs_no_copy_for_channels_last(self, write_small: WriteSmall) -> None:
+    def test_the_layout_needs_no_copy_for_channels_last(self, write_small: WriteSmall, sampler_of: SamplerOf) -> None:
         sampler, _ = sampler_of([write_small()])
         frames = sampler.gather([np.arange(4)]).observation.frames
         assert frames[:, 0, 0].is_contiguous(memory_format=torch.channels_last) or frames.movedim(3, -1).is_contiguous()
@@ -224,7 +180,7 @@ class TestRecordedActionsAlone:
         write_dataset(tmp_path / "towels", episodes, header)
         return open_dataset(tmp_path / "towels")
 
-    def test_a_chunk_is_the_labels_of_successive_steps(self, data: Dataset) -> None:
+    def test_a_chunk_is_the_labels_of_successive_steps(self, data: Dataset, sampler_of: SamplerOf) -> None:
         sampler, _ = sampler_of([data], chunk=4, cameras=("top",), actions=("left", "right"))
         batch = sampler.gather([np.arange(data.steps)])
         offsets = data.arrays["offsets"]
@@ -240,139 +196,15 @@ class TestRecordedActionsAlone:
         assert not batch.boxes.any()
         assert batch.event.all()
 
-    def test_any_chunk_can_be_learned(self, data: Dataset) -> None:
+    def test_any_chunk_can_be_learned(self, data: Dataset, sampler_of: SamplerOf) -> None:
         sampler, _ = sampler_of([data], chunk=30, cameras=("top",), actions=("left", "right"))
         batch = sampler.batch(np.random.default_rng(0), 8)
         assert batch.action.shape == (8, 30, 2)
         assert (batch.action_mask.sum(1) <= 6).all()
 
 
-class TestSeveralDatasets:
-    def test_actions_share_one_space(self, write_small: WriteSmall, flat: Flat) -> None:
-        planar = write_small("planar", actions=("dx", "dy"))
-        full = write_small("full", actions=("dx", "dz", "gripper"), seed=1, task="reach")
-        names = ("dx", "dy", "dz", "gripper")
-        sampler, tokenizer = sampler_of([planar, full], actions=names)
-        steps = [np.arange(planar.steps), np.arange(full.steps)]
-        batch = flat(sampler.gather(steps))
-        at = 0
-        for data, chosen in zip((planar, full), steps, strict=True):
-            for step in chosen:
-                expected = one_by_one(data, tokenizer, sampler.config, names, int(step))
-                for name, value in expected.items():
-                    got = batch[name][at].numpy()
-                    if name in ("tokens", "token_mask"):
-                        value = value[: len(got)]
-                    np.testing.assert_array_equal(got, value, err_msg=f"{data.path.name} {name}")
-                at += 1
-
-    def test_tasks_count_alike_however_long_they_are(self, write_small: WriteSmall) -> None:
-        short = write_small("short", lengths=(5, 5))
-        long = write_small("long", lengths=(40, 40), actions=("dz", "dx"), task="reach")
-        sampler, _ = sampler_of([short, long], actions=("dx", "dy", "dz"))
-        batch = sampler.batch(np.random.default_rng(0), 2000)
-        from_long = (batch.action[..., 2] != 0).any(1).sum()  # only the long one has dz
-        assert 900 < int(from_long) < 1100
-
-    def test_tasks_may_count_otherwise(self, write_small: WriteSmall, flat: Flat) -> None:
-        parts = [
-            write_small("one", lengths=(9, 9)),
-            write_small("other", lengths=(9, 9), actions=("dz", "dx"), task="reach"),
-        ]
-        names = ["dx", "dy", "dz"]
-        alike, tokenizer = sampler_of(parts, actions=tuple(names), holdout=0.5)
-        task = str(parts[0].header["task"])
-        sampler = Sampler(parts, alike.config, tokenizer, names, holdout=0.5, weights={task: 1.0, "reach": 9.0})
-        batch = sampler.batch(np.random.default_rng(0), 2000)
-        assert int((batch.action[..., 2] != 0).any(1).sum()) == pytest.approx(1800, abs=60)
-        judged = [each.batch(np.random.default_rng(0), 50, held_out=True) for each in (alike, sampler)]
-        assert all(torch.equal(value, flat(judged[1])[name]) for name, value in flat(judged[0]).items())
-
-    def test_datasets_of_one_task_share_its_weight_by_their_steps(self, write_small: WriteSmall) -> None:
-        parts = [
-            write_small("first", lengths=(30, 30)),
-            write_small("other", lengths=(9, 9), task="reach"),
-            write_small("round", lengths=(10, 10)),
-        ]
-        for number, data in enumerate(parts):
-            data.arrays["agent_pos"] = np.full((data.steps, 3), number, np.float32)
-        sampler, _ = sampler_of(parts, holdout=0.5)
-        rng = np.random.default_rng(0)
-        for held_out in (False, True):
-            drawn = sampler.batch(rng, 4000, held_out=held_out).observation.agent_pos[:, -1, 0]
-            shares = [float((drawn == number).float().mean()) for number in range(3)]
-            assert shares == pytest.approx([0.375, 0.5, 0.125], abs=0.03)
-
-    def test_of_datasets_of_one_task_every_step_can_be_drawn(self, write_small: WriteSmall) -> None:
-        parts = [write_small("a", lengths=(5, 6)), write_small("b", lengths=(4, 4))]
-        for start, data in zip((0, 11), parts, strict=True):
-            data.arrays["agent_pos"] = start + np.arange(data.steps, dtype=np.float32)[:, None].repeat(3, 1)
-        newest = sampler_of(parts)[0].batch(np.random.default_rng(0), 900).observation.agent_pos[:, -1, 0]
-        assert set(newest.tolist()) == set(map(float, range(19)))
-
-    def test_a_round_too_small_to_hold_anything_out_leaves_validation_to_the_others(
-        self, write_small: WriteSmall
-    ) -> None:
-        parts = [write_small("a", lengths=(5,) * 8), write_small("b", lengths=(5,))]
-        sampler, _ = sampler_of(parts, holdout=0.25)
-        assert sampler.held_out
-        sampler.batch(np.random.default_rng(0), 20, held_out=True)
-
-    def test_statistics_count_tasks_alike(self, write_small: WriteSmall) -> None:
-        parts = [write_small("a", lengths=(5,)), write_small("b", lengths=(50,), seed=3, task="reach")]
-        mean, std = sampler_of(parts)[0].statistics()
-        each = [p.arrays["agent_pos"].astype(np.float64) for p in parts]
-        expected = np.mean([a.mean(0) for a in each], axis=0)
-        spread = np.sqrt(np.mean([((a - expected) ** 2).mean(0) for a in each], axis=0))
-        np.testing.assert_allclose(mean, expected, rtol=1e-5)
-        np.testing.assert_allclose(std, spread, rtol=1e-3, atol=1e-4)
-
-    def test_pictures_of_different_sizes_are_refused(self, write_small: WriteSmall) -> None:
-        with pytest.raises(
-            ValueError, match=r"b: pictures of 48 x 48 pixels; all must be square and as large as those of .*a, 32$"
-        ):
-            sampler_of([write_small("a"), write_small("b", size=48)])
-
-    @pytest.mark.parametrize(
-        ("change", "words"),
-        [
-            (
-                {"agent_pos_names": ["a", "c", "b"]},
-                r"agent_pos_names of .*(one|unknown) and .*two differ, first 'b' and 'c'; both",
-            ),
-            (
-                {"agent_pos_names": ["c", "b", "a"]},
-                r"agent_pos_names of .*(one|unknown) and .*two differ, first 'a' and 'c'; both",
-            ),
-            ({"control_hz": 50}, r"control_hz of .*one is 20, of .*two 50; one policy decides at one rate"),
-        ],
-    )
-    def test_another_robot_is_refused(self, write_small: WriteSmall, change: dict[str, Any], words: str) -> None:
-        names = {"agent_pos_names": ["a", "b", "c"]}
-        one, two = write_small("one", **names), write_small("two", **{**names, **change})
-        with pytest.raises(ValueError, match=words):
-            sampler_of([one, two])
-        unknown = write_small("unknown", **{**names, "control_hz": None})
-        sampler_of([unknown, one])
-        with pytest.raises(ValueError, match=words):
-            sampler_of([unknown, one, two])
-
-    def test_a_camera_that_was_not_recorded_is_named(self, write_small: WriteSmall) -> None:
-        with pytest.raises(ValueError, match="camera 'wrist' was not recorded, only front"):
-            sampler_of([write_small()], cameras=("front", "wrist"))
-
-    def test_no_dataset_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="no dataset given"):
-            Sampler(
-                [],
-                SampleConfig(frames=1, frame_stride=1, chunk=1, cameras=("front",)),
-                WordTokenizer.train(["a"], 2),
-                [],
-            )
-
-
 class TestHoldout:
-    def test_held_out_episodes_never_train(self, write_small: WriteSmall) -> None:
+    def test_held_out_episodes_never_train(self, write_small: WriteSmall, sampler_of: SamplerOf) -> None:
         datasets = [write_small("a", lengths=(9,) * 8), write_small("b", lengths=(7,) * 8, seed=5)]
         for data in datasets:  # every step can be told from every other
             data.arrays["agent_pos"] = np.arange(data.steps * 3, dtype=np.float32).reshape(-1, 3)
@@ -397,7 +229,7 @@ class TestHoldout:
         ("episodes", "holdout", "some"), [(4, 0.0, False), (4, 0.25, True), (1, 0.4, False), (2, 0.1, False)]
     )
     def test_at_least_one_episode_trains(
-        self, write_small: WriteSmall, episodes: int, holdout: float, some: bool
+        self, write_small: WriteSmall, episodes: int, holdout: float, some: bool, sampler_of: SamplerOf
     ) -> None:
         sampler, _ = sampler_of([write_small(lengths=(5,) * episodes)], holdout=holdout)
         assert sampler.held_out is some
@@ -407,7 +239,7 @@ class TestHoldout:
 class TestRelabel:
     @pytest.mark.parametrize(("relabel", "share"), [(0.0, 1.0), (0.5, 0.75), (1.0, 0.5)])
     def test_so_many_samples_read_what_the_demonstration_followed(
-        self, write_small: WriteSmall, relabel: float, share: float
+        self, write_small: WriteSmall, relabel: float, share: float, sampler_of: SamplerOf
     ) -> None:
         data = write_small(lengths=(9,) * 6)
         sampler, _ = sampler_of([data], relabel=relabel)
@@ -416,20 +248,20 @@ class TestRelabel:
         drawn = sampler._draw_things(np.random.default_rng(1), part, steps)
         assert np.mean(drawn == data.arrays["targets"][part.episode[steps]]) == pytest.approx(share, abs=0.03)
 
-    def test_what_no_words_single_out_is_never_named(self, write_small: WriteSmall) -> None:
+    def test_what_no_words_single_out_is_never_named(self, write_small: WriteSmall, sampler_of: SamplerOf) -> None:
         sampler, _ = sampler_of([write_small()], relabel=1.0)
         batch = sampler.batch(np.random.default_rng(0), 500)
         assert batch.observation.token_mask.any(1).all()
 
 
-def test_the_generator_decides_the_batch(write_small: WriteSmall, flat: Flat) -> None:
+def test_the_generator_decides_the_batch(write_small: WriteSmall, flat: Flat, sampler_of: SamplerOf) -> None:
     sampler, _ = sampler_of([write_small()])
     first, second, other = (flat(sampler.batch(np.random.default_rng(seed), 16)) for seed in (1, 1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["agent_pos"], other["agent_pos"])
 
 
-def test_every_training_step_can_be_drawn(write_small: WriteSmall) -> None:
+def test_every_training_step_can_be_drawn(write_small: WriteSmall, sampler_of: SamplerOf) -> None:
     data = write_small(lengths=(5, 6))
     data.arrays["agent_pos"] = np.arange(33, dtype=np.float32).reshape(-1, 3)
     sampler, _ = sampler_of([data])
@@ -437,7 +269,7 @@ def test_every_training_step_can_be_drawn(write_small: WriteSmall) -> None:
     assert set(newest.tolist()) == {3.0 * i for i in range(11)}
 
 
-def test_shapes_are_those_of_the_data(write_small: WriteSmall) -> None:
+def test_shapes_are_those_of_the_data(write_small: WriteSmall, sampler_of: SamplerOf) -> None:
     sampler, tokenizer = sampler_of([write_small(cameras=("front", "wrist"))], cameras=("front", "wrist"))
     shapes = sampler.shapes(2, tokenizer.size)
     assert (shapes.frames, shapes.cameras, shapes.size, shapes.proprioception) == (3, 2, 32, 3)
