@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from envs.cameras import CameraSpec
+from envs.cameras import CameraSpec, LookAt
 from envs.contact.scene import Part
 from envs.contact.table import ContactTable
 from envs.mujoco_task import MujocoTask
@@ -28,7 +28,14 @@ class ContactTask(MujocoTask):
     `colours` are those of this episode's bodies and fixtures, None for one that is not there.
     """
 
-    views: ClassVar[Mapping[str, CameraSpec]] = {"front": "front", "wrist": "wrist"}
+    # The last two stand in front of the table, to the arm's left and right: what it hides from one, the other mostly
+    # sees, and together they tell how far away things are.
+    views: ClassVar[Mapping[str, CameraSpec]] = {
+        "front": "front",
+        "wrist": "wrist",
+        "left": LookAt(position=(0.62, 0.72, 1.12), target=(0.0, 0.0, 0.04), fovy=22),
+        "right": LookAt(position=(0.62, -0.72, 1.12), target=(0.0, 0.0, 0.04), fovy=22),
+    }
     backdrop_groups: ClassVar[tuple[int, ...]] = (BACKDROP_GROUP,)
     agent_pos_names: ClassVar[tuple[str, ...]] = AGENT_POS_NAMES
     agent_pos_bounds: ClassVar[tuple[Any, Any]] = (AGENT_POS_LOW, AGENT_POS_HIGH)

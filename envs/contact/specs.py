@@ -14,7 +14,7 @@ def _spec(name: str, env_id: str, **fields: Any) -> TaskSpec:
         name=name,
         env_id=env_id,
         control_hz=20,
-        cameras=("front", "wrist"),
+        cameras=("front", "wrist", "left", "right"),
         agent_pos_names=("ee_x", "ee_y", "ee_z", "yaw_sin", "yaw_cos", "opening", *ARM_JOINTS),
         takes=("labels", "no_cameras", "on_demand"),
         expert=f"envs.contact.{name}:expert",
