@@ -115,7 +115,8 @@ def training_rate(policy: VLAPolicy, config: TrainConfig, *, steps: int = 10) ->
     keep_freed_memory()
     accelerator = make_accelerator(config)
     place(policy.train(), accelerator.device)
-    batch = fake_batch(policy.shapes, policy.config.head.chunk, batch=config.batch).to(accelerator.device)
+    chunk, tubes = policy.config.head.chunk, len(policy.config.tubes)
+    batch = fake_batch(policy.shapes, chunk, batch=config.batch, tubes=tubes).to(accelerator.device)
     module, optimizer = TrainStep(policy), make_optimizer(policy, config)
     seconds = []
     for _ in range(WARM_UP + steps):

@@ -252,7 +252,9 @@ def _steps(shared: _Shared, row: Row, common: list[str], folder: Path, running: 
 
 
 def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutcome:
-    """The outcome with what is not measured yet; failed if its files cannot be read, so that the others still count."""
+    """The outcome with what is not measured yet; failed if its files cannot be read, so that the others still count.
+    What cannot be measured is said and left out: a row that was judged stays so.
+    """
     from eval.compare.rows import RESULTS
     from eval.cost import measure_cost
     from eval.results import POLICY, load_results
@@ -272,10 +274,16 @@ def _with_cost(outcome: RowOutcome, folder: Path, config: RunConfig) -> RowOutco
         if outcome.cost is not None and outcome.samples_per_second is not None:
             return outcome
         policy = load_checkpoint(folder / "train" / CHECKPOINT).policy
-        cost = outcome.cost or measure_cost(policy)
-        return replace(outcome, cost=cost, samples_per_second=training_rate(policy, config.train))
     except (OSError, ValueError) as error:
         return replace(outcome, failure=f"{error}; run the same command again to judge it anew")
+    try:
+        outcome = replace(outcome, cost=outcome.cost or measure_cost(policy))
+        return replace(outcome, samples_per_second=training_rate(policy, config.train))
+    except (RuntimeError, ValueError) as error:
+        print(
+            f"{folder.parent.parent.name}: its cost could not be measured: {' '.join(str(error).split())}", flush=True
+        )
+        return outcome
 
 
 class _RowError(Exception):

@@ -24,7 +24,8 @@ def test_it_reports_both_rates_and_their_ratio(
     rates = found["pipeline_samples_per_second"] / found["resident_samples_per_second"]
     assert found["ratio"] == pytest.approx(rates)
     assert found["ratio"] > 0
-    assert list(tmp_path.iterdir()) == []  # its dataset is gone
+    left = [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")]  # a cache of torch's own
+    assert left == []  # its dataset is gone
 
 
 def test_both_sides_take_the_same_number_of_steps(
@@ -51,8 +52,9 @@ def test_the_training_rate_is_that_of_the_median_step_after_the_warm_up(
 ) -> None:
     from training import bench
 
-    shapes = Shapes(frames=2, cameras=1, size=32, proprioception=4, actions=2, vocabulary=20)
-    policy = VLAPolicy(policy_config, shapes)
+    several = replace(policy_config.grounding, things=("target", "goal"), cameras="all")  # a tube each, in each camera
+    shapes = Shapes(frames=2, cameras=2, size=32, proprioception=4, actions=2, vocabulary=20)
+    policy = VLAPolicy(replace(policy_config, cameras=("front", "wrist"), grounding=several), shapes)
     policy.normaliser.set_statistics(torch.zeros(4), torch.ones(4))
     clock, lasting = [0.0], iter([100.0] * WARM_UP + [2.0, 8.0, 4.0])
     original = bench.train_step

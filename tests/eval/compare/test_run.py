@@ -54,7 +54,9 @@ def weights(rows: Path) -> dict[Path, int]:
 
 
 @pytest.mark.usefixtures("one_process")
-def test_a_comparison_from_nothing_and_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison_from_nothing_and_again(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     grid = GRID.replace("run: debug", "run: run.yaml")
     Path("grid.yaml").write_text(grid)
     command = ["compare", "grid.yaml", "--task-module", str(here), "--out", "out", "--episodes", "2"]
@@ -84,9 +86,18 @@ def test_a_comparison_from_nothing_and_again(here: Path, capsys: pytest.CaptureF
     assert results["tasks"]["dots/plain"]["conditions"]["policy"]["episodes"] == 3
     assert list(results["tasks"]) == list(TASKS)
 
-    # Another budget comes beside what is there.
+    # Another budget comes beside what is there. What it costs cannot be measured: it was judged all the same.
+    def refuse(*_: Any) -> float:
+        raise RuntimeError("out of memory")
+
     Path("grid.yaml").write_text(grid.replace("samples: 48", "samples: [48, 64]"))
-    assert main(more) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("training.bench.training_rate", refuse)
+        capsys.readouterr()
+        assert main(more) == 0
+    assert "reference: its cost could not be measured: out of memory" in capsys.readouterr().out
+    judged = json.loads((rows / "reference" / "samples=64" / "seed=0" / "row.json").read_text())
+    assert (judged["failure"], judged["samples_per_second"]) == ("", None)
     now = weights(rows)
     assert len(now) == 4
     assert now.items() >= before.items()
