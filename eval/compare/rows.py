@@ -124,12 +124,13 @@ def _entry(
         for o in own
         if (*kind, o.seed) in judged
     }
-    # Of a control that only some of the tasks offer, all together say nothing.
-    judged_all = [one for conditions in found.values() for one in conditions]
-    shared = [name for name in (judged_all[0] if judged_all else ()) if all(name in one for one in judged_all)]
+    # A control counts where all of the tasks offer it, and of the training seeds that were judged with it.
+    offered = {seed: [name for name in c[0] if all(name in one for one in c)] for seed, c in found.items()}
     rates = {
-        condition: _rate([[e for one in conditions for e in one[condition].results] for conditions in found.values()])
-        for condition in shared
+        name: _rate(
+            [[e for one in found[s] for e in one[name].results] for s, names in offered.items() if name in names]
+        )
+        for name in dict.fromkeys(name for names in offered.values() for name in names)
     }
     pairs: list[tuple[bool, bool]] = []
     for seed, conditions in found.items():
@@ -139,7 +140,7 @@ def _entry(
                 theirs = {e.seed: e.success for e in others}
                 ours = own_conditions[POLICY].results
                 pairs += [(e.success, theirs[e.seed]) for e in ours if e.seed in theirs]
-    meant = [one[POLICY] for one in judged_all]
+    meant = [one[POLICY] for conditions in found.values() for one in conditions]
     tubes = [condition.tubes for condition in meant if condition.tubes is not None]
     trained = [o for o in own if not o.failure]
     return Entry(

@@ -22,7 +22,7 @@ REFERENCE = {0: [1, 1, 1, 0, 1], 1: [1, 0, 1, 1, 1]}
 OTHER = {0: [0, 1, 0, 0, 1]}
 
 
-def judged(folder: Path, outcomes: Sequence[int], **more: Sequence[int]) -> None:
+def judged(folder: Path, outcomes: Sequence[int], *, control: bool = True, **more: Sequence[int]) -> None:
     """Results of `track` with a control, and of more tasks without."""
     tube = TubeScores(temporal_iou=0.75, tube_iou=0.25)
     seeds = [split_seed("test", i) for i in range(len(outcomes))]
@@ -31,10 +31,9 @@ def judged(folder: Path, outcomes: Sequence[int], **more: Sequence[int]) -> None
         for seed, o in zip(seeds, outcomes, strict=True)
     ]
     shuffled = [EpisodeResult(seed=seed, success=False, steps=3) for seed in seeds]
-    conditions = {
-        "policy": summarise_condition("policy", episodes),
-        "shuffled_instruction": summarise_condition("shuffled_instruction", shuffled, policy=episodes),
-    }
+    conditions = {"policy": summarise_condition("policy", episodes)}
+    if control:
+        conditions["shuffled_instruction"] = summarise_condition("shuffled_instruction", shuffled, policy=episodes)
     tasks = {"track": TaskResult(conditions=conditions)}
     for task, found in more.items():
         others = [EpisodeResult(seed=split_seed("test", i), success=bool(o), steps=3) for i, o in enumerate(found)]
@@ -75,6 +74,16 @@ def test_seeds_are_joined_and_compared_in_pairs(rows: list[tuple[RowOutcome, Pat
     assert other.cost == COST
     assert broken.success is None
     assert broken.failures == ["seed 0: out of memory; lower train.batch"]
+
+
+def test_a_control_counts_for_the_seeds_that_were_judged_with_it(tmp_path: Path) -> None:
+    rows = []
+    for seed, control in ((0, False), (1, True)):
+        judged(tmp_path / str(seed), [1, 1, 0], control=control)
+        rows.append((RowOutcome(variant="reference", seed=seed), tmp_path / str(seed)))
+    [entry] = summarise(rows, ["track"])
+    assert entry.success is not None
+    assert (entry.success.episodes, entry.controls["shuffled_instruction"].episodes) == (6, 3)
 
 
 def test_several_tasks_are_also_shown_together(tmp_path: Path) -> None:
