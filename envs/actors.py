@@ -27,24 +27,28 @@ class ExpertActor:
         pass
 
     def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
-        return [None if w is None else _bounded(w, self.expert(w.env, _aimed(w))) for w in worlds]
+        return [None if w is None else _bounded(w, self.expert(w.env, _aimed(w, w.named))) for w in worlds]
 
 
 class NoisyExpert:
-    """The expert with noise on what it does (DART, Laskey et al. 2017) and, where it plans for all things, detours: the
-    episode then begins on the way to another thing. One row.
+    """The expert with noise on what it does (DART, Laskey et al. 2017) and, where it can act on any thing of a scene,
+    detours: the episode then begins on the way to another thing. One row.
+
+    It can where it plans for all of them, and where the environment tells their `aims`, see `envs.task`.
 
     Args:
         expert: see `envs.task.TaskSpec`.
         noise: standard deviation of the noise in the noisiest episodes, 1 being full speed; each draws its own level.
         detours: share of the episodes that begin on the way to another thing.
 
-    `clean` is what the expert would have done last, without noise and detour, (A,) in [-1, 1].
+    `clean` is what the expert would have done last, without noise and detour, (A,) in [-1, 1]; `strays` whether it was
+    on a detour then.
     """
 
     def __init__(self, expert: Any, noise: float, detours: float) -> None:
-        self.expert, self.noise = expert, noise
-        self.detours = detours if hasattr(expert, "towards") else 0.0
+        self.expert, self.noise, self.detours = expert, noise, detours
+        self._plans = hasattr(expert, "towards")
+        self.strays = False
         self.clean = np.zeros(0, np.float32)
 
     def reset(self, worlds: Sequence[World | None]) -> None:
@@ -54,11 +58,13 @@ class NoisyExpert:
         level = self.noise * rng.uniform()  # standard deviation of the noise
         self._fresh = level * np.sqrt(1 - NOISE_CORRELATION**2)
         self._drift = np.zeros(len(world.action_names))
-        self._detour = rng.integers(*DETOUR_STEPS) if rng.uniform() < self.detours else 0
-        self._stray = 0
-        if self.detours:
-            known = world.info["privileged"]
-            others = [i for i in np.flatnonzero(known["present"]) if i != known["target"]]
+        known = world.info.get("privileged", {})
+        anything = self._plans or ("aims" in known and reads_target(self.expert))
+        strays = rng.uniform() < self.detours and anything
+        self._detour, self._stray = rng.integers(*DETOUR_STEPS) if strays else 0, 0
+        if self.detours and anything:
+            can = known["present"] if self._plans else known["aims"][:, 0] >= 0
+            others = [i for i in np.flatnonzero(can) if i != known["target"]]
             if others:
                 self._stray = int(others[rng.integers(len(others))])
             else:
@@ -67,14 +73,14 @@ class NoisyExpert:
     def act(self, worlds: Sequence[World | None]) -> list[np.ndarray | None]:
         [world] = worlds
         assert world is not None
-        if self.detours:
+        self.strays = bool(world.step < self._detour)
+        if self.strays and self._plans:
             towards = self.expert.towards(world.env, world.info)
-            target = world.info["privileged"]["target"]
-            meant, clean = towards[self._stray if world.step < self._detour else target], towards[target]
-            meant, clean = world.scale.to_unit(meant), world.scale.to_unit(clean)
+            meant, clean = towards[self._stray], towards[world.info["privileged"]["target"]]
         else:
-            meant = clean = world.scale.to_unit(_action(world, self.expert(world.env, world.info)))
-        self.clean = clean
+            clean = _action(world, self.expert(world.env, world.info))
+            meant = _action(world, self.expert(world.env, _aimed(world, self._stray))) if self.strays else clean
+        meant, self.clean = world.scale.to_unit(meant), world.scale.to_unit(clean)
         self._drift = NOISE_CORRELATION * self._drift + self._fresh * self.rng.standard_normal(len(self._drift))
         return [world.scale.to_task(np.clip(meant + self._drift, -1, 1).astype(np.float32))]
 
@@ -184,11 +190,16 @@ class ModelActor:
         return np.asarray(action)
 
 
-def _aimed(world: World) -> dict[str, Any]:
-    """What is known, with the thing that the world's words mean as the target."""
-    if world.named is None:
+def reads_target(expert: Any) -> bool:
+    """Whether an expert acts on the `target` that it is told, as one that was learned does not."""
+    return bool(getattr(expert, "reads_target", True))
+
+
+def _aimed(world: World, thing: int | None) -> dict[str, Any]:
+    """What is known, with this thing as the target; as it is if None."""
+    if thing is None:
         return world.info
-    return {**world.info, "privileged": {**world.info["privileged"], "target": world.named}}
+    return {**world.info, "privileged": {**world.info["privileged"], "target": thing}}
 
 
 def _bounded(world: World, action: np.ndarray) -> np.ndarray:

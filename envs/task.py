@@ -15,6 +15,7 @@ Everything else is optional, and is asked for by name with `offers`, never by cl
 |---|---|---|
 | `info["privileged"]` | by camera `boxes` (O, 4) and `visible` (O,); `target`; `events` (O, 2) | grounding |
 | its `present` | (O,) bool, which of the O things this scene has | experts that plan for all things need it |
+| its `aims` | (O, 2), what the words for thing o mean and where that is to go, -1 for none | labels for all words |
 | its `hand` | (3,) metres, with actions dx, dy and dz | hand and arrow in videos |
 | `info["stable"]` | bool: False once the simulation broke down | invalid episodes are told from failed ones |
 | `counterfactual(phrasing, rng)` | → (an instruction that means another thing of this scene, its index) | control |
@@ -28,6 +29,7 @@ Everything else is optional, and is asked for by name with `offers`, never by cl
 | `expert_state()` | → the simulation's state as (K,) float32 of about unit scale | experts that learn |
 | `dense_reward()` | → a reward that tells nearer from farther, if `step`'s does not | experts that learn |
 | `foresee(expert, steps)` | → the expert's next S actions if nobody disturbed it, (S, A) | DAgger's chunks |
+| `foresee(…, thing)` | → the same if the words for this thing were said, with `aims` | labels for all words |
 | `picture(camera, size)` | → the scene as (size, size, 3) uint8 | sharper videos |
 | `named(options)` | → which thing of this scene a reader's options mean, or None | other words in mid-episode |
 | `movable()` | → thing → where it is (3,), of those that can be put elsewhere | dragging |
@@ -83,7 +85,8 @@ class TaskSpec:
             example {"stock": False}; "horizon" among them gets on with it to `max_episode_steps`, too.
         expert: "module:name" of what demonstrates it: a callable `(env, info) -> action`. One that has `towards(env,
             info) -> (O, A)` and `plan(env, infos, steps) -> (K, O, S, A)`, too, says what it would do for every thing
-            in the scene; see `envs.tabletop.plans`.
+            in the scene; see `envs.tabletop.plans`. Where the environment tells `aims`, one without them must act on
+            `info["privileged"]["target"]`, whatever is meant, or say `reads_target = False`.
         reader: "module:name" of a callable `text -> reset options` that puts what a user's words name into the scene;
             it raises ValueError for words that name nothing here.
         verbs: words that speak for this task where several can read what a user says.

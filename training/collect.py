@@ -41,7 +41,12 @@ class Demonstrator:
         self._scenario = told_other(env, config.counterfactual)
         self._actor = actor = NoisyExpert(expert, config.noise, config.detours)
         self._recorder = EpisodeRecorder(
-            config.cameras, expert, config.plan_steps, label=lambda _: actor.clean, rng=lambda _: actor.rng
+            config.cameras,
+            expert,
+            config.plan_steps,
+            label=lambda _: actor.clean,
+            rng=lambda _: actor.rng,
+            foresees=lambda _: actor.strays,
         )
 
     def demonstrate(self, seed: int, beat: Beat | None = None) -> Episode | None:

@@ -23,7 +23,7 @@ from vla_policy.policy import VLAPolicy
 
 COPIES = 5  # of the weights: they, their gradient, two moments, the average
 WORDS = 4  # of an instruction, at least
-KEPT_ON_CPU = ("agent_pos", "action", "boxes", "visible")  # of a dataset, in memory; pictures stay on disk
+KEPT_ON_CPU = ("agent_pos", "action", "planned", "boxes", "visible")  # of a dataset, in memory; pictures stay on disk
 
 
 def require_memory(

@@ -26,7 +26,7 @@ from configs.run import RunConfig
 from envs.actors import MixedActor
 from envs.contract import check_contract
 from envs.rollout import World, run
-from envs.task import Env, TaskSpec, find_task, make_task, offers
+from envs.task import Env, TaskSpec, find_task, make_task
 from envs.workers import Pulse
 from training.collect import content_of, describe_dataset, expert_of, told_other
 from training.data.episodes import Dataset, Episode
@@ -125,7 +125,7 @@ class MixtureDemonstrator:
                     config.plan_steps,
                     label=_label(actor),
                     rng=_generator(actor),
-                    foresees=offers(envs[0], "foresee") is not None,
+                    foresees=lambda _: True,
                 )
                 for expert in experts
             ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.actors import reads_target
 from envs.rollout import World
 from envs.task import offers
 from training.data.episodes import Episode
@@ -20,12 +21,15 @@ class EpisodeRecorder:
 
     Args:
         cameras: to record.
-        expert: whose actions are the labels. One that plans labels every thing of the scene with its next S actions;
-            any other one labels each step with one action or, where the environment can `foresee`, with S.
-        plan_steps: S of an expert that plans.
+        expert: whose actions are the labels. One that plans labels every thing of the scene with its next S actions.
+            Where the environment has words for all of them, `aims` and foresight, another one does so for what is meant
+            and, at each step, for one other thing. Else it labels each step with one action or, where the environment
+            can foresee, with S.
+        plan_steps: S.
         label: the clean action of a step, (A,) in [-1, 1], of an expert that does not plan.
-        rng: the generator that draws the words for the other things of the scene.
-        foresees: ask environments that can what an expert that does not plan would do in the next S steps.
+        rng: the generator that draws the words for the other things of the scene, of an expert that plans.
+        foresees: whether the labels of what is meant are to be foreseen at this step, where the environment can. Those
+            of successive steps tell as much where what was done was what they say, but for noise.
     """
 
     def __init__(
@@ -36,7 +40,7 @@ class EpisodeRecorder:
         *,
         label: Callable[[World], np.ndarray],
         rng: Callable[[World], np.random.Generator],
-        foresees: bool = False,
+        foresees: Callable[[World], bool] = lambda world: False,
     ) -> None:
         self._cameras, self._expert, self._plan_steps = cameras, expert, plan_steps
         self._label, self._rng = label, rng
@@ -47,6 +51,16 @@ class EpisodeRecorder:
         self.episode = None
         self._rows: dict[str, list[np.ndarray]] = {}
         self._infos: list[dict[str, Any]] = []
+        env, known = world.env, world.info.get("privileged", {})
+        self._foresee = None if self._plans else offers(env, "foresee")
+        words = offers(env, "instructions")
+        can = reads_target(self._expert) and "aims" in known
+        self._all = can and self._foresee is not None and words is not None
+        if self._all:
+            assert words is not None
+            # Of its own: who acts draws from another one, and does the same whether somebody looks on or not.
+            self._chance = np.random.default_rng((world.seed, 8))
+            self._texts: tuple[str | None, ...] = tuple(words(self._chance))
 
     def step(self, world: World, action: np.ndarray) -> None:
         seen = world.observation
@@ -56,7 +70,13 @@ class EpisodeRecorder:
             "executed": world.scale.to_unit(action),
         }
         known = world.info.get("privileged", {})
-        if "boxes" in known:
+        if "boxes" in known and self._all:
+            body, goal = known["aims"].T
+            row |= {name: np.stack([known[name][c][body] for c in self._cameras]) for name in ("boxes", "visible")}
+            if (goal >= 0).any():
+                for name in ("boxes", "visible"):
+                    row[f"goal_{name}"] = np.stack([known[name][c][goal] for c in self._cameras])
+        elif "boxes" in known:
             things = slice(None) if self._plans else slice(known["target"], known["target"] + 1)
             row["boxes"] = np.stack([known["boxes"][name][things] for name in self._cameras])
             row["visible"] = np.stack([known["visible"][name][things] for name in self._cameras])
@@ -66,13 +86,38 @@ class EpisodeRecorder:
                 row["goal_visible"] = np.stack([known["visible"][name][goal] for name in self._cameras])
         if self._plans:
             self._infos.append(world.info)
-        elif self._foresees:
-            ahead = offers(world.env, "foresee")(self._expert, self._plan_steps)
-            row["action"] = np.stack([world.scale.to_unit(action) for action in ahead])[None]
+        elif self._all:
+            row["action"], row["planned"] = self._all_labels(world)
+        elif self._foresee is not None and self._foresees(world):
+            row["action"] = self._ahead(world)[None]
         else:
             row["action"] = self._label(world)[None, None]
         for name, value in row.items():
             self._rows.setdefault(name, []).append(value)
+
+    def _ahead(self, world: World, *thing: int) -> np.ndarray:
+        """The expert's next S actions, (S, A) in [-1, 1]."""
+        assert self._foresee is not None
+        ahead = self._foresee(self._expert, self._plan_steps, *thing)
+        return np.stack([world.scale.to_unit(action) for action in ahead])
+
+    def _all_labels(self, world: World) -> tuple[np.ndarray, np.ndarray]:
+        """A step's labels by thing, (O, S, A), and how many of the S are known, (O,). Of what is meant, those that are
+        not foreseen are filled in at the episode's end.
+        """
+        known = world.info["privileged"]
+        things, target = len(self._texts), known["target"]
+        labels = np.zeros((things, self._plan_steps, len(world.action_names)), np.float32)
+        planned = np.zeros(things, np.int64)
+        others = [i for i, text in enumerate(self._texts) if text is not None and i != target]
+        if others:
+            other = others[self._chance.integers(len(others))]
+            labels[other], planned[other] = self._ahead(world, other), self._plan_steps
+        if self._foresees(world):
+            labels[target], planned[target] = self._ahead(world), self._plan_steps
+        else:
+            labels[target, 0], planned[target] = self._label(world), 1
+        return labels, planned
 
     def end(self, world: World) -> None:
         if not world.info.get("stable", True):
@@ -86,6 +131,10 @@ class EpisodeRecorder:
             texts = offers(world.env, "instructions")(self._rng(world))
             target = known["target"]
             events = np.where(known["present"][:, None], np.minimum(known["events"], length), (0, length))
+        elif self._all:
+            texts, target = self._texts, known["target"]
+            events = np.where((known["aims"][:, :1] >= 0), np.minimum(known["events"], length), (0, length))
+            _put_together(rows["action"][:, target], rows["planned"][:, target])
         elif "events" in known:
             events = np.minimum(known["events"][[known["target"]]], length)
         self.episode = Episode(
@@ -96,3 +145,13 @@ class EpisodeRecorder:
             events=events,
             **rows,
         )
+
+
+def _put_together(labels: np.ndarray, known: np.ndarray) -> None:
+    """Fill in what a step's label (K, S, A) lacks from those of the steps after it, as far as each is known (K,)."""
+    steps = labels.shape[1]
+    short = known < steps
+    first = labels[:, 0].copy()
+    for i in np.flatnonzero(short):
+        ahead = first[i : i + steps]
+        labels[i, : len(ahead)], known[i] = ahead, len(ahead)

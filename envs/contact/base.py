@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from envs.cameras import CameraSpec, LookAt
 from envs.contact.scene import Part
 from envs.contact.table import ContactTable
+from envs.foresight import foresee
 from envs.mujoco_task import MujocoTask
 from envs.segments import Thing
 from envs.tabletop.arm import AGENT_POS_HIGH, AGENT_POS_LOW, AGENT_POS_NAMES
@@ -25,8 +26,12 @@ TRIES = 200  # places, before all are drawn anew
 class ContactTask(MujocoTask):
     """Things 0 to N - 1 of the labels are the bodies, and those after them the fixtures.
 
-    `colours` are those of this episode's bodies and fixtures, None for one that is not there.
+    `colours` are those of this episode's bodies and fixtures, None for one that is not there. `aims` (N + M, 2) is
+    which body the words for each thing mean, and which thing it is to go to, -1 for none: for a thing that no words
+    mean, and where nothing is said of a goal.
     """
+
+    aims: np.ndarray
 
     # The last two stand in front of the table, to the arm's left and right: what it hides from one, the other mostly
     # sees, and together they tell how far away things are.
@@ -91,9 +96,41 @@ class ContactTask(MujocoTask):
         return np.array([colour is not None for colour in self.colours])
 
     def knowledge(self) -> Mapping[str, Any]:
-        """`hand` (3,), the pinch point; `bodies` (N, 3) and `fixtures` (M, 3), their middles; all in metres."""
+        """`hand` (3,), the pinch point; `bodies` (N, 3) and `fixtures` (M, 3), their middles; all in metres. `aims`."""
         props, arm = self.table.props, self.table.arm
-        return {"hand": arm.position, "bodies": props.bodies, "fixtures": props.fixtures}
+        known = {"hand": arm.position, "bodies": props.bodies, "fixtures": props.fixtures, "aims": self.aims}
+        goal = int(self.aims[self.target, 1])
+        return known if goal < 0 else {**known, "goal": goal}
+
+    def instructions(self, rng: np.random.Generator) -> tuple[str | None, ...]:
+        """Words for each thing, None for one that none mean; those of the episode for what is meant."""
+        words = [self.words(i, "train", rng) if aim >= 0 else None for i, aim in enumerate(self.aims[:, 0])]
+        words[self.target] = self.instruction
+        return tuple(words)
+
+    def words(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
+        """Words that mean thing `index` of this scene."""
+        raise NotImplementedError
+
+    def foresee(
+        self,
+        expert: Callable[[Any, dict[str, Any]], np.ndarray],
+        steps: int,
+        thing: int | None = None,
+    ) -> np.ndarray:
+        """What the expert would do in the next S steps if nobody disturbed it, (S, A) in [-1, 1], where the words for a
+        thing were said; for what is meant if left out. The episode then goes on as if nobody had asked.
+        """
+        target = self.target if thing is None else thing
+
+        def step(action: np.ndarray) -> None:
+            self.table.step(action)
+            self._settle()
+
+        def knowledge() -> dict[str, Any]:
+            return {**self.knowledge(), "target": target}
+
+        return foresee(self, expert, steps, aside=self.table.aside(), knowledge=knowledge, step=step)
 
     def expert_state(self) -> np.ndarray:
         """Proprioception; from the hand to what is meant, from there to its goal where it has one, and to the other
@@ -141,3 +178,9 @@ def limited(action: np.ndarray) -> np.ndarray:
     """Scale an action (A,) so that no component exceeds 1, keeping its direction."""
     scaled: np.ndarray = (action / max(1.0, float(np.abs(action).max()))).astype(np.float32)
     return scaled
+
+
+def aim_of(known: Mapping[str, Any]) -> tuple[int, int]:
+    """Which body an expert is to act on, and to which thing it is to go, -1 where nothing is said of it."""
+    body, goal = known["aims"][known["target"]]
+    return int(body), int(goal)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from envs.contact.base import FALLEN, MOVED, ContactTask, limited
+from envs.contact.base import FALLEN, MOVED, ContactTask, aim_of, limited
 from envs.contact.grasp import GAIN, grasp
 from envs.contact.scene import DISC_TOP, Part, cube
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
@@ -120,7 +120,9 @@ class CatchTask(ContactTask):
         self._gripped = np.zeros(CUBES, np.bool_)
         self._best = np.zeros(CUBES)
         self.target = target  # by which the words are chosen
-        return self._say(target, phrasing, rng), target
+        self.aims = np.full((CUBES, 2), -1, np.int64)
+        self.aims[there, 0] = np.flatnonzero(there)
+        return self.words(target, phrasing, rng), target
 
     def note(self) -> None:
         super().note()
@@ -142,7 +144,7 @@ class CatchTask(ContactTask):
         """Words for another cube: by the opposite motion where the words name one, else by its colour."""
         others = [int(i) for i in np.flatnonzero(self.present()) if i != self.target]
         index = others[rng.integers(len(others))]
-        return self._say(index, phrasing, rng), index
+        return self.words(index, phrasing, rng), index
 
     def named(self, options: Mapping[str, Any]) -> int | None:
         """Which cube of this scene reset options mean, None if none."""
@@ -197,7 +199,7 @@ class CatchTask(ContactTask):
             return "slipped out of the fingers"
         return "missed the interception" if self.touched[mine] else "never touched"
 
-    def _say(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
+    def words(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
         noun = NOUNS[rng.integers(len(NOUNS))]
         it = f"{self.colours[index]} {noun}"
         if self._motion:
@@ -246,7 +248,7 @@ def read(text: str) -> dict[str, str]:
 def expert(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> np.ndarray:
     """What to do now, (5,) in [-1, 1]: go with the cube, down to it, close, and up."""
     known = info["privileged"]
-    index = known["target"]
+    index, _ = aim_of(known)
     if not known["gripped"][index]:
         return grasp(known, index, HALF, faces=True)
     up = np.array([0.0, 0.0, GAIN * (DISC_TOP + HALF + LIFTED + 0.04 - known["hand"][2]) + 0.02])

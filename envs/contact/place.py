@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, limited, nearest
+from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, aim_of, limited, nearest
 from envs.contact.grasp import GAIN, ROOM, grasp
 from envs.contact.scene import BOWL_HEIGHT, BOWL_RADIUS, Part, ball, bowl, cube
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
@@ -111,11 +111,17 @@ class PlaceTask(ContactTask):
         # Into which bowl each thing is to go if it is meant.
         self._bowl_of = rng.integers(BOWLS, size=THINGS)
         self._bowl_of[target] = 0
+        self.aims = np.full((len(self.things), 2), -1, np.int64)
+        # Not by words that are kept for the unseen combination: that would be two things at once.
+        named = [i for i in range(THINGS) if i == target or (colours[i], SHAPES[i]) not in HELD_OUT_COMBINATIONS]
+        for i in (*named, *([THINGS + 1] if self.verb == "put" else [])):
+            thing, into = self._meant(i)
+            self.aims[i] = thing, THINGS + into if self.verb == "put" else thing
         # Control steps in a row, now and at most: at rest in each bowl, and held in the air.
         self._placed, self._stayed = (np.zeros((THINGS, BOWLS), np.int64) for _ in range(2))
         self._held, self._longest = (np.zeros(THINGS, np.int64) for _ in range(2))
         self._gripped = np.zeros(THINGS, np.bool_)
-        return self._say(target, 0, phrasing, rng), target
+        return self.words(target, phrasing, rng), target
 
     def note(self) -> None:
         super().note()
@@ -145,13 +151,9 @@ class PlaceTask(ContactTask):
 
     def counterfactual(self, phrasing: Any, rng: np.random.Generator) -> tuple[str, int]:
         """Words for another thing or, where it is to be put into one, for the other bowl."""
-        # Not by words that are kept for the unseen combination: that would be two things at once.
-        trained = [(self.colours[i], SHAPES[i]) not in HELD_OUT_COMBINATIONS for i in range(THINGS)]
-        others = [i for i in range(THINGS) if i != self.target and trained[i]]
-        if self.verb == "put":
-            others.append(THINGS + 1)
-        index = int(others[rng.integers(len(others))])
-        return self._say(*self._meant(index), phrasing, rng), index
+        others = [int(i) for i in np.flatnonzero(self.aims[:, 0] >= 0) if i != self.target]
+        index = others[rng.integers(len(others))]
+        return self.words(index, phrasing, rng), index
 
     def knowledge(self) -> Mapping[str, Any]:
         props, arm = self.table.props, self.table.arm
@@ -162,7 +164,6 @@ class PlaceTask(ContactTask):
             "opening": float(seen[5]),
             "yaws": props.yaws,
             "gripped": props.touching().all(axis=1),
-            "goal": THINGS if self.verb == "put" else self.target,
             "verb": self.verb,
         }
 
@@ -204,7 +205,8 @@ class PlaceTask(ContactTask):
         """Thing and bowl."""
         return (index, int(self._bowl_of[index])) if index < THINGS else (self.target, index - THINGS)
 
-    def _say(self, thing: int, into: int, phrasing: Any, rng: np.random.Generator) -> str:
+    def words(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
+        thing, into = self._meant(index)
         words = SHAPE_WORDS[SHAPES[thing]]
         it = f"{self.colours[thing]} {words[rng.integers(len(words))]}"
         dish = f"{self.colours[THINGS + into]} {BOWL_WORDS[rng.integers(len(BOWL_WORDS))]}"
@@ -277,9 +279,9 @@ CENTRED = 0.012  # how far from the bowl's middle it may be let go, metres
 def expert(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> np.ndarray:
     """What to do now, (5,) in [-1, 1]: grasp the thing, up, and over the bowl, down, open."""
     known = info["privileged"]
-    index, hand = known["target"], known["hand"]
+    (index, goal), hand = aim_of(known), known["hand"]
     thing, shape = known["bodies"][index], SHAPES[index]
-    to_bowl = known["fixtures"][0] - thing
+    to_bowl = known["fixtures"][max(goal - THINGS, 0)] - thing
     left, put = float(np.hypot(*to_bowl[:2])), known["verb"] == "put"
     velocity, gripper = np.zeros(3), -1.0
     if put and left < 0.8 * BOWL_RADIUS and thing[2] < RELEASED + 0.005:  # let go, then up

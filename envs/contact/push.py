@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, from_line, limited, nearest
+from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, aim_of, from_line, limited, nearest
 from envs.contact.scene import MAT_HALF, Part, cube, mat
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
 from envs.tabletop.instructions import Templates, near_miss
@@ -91,11 +91,15 @@ class PushTask(ContactTask):
         for block in range(1, blocks):
             choice = np.flatnonzero(possible[block])
             self._mat_of[block] = choice[rng.integers(len(choice))] if len(choice) else 0
-        others = [*(i for i in range(1, blocks) if possible[i].any()), *(BLOCKS + np.flatnonzero(possible[0]))]
-        self._others = [int(i) for i in others if i != BLOCKS] or list(range(1, blocks))
+        self.aims = np.full((len(self.things), 2), -1, np.int64)
+        for i in (0, *(i for i in range(1, blocks) if possible[i].any())):
+            self.aims[i] = i, BLOCKS + self._mat_of[i]
+        for goal in np.flatnonzero(possible[0]):
+            if goal:  # the first is thing 0's
+                self.aims[BLOCKS + goal] = 0, BLOCKS + goal
         # Control steps in a row at rest there, now and at most.
         self._placed, self._stayed = (np.zeros((BLOCKS, MATS), np.int64) for _ in range(2))
-        return self._say(0, 0, phrasing, rng), 0
+        return self.words(0, phrasing, rng), 0
 
     def note(self) -> None:
         super().note()
@@ -118,11 +122,12 @@ class PushTask(ContactTask):
         """Words for another block, or for another mat: where the scene has any, such that can be done just as well and
         are not kept for the unseen combination.
         """
-        index = self._others[rng.integers(len(self._others))]
-        return self._say(*self._meant(index), phrasing, rng), index
-
-    def knowledge(self) -> Mapping[str, Any]:
-        return {**super().knowledge(), "goal": BLOCKS}
+        others = [int(i) for i in np.flatnonzero(self.aims[:, 0] >= 0) if i]
+        others = others or [int(i) for i in np.flatnonzero(self.present()[:BLOCKS]) if i]
+        index = others[rng.integers(len(others))]
+        block, mat = self._meant(index)
+        self.aims[index] = block, BLOCKS + mat
+        return self.words(index, phrasing, rng), index
 
     def reward_terms(self) -> dict[str, float]:
         """The parts of a step's reward."""
@@ -165,7 +170,8 @@ class PushTask(ContactTask):
         """Block and mat."""
         return (index, int(self._mat_of[index])) if index < BLOCKS else (0, index - BLOCKS)
 
-    def _say(self, block: int, mat: int, phrasing: Any, rng: np.random.Generator) -> str:
+    def words(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
+        block, mat = self._meant(index)
         words = BLOCK_WORDS[rng.integers(len(BLOCK_WORDS))], MAT_WORDS[rng.integers(len(MAT_WORDS))]
         return TEMPLATES.pick(phrasing, rng).format(
             block=f"{self.colours[block]} {words[0]}", mat=f"{self.colours[BLOCKS + mat]} {words[1]}"
@@ -273,7 +279,8 @@ def behind(block: np.ndarray, mat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def expert(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> np.ndarray:
     """What to do now, (3,) in [-1, 1]: over the blocks to the place behind the named one, down, and push."""
     known = info["privileged"]
-    hand, block, mat = known["hand"], known["bodies"][0], known["fixtures"][0]
+    body, goal = aim_of(known)
+    hand, block, mat = known["hand"], known["bodies"][body], known["fixtures"][goal - BLOCKS]
     begin, way = behind(block[:2], mat[:2])
     left = float(np.linalg.norm(mat[:2] - block[:2]))
     from_block = hand[:2] - block[:2]

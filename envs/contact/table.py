@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import gymnasium
@@ -40,6 +41,7 @@ class ContactTable(gymnasium.Env[np.ndarray, np.ndarray]):
         self._parts, self._floor = (tuple(bodies), tuple(fixtures)), floor
         self.props = Props(self.model, self.data, *self._parts)
         self.arm = Arm(self.model, self.data, floor=floor)
+        self._aside = mujoco.MjData(self.model)
         self._commands = np.array([ACTION_NAMES.index(name) for name in action_names])
         self.observation_space = spaces.Box(AGENT_POS_LOW, AGENT_POS_HIGH, dtype=np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (len(action_names),), np.float32)
@@ -57,16 +59,28 @@ class ContactTable(gymnasium.Env[np.ndarray, np.ndarray]):
         self.arm.step(command)
         return self.arm.agent_pos(), 0.0, False, False, {}
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Steps taken in here are undone at the end, to the bit."""
+        mujoco.mj_copyData(self._aside, self.model, self.data)
+        reference = self.arm.reference
+        try:
+            yield
+        finally:
+            mujoco.mj_copyData(self.data, self.model, self._aside)
+            self.arm.reference = reference
+
     # A copy has a simulation of its own, and so needs others to look at it.
 
     def __getstate__(self) -> dict[str, Any]:
         held = dict(self.__dict__)
-        del held["props"]
+        del held["props"], held["_aside"]
         return held
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         copied, self.data = self.data, mujoco.MjData(self.model)
         mujoco.mj_copyData(self.data, self.model, copied)
+        self._aside = mujoco.MjData(self.model)
         self.props = Props(self.model, self.data, *self._parts)
         self.arm = Arm(self.model, self.data, self.arm.reference, self._floor)

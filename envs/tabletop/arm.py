@@ -69,12 +69,16 @@ class Arm:
         self._target = np.zeros(3)
         self._yaw = self._opening = 0.0
         if reference is not None:
-            self._shadow.qpos[:], self._target, self._yaw, self._opening = reference
+            self.reference = reference
 
     @property
     def reference(self) -> Reference:
         """What the arm holds besides the simulation."""
         return self._shadow.qpos.copy(), self._target.copy(), self._yaw, self._opening
+
+    @reference.setter
+    def reference(self, reference: Reference) -> None:
+        self._shadow.qpos[:], self._target, self._yaw, self._opening = reference
 
     def __reduce__(self) -> tuple[type[Arm], tuple[mujoco.MjModel, mujoco.MjData, Reference, float]]:
         """Copies are made anew: views into a simulation's arrays would lose it in silence."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from configs.interface import check_same_robot
-from training.data.episodes import Dataset
+from training.data.episodes import PLANNED, Dataset
 from vla_policy.contract import Batch, Observation, Shapes
 from vla_policy.tokenizer import TextTokenizer
 
@@ -69,6 +69,7 @@ class _Part:
         self.first_camera = names.index(config.cameras[0])
         self.agent_pos = np.array(data.arrays["agent_pos"])
         label = data.arrays["action"][:, :, : config.chunk]
+        self.known = np.minimum(data.arrays[PLANNED], config.chunk) if PLANNED in data.arrays else None
         self.labels = np.zeros((*label.shape[:3], len(action_names)), dtype=np.float32)
         self.labels[..., [action_names.index(name) for name in data.interface.action_names]] = label
         things = label.shape[1]
@@ -104,6 +105,14 @@ class _Part:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def has_label(self, steps: np.ndarray, things: np.ndarray) -> np.ndarray:
+        """Which actions of the steps' chunks have a label, (n, S) bool."""
+        if self.known is not None:
+            planned: np.ndarray = self.ahead < self.known[steps, things][:, None]
+            return planned
+        within: np.ndarray = steps[:, None] + self.ahead < self.until[steps, None]
+        return within
 
     def action(self, steps: np.ndarray, things: np.ndarray) -> np.ndarray:
         """The labels of the steps' chunks, (n, S, A): planned, or put together from those of successive steps."""
@@ -288,7 +297,7 @@ class Sampler:
             "tokens": part.tokens[episode, things],
             "token_mask": part.token_mask[episode, things],
             "action": part.action(steps, things),
-            "action_mask": steps[:, None] + self._ahead < part.until[steps, None],
+            "action_mask": part.has_label(steps, things),
             "boxes": part.boxes[rows, things[:, None]],
             "visible": part.visible[rows, things[:, None]],
             "event": (clock >= event[:, :1]) & (clock < event[:, 1:]),

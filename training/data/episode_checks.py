@@ -84,6 +84,9 @@ def mistake_in(episode: Episode) -> str:
             return f"{name} {rows.shape} must have {RANKS[name]} axes, of which the first is {len(episode)} steps"
         if rows is not None and name in THING_AXIS and rows.shape[THING_AXIS[name]] != things:
             return f"{name} {rows.shape} must have the {things} things of action"
+    known = episode.planned
+    if known is not None and not ((known >= 0) & (known <= episode.action.shape[2])).all():
+        return f"planned must lie between 0 and the {episode.action.shape[2]} actions of a plan"
     for name in ("action", "executed"):
         values = getattr(episode, name)
         if not (np.abs(values) <= 1 + 1e-5).all():

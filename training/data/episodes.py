@@ -3,9 +3,10 @@
 A dataset is a folder of memory-mapped arrays and one `header.json`, which is written last. Where an expert plans for
 every thing of a scene, all that depends on what the words mean is there for each of them: one demonstration then
 teaches what each of the scene's instructions would have asked for, and where the gripper is says nothing about which
-one is read. Elsewhere there is one thing, the one that was meant, and one label per step: a chunk is then the labels of
-successive steps. N steps, E episodes, V cameras, O things (fewer are padded with zeros), S steps of a plan, P
-proprioception and A action dimensions:
+one is read. Where the hand moves things, most of the labels are unknown: `planned` says which are there. Elsewhere
+there is one thing, the one that was meant, and one label per step: a chunk is then the labels of successive steps. N
+steps, E episodes, V cameras, O things (fewer are padded with zeros), S steps of a plan, P proprioception and A action
+dimensions:
 
 | file | shape | content |
 |---|---|---|
@@ -13,6 +14,7 @@ proprioception and A action dimensions:
 | `agent_pos.npy` | (N, P) float32 | proprioception before the step |
 | `executed.npy` | (N, A) float32 | what was done, in [-1, 1] |
 | `action.npy` | (N, O, S, A) float32 | the labels: from this step on, the expert's next S actions towards thing o |
+| `planned.npy` | (N, O) int64 | how many of the S actions are known; the file may be missing: all of them |
 | `boxes.npy` | (N, V, O, 4) float32 | the visible boxes (cx, cy, w, h) in [0, 1]; the file may be missing |
 | `visible.npy` | (N, V, O) bool | whether the thing is visible; missing where `boxes.npy` is |
 | `goal_boxes.npy` | (N, V, O, 4) float32 | the same of where thing o is to go; the file may be missing |
@@ -43,14 +45,15 @@ import numpy as np
 from configs.interface import RobotInterface
 from configs.reading import parse_json
 
-SCHEMA_VERSION = 3
-READABLE = (2, 3)  # 2 has boxes always, no checksum of the header, and perhaps no control_hz
+SCHEMA_VERSION = 4
+READABLE = (2, 3, 4)  # 3 has no `planned`; 2 has boxes, no checksum of the header, and perhaps no control_hz
 HEADER = "header.json"
 ARRAYS: dict[str, str] = {
     "pixels": "uint8",
     "agent_pos": "float32",
     "action": "float32",
     "executed": "float32",
+    "planned": "int64",
     "boxes": "float32",
     "visible": "bool",
     "goal_boxes": "float32",
@@ -60,6 +63,7 @@ ARRAYS: dict[str, str] = {
     "targets": "int64",
     "events": "int64",
 }
+PLANNED = "planned"
 LABELS = ("boxes", "visible")  # both or neither
 GOAL_LABELS = ("goal_boxes", "goal_visible")  # both or neither, and neither where there are no LABELS
 SLACK = 1e-5  # by which rounding may leave a range
@@ -69,6 +73,7 @@ RANKS = {  # number of axes
     "agent_pos": 2,
     "action": 4,
     "executed": 2,
+    "planned": 2,
     "boxes": 4,
     "visible": 3,
     "goal_boxes": 4,
@@ -79,7 +84,7 @@ RANKS = {  # number of axes
     "events": 3,
 }
 PICTURES = "pictures of one pixel or more, (N, V, H, W, 3)"
-PER_STEP = ("pixels", "agent_pos", "action", "executed", *LABELS, *GOAL_LABELS)
+PER_STEP = ("pixels", "agent_pos", "action", "executed", PLANNED, *LABELS, *GOAL_LABELS)
 PER_EPISODE = ("seeds", "targets", "events")
 NAMED_AXES = (  # which axis of an array has a name for each of its entries in the header
     ("pixels", 1, "cameras"),
@@ -87,7 +92,7 @@ NAMED_AXES = (  # which axis of an array has a name for each of its entries in t
     ("action", 3, "action_names"),
     ("executed", 1, "action_names"),
 )
-THING_AXIS = {"action": 1, "boxes": 2, "visible": 2, "goal_boxes": 2, "goal_visible": 2, "events": 1}
+THING_AXIS = {"action": 1, "planned": 1, "boxes": 2, "visible": 2, "goal_boxes": 2, "goal_visible": 2, "events": 1}
 
 
 class DatasetError(ValueError):
@@ -96,8 +101,9 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One recorded episode of K steps; arrays as in the module's table, without the E axis. `boxes` and `visible` are
-    None where nobody labelled anything, `goal_boxes` and `goal_visible` where nobody said where things are to go.
+    """One recorded episode of K steps; arrays as in the module's table, without the E axis. `planned` is None where all
+    actions are known, `boxes` and `visible` where nobody labelled anything, `goal_boxes` and `goal_visible` where
+    nobody said where things are to go.
     """
 
     seed: int
@@ -109,6 +115,7 @@ class Episode:
     action: np.ndarray
     executed: np.ndarray
     events: np.ndarray
+    planned: np.ndarray | None = None
     boxes: np.ndarray | None = None
     visible: np.ndarray | None = None
     goal_boxes: np.ndarray | None = None
@@ -224,7 +231,7 @@ def _listed(path: Path, header: dict[str, Any]) -> list[str]:
     names = [name for name in ARRAYS if f"{name}.npy" in header["files"]]
     for name in ARRAYS:
         pairs = (GOAL_LABELS,) if header["schema_version"] < 3 else (LABELS, GOAL_LABELS)
-        optional = any(name in pair and not set(pair) & set(names) for pair in pairs)
+        optional = name == PLANNED or any(name in pair and not set(pair) & set(names) for pair in pairs)
         if name not in names and not optional:
             raise DatasetError(f"{path}: file '{name}.npy' is not listed; collect the dataset again")
     return names
@@ -315,7 +322,7 @@ def _check_episodes(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _check_values(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Numbers that are learned from are finite, and in the ranges of the module's table."""
     ranges = {"agent_pos": (-np.inf, np.inf), "action": (-1, 1), "executed": (-1, 1)}
-    ranges |= {"boxes": (0, 1), "goal_boxes": (0, 1)}
+    ranges |= {"boxes": (0, 1), "goal_boxes": (0, 1), PLANNED: (0, arrays["action"].shape[2])}
     for name, (low, high) in ranges.items():
         for first in range(0, len(arrays.get(name, ())), CHECKED_ROWS):
             rows = arrays[name][first : first + CHECKED_ROWS]

@@ -57,6 +57,8 @@ class Learned:
 class LearnedExpert:
     """Acts as it learned to, the same in the same state: `(env, info) -> action (A,)`, in the bounds of the task."""
 
+    reads_target = False  # it looks at the environment's state, which tells what is meant
+
     def __init__(self, learned: Learned) -> None:
         self._widths = learned.widths
         self._network = multi_layer(list(learned.widths))

@@ -16,6 +16,7 @@ from envs.actors import ExpertActor, NoisyExpert
 from envs.contact.scene import BELOW
 from envs.contact.specs import SPECS
 from envs.contract import check_contract
+from envs.rollout import Scenario, run
 from envs.task import find_task, make_task, offers
 
 EPISODES = 20
@@ -113,6 +114,57 @@ def test_another_thing_is_another_outcome(name: str, make: Any, play: Any, task_
         assert task.present()[index]
         assert task.judge(task.target)
         assert not task.judge(index)
+
+
+def test_the_expert_does_what_other_words_say(name: str, make: Any, task_of: Callable[[Any], Any]) -> None:
+    env, expert = make(name), find_task(name).make_expert()
+    done = 0
+    for seed in range(8):
+        scenario = Scenario(counterfactual=True)
+        [world] = run(
+            [env],
+            [split_seed("test", seed)],
+            ExpertActor(expert),
+            action_names=find_task(name).action_names,
+            scenario=scenario,
+        )
+        assert not world.info["is_success"]
+        done += task_of(env).judge(world.named)
+    assert done >= 7
+
+
+def test_what_is_foreseen_comes_and_leaves_no_trace(name: str, make: Any, task_of: Callable[[Any], Any]) -> None:
+    env, expert = make(name), find_task(name).make_expert()
+    _, info = env.reset(seed=split_seed("test", 1))
+    task = task_of(env)
+    for step in range(24):
+        if step % 12 == 0:
+            before = task.data.qpos.copy()
+            ahead = task.foresee(expert, 12)
+            other = next(i for i, aim in enumerate(task.aims[:, 0]) if aim >= 0 and i != task.target)
+            towards_other = task.foresee(expert, 12, other)
+            assert np.array_equal(task.data.qpos, before)
+            assert np.abs(ahead - towards_other).max() > 0.05
+        action = expert(env, info)
+        np.testing.assert_array_equal(action, ahead[step % 12])
+        *_, info = env.step(action)
+
+
+def test_words_there_are_for_all_that_can_be_meant(name: str, make: Any, task_of: Callable[[Any], Any]) -> None:
+    env, several = make(name), 0
+    for seed in range(20):
+        env.reset(seed=seed)
+        task = task_of(env)
+        texts = task.instructions(np.random.default_rng(seed))
+        assert texts[task.target] == task.instruction
+        assert [text is not None for text in texts] == (task.aims[:, 0] >= 0).tolist()
+        named = [i for i, text in enumerate(texts) if text is not None]
+        assert all(task.present()[body] for body, _ in task.aims[named])
+        several += len(named) > 2
+        # A reader of the words finds the same things.
+        told = [find_task(name).read(text) for text in texts if text is not None]
+        assert len({tuple(sorted(options.items())) for options in told}) == len(named)
+    assert several > 5
 
 
 def test_taking_another_thing_is_called_so(name: str, make: Any, finish: Any, task_of: Callable[[Any], Any]) -> None:

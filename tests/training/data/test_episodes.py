@@ -33,7 +33,7 @@ INFO = {
     "control_hz": 20,
     "failures": 2,
 }
-PER_STEP = ("pixels", "agent_pos", "action", "executed", "boxes", "visible")
+PER_STEP = ("pixels", "agent_pos", "action", "executed", "planned", "boxes", "visible")
 
 
 def episode(seed: int, length: int) -> Episode:
@@ -54,6 +54,12 @@ def episode(seed: int, length: int) -> Episode:
 
 
 EPISODES = [episode(3, 5), episode(11, 1), episode(7, 8)]
+
+
+def with_all(one: Episode) -> Episode:
+    """With the files that may be missing."""
+    planned = np.random.default_rng(one.seed).integers(0, 5, one.action.shape[:2])
+    return replace(one, planned=planned, goal_boxes=one.boxes, goal_visible=one.visible)
 
 
 @pytest.fixture
@@ -100,11 +106,11 @@ def test_where_nobody_labelled_anything_there_are_no_boxes(tmp_path: Path) -> No
     found = open_dataset(tmp_path / "data")
     check(found, bare)
     assert not found.labelled
-    assert set(found.arrays) == set(ARRAYS) - set(LABELS) - set(GOAL_LABELS)
+    assert set(found.arrays) == set(ARRAYS) - {"planned"} - set(LABELS) - set(GOAL_LABELS)
 
 
 def test_boxes_of_where_things_are_to_go_may_be_there(tmp_path: Path) -> None:
-    full = [replace(one, goal_boxes=one.boxes, goal_visible=one.visible) for one in EPISODES]
+    full = [with_all(one) for one in EPISODES]
     write_dataset(tmp_path / "data", full, INFO)
     found = open_dataset(tmp_path / "data")
     check(found, full)
@@ -209,7 +215,7 @@ def test_arrays_stay_on_disk_and_cannot_be_written(folder: Path) -> None:
 
 def test_the_table_of_files_is_complete(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    write_dataset(folder, [replace(one, goal_boxes=one.boxes, goal_visible=one.visible) for one in EPISODES], INFO)
+    write_dataset(folder, [with_all(one) for one in EPISODES], INFO)
     assert {file.name for file in folder.iterdir()} == {HEADER, *(f"{name}.npy" for name in ARRAYS)}
     listed = json.loads((folder / HEADER).read_text())["files"]
     assert set(listed) == {f"{name}.npy" for name in ARRAYS}

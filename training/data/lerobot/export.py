@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from configs.disk import whole_folder
-from training.data.episodes import CHECKED_ROWS, GOAL_LABELS, HEADER, LABELS, Dataset, DatasetError
+from training.data.episodes import CHECKED_ROWS, GOAL_LABELS, HEADER, LABELS, PLANNED, Dataset, DatasetError
 from training.data.lerobot import layout
 from training.data.lerobot.files import Tables, Videos, column, png_column
 from training.data.lerobot.scale import Scale
@@ -78,7 +78,7 @@ class _Export:
     def _own_columns(self) -> list[str]:
         """Arrays of ours whose rows go along. Where one thing has one label a step, that is LeRobot's action."""
         action, executed = self._arrays["action"], self._arrays["executed"]
-        names = [name for name in (*LABELS, *GOAL_LABELS) if name in self._arrays]
+        names = [name for name in (PLANNED, *LABELS, *GOAL_LABELS) if name in self._arrays]
         starts = range(0, len(executed), CHECKED_ROWS)
         if action.shape[1:3] != (1, 1):
             return ["action", "executed", *names]

@@ -47,6 +47,7 @@ def episode(seed: int, length: int, *, goals: bool = False) -> Episode:
         events=np.array([(0, length), (0, 1), (1, length)]),
         **boxes,
         **({f"goal_{name}": value for name, value in boxes.items()} if goals else {}),
+        planned=rng.integers(0, 5, (length, 3)) if goals else None,
     )
 
 
