@@ -263,7 +263,7 @@ def read(text: str) -> dict[str, str]:
 BEHIND = 0.066  # distance of the hand from the block's middle where it comes down, metres
 ABOVE, LOW = 0.105, 0.028  # height of the pinch point over the blocks, and beside one, metres
 LINE = 0.02  # how far the hand may be beside the line through block and mat, metres
-DONE = 0.012  # of the block's middle from the mat's: pushed far enough, metres
+DONE = 0.025  # of the block's middle from the mat's: pushed far enough, metres
 FUNNEL = (0.014, 0.03)  # distance from that place within which the hand is low, and beyond which it is high, metres
 GAIN = 5.0  # 1/s
 PUSH_SPEED = 0.12  # m/s

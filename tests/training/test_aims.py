@@ -108,6 +108,15 @@ def test_what_has_no_label_is_not_learned(data: Dataset) -> None:
         assert (mask == (np.arange(3) < known[:, thing, None])).all()
 
 
+def test_words_are_drawn_among_those_with_a_label(data: Dataset) -> None:
+    samples = SampleConfig(frames=1, frame_stride=1, chunk=3, cameras=("left",))
+    names = list(data.interface.action_names)
+    sampler = Sampler([data], samples, WordTokenizer.train(data.texts, 64), names, relabel=1.0)
+    batch = sampler.batch(np.random.default_rng(0), 200)
+    assert batch.action_mask[:, 0].all()
+    assert len(np.unique(batch.observation.tokens.numpy(), axis=0)) > 2
+
+
 def test_more_labels_than_a_plan_has_are_refused(episode: Episode, tmp_path: Any) -> None:
     wrong = replace(episode, planned=np.full(episode.action.shape[:2], STEPS + 1))
     with (

@@ -231,10 +231,11 @@ class Sampler:
         )
 
     def _draw_things(self, rng: np.random.Generator, part: _Part, steps: np.ndarray) -> np.ndarray:
-        """The thing that each sample's instruction names."""
+        """The thing that each sample's instruction names: one for which there is a label."""
         episode = part.episode[steps]
         chances = rng.random((len(steps), part.named.shape[1]))
-        any_named = np.where(part.named[episode], chances, -1.0).argmax(axis=1)
+        can = part.named[episode] if part.known is None else part.known[steps] > 0
+        any_named = np.where(can, chances, -1.0).argmax(axis=1)
         things: np.ndarray = np.where(rng.random(len(steps)) < self.relabel, any_named, part.targets[episode])
         return things
 
