@@ -21,6 +21,8 @@ MAT_HALF = 0.05  # of a mat's side, metres
 BOWL_RADIUS, BOWL_HEIGHT = 0.05, 0.025  # of its inside, and of its wall, metres
 WALLS = 12  # straight pieces that a bowl's wall is made of
 DISC_RADIUS, DISC_TOP = 0.085, 0.012  # of a turntable, and the height of its top, metres
+WRIST_AXES = "0 -1 0 0.985 0 -0.174"  # of its camera: it sees what is between the fingers, too
+NEAR = 0.005  # of the extent, 6 m: what is between the fingers is drawn
 INERTIA = 10.0  # kg m2: so heavy that nothing on it slows it down
 
 
@@ -102,7 +104,7 @@ def scene_xml(bodies: Sequence[Part], fixtures: Sequence[Part], turntables: Sequ
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" jacobian="dense" cone="elliptic" impratio="10"
     iterations="20"/>
-  {visuals()}
+  {visuals(NEAR)}
   <default>
     {arm_defaults()}
     <default class="free">
@@ -114,7 +116,7 @@ def scene_xml(bodies: Sequence[Part], fixtures: Sequence[Part], turntables: Sequ
   </default>
   <worldbody>
     {room()}
-    {arm_body()}
+    {arm_body(WRIST_AXES)}
     {discs}
     {free}
     {fixed}

@@ -97,8 +97,12 @@ def arm_defaults() -> str:
     </default>"""
 
 
-def arm_body() -> str:
-    """The MJCF bodies of the arm, on its pedestal."""
+def arm_body(wrist_axes: str = "0 -1 0 1 0 0.25") -> str:
+    """The MJCF bodies of the arm, on its pedestal.
+
+    Args:
+        wrist_axes: where the camera at the wrist looks, the `xyaxes` of its MJCF: down and a little ahead.
+    """
     return f"""<body name="base" pos="{ARM_BASE_X} 0 0" childclass="arm">
       <geom name="pedestal" type="cylinder" size="0.06 0.13" pos="0 0 0.13" rgba="0.25 0.26 0.28 1"
         group="{BACKDROP_GROUP}"/>
@@ -119,7 +123,7 @@ def arm_body() -> str:
                 <geom type="capsule" fromto="0 0 0 0 0 -0.07" size="0.02" mass="0.4"/>
                 <body name="hand" pos="0 0 -0.08" gravcomp="1">
                   <joint name="arm6" axis="0 0 -1" range="-3 3" damping="0.6"/>
-                  <camera name="wrist" pos="0.07 0 0.02" xyaxes="0 -1 0 1 0 0.25" fovy="75"/>
+                  <camera name="wrist" pos="0.07 0 0.02" xyaxes="{wrist_axes}" fovy="75"/>
                   <geom type="box" size="0.018 0.05 0.014" pos="0 0 -0.015" mass="0.3" rgba="0.15 0.15 0.17 1"/>
                   <site name="pinch" pos="0 0 -0.10" size="0.004" group="{HIDDEN_GROUP}"/>
                   <body name="left_finger" pos="0 0.008 -0.03" childclass="finger" gravcomp="1">
@@ -153,13 +157,17 @@ def arm_actuators() -> str:
   </actuator>"""
 
 
-def visuals() -> str:
-    """The MJCF of how pictures are drawn: no multisampling, a headlight."""
-    return """<visual>
+def visuals(near: float = 0.02) -> str:
+    """The MJCF of how pictures are drawn: no multisampling, a headlight.
+
+    Args:
+        near: what is nearer to a camera than this share of the scene's extent is not drawn.
+    """
+    return f"""<visual>
     <global offwidth="640" offheight="640"/>
     <quality shadowsize="1024" offsamples="0" numslices="16" numstacks="10"/>
     <headlight ambient="0.35 0.35 0.35" diffuse="0.35 0.35 0.35" specular="0 0 0"/>
-    <map znear="0.02" zfar="8"/>
+    <map znear="{near}" zfar="8"/>
   </visual>"""
 
 
