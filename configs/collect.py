@@ -22,12 +22,12 @@ class CollectConfig:
         cameras: cameras to record.
         size: side of the pictures in pixels.
         noise: standard deviation of the action noise in the noisiest episodes; each draws its own level up to it.
-        detours: of tasks whose expert plans for every object: share of the episodes that begin on the way to another
+        detours: of tasks whose expert can act on any object: share of the episodes that begin on the way to another
             object, while the label says where to go. Without them the gripper is always near the target, and a policy
             learns to look there instead of reading.
         counterfactual: of tasks whose scene can be told something else (`reset` takes `told`): share of the episodes
             that are. Without them the scene alone says what to do, and a policy need not read.
-        plan_steps: of tasks whose expert plans for every object: actions that a label looks ahead, which is the longest
+        plan_steps: of tasks with labels for several objects: actions that a label looks ahead, which is the longest
             chunk a policy can learn from it.
         randomise: vary light, table colour and camera pose, in tasks that can.
         seed: another one gives other scenes: no two of a few hundred neighbouring seeds share any.

@@ -72,10 +72,9 @@ class EpisodeRecorder:
         known = world.info.get("privileged", {})
         if "boxes" in known and self._all:
             body, goal = known["aims"].T
-            row |= {name: np.stack([known[name][c][body] for c in self._cameras]) for name in ("boxes", "visible")}
+            row |= self._labels_of(known, body, "")
             if (goal >= 0).any():
-                for name in ("boxes", "visible"):
-                    row[f"goal_{name}"] = np.stack([known[name][c][goal] for c in self._cameras])
+                row |= self._labels_of(known, goal, "goal_")
         elif "boxes" in known:
             things = slice(None) if self._plans else slice(known["target"], known["target"] + 1)
             row["boxes"] = np.stack([known["boxes"][name][things] for name in self._cameras])
@@ -94,6 +93,14 @@ class EpisodeRecorder:
             row["action"] = self._label(world)[None, None]
         for name, value in row.items():
             self._rows.setdefault(name, []).append(value)
+
+    def _labels_of(self, known: dict[str, Any], things: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
+        """Boxes and visibility of these things (O,) in all cameras, zeros where there is none (-1)."""
+        labels = {}
+        for name in ("boxes", "visible"):
+            labels[prefix + name] = np.stack([known[name][camera][things] for camera in self._cameras])
+            labels[prefix + name][:, things < 0] = 0
+        return labels
 
     def _ahead(self, world: World, *thing: int) -> np.ndarray:
         """The expert's next S actions, (S, A) in [-1, 1]."""

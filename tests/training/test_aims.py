@@ -94,6 +94,9 @@ def test_boxes_are_those_of_what_the_words_mean(episode: Episode) -> None:
         if body >= 0:
             np.testing.assert_array_equal(episode.boxes[0, 0, thing], boxes[body])
             np.testing.assert_array_equal(episode.goal_boxes[0, 0, thing], boxes[goal])
+        else:
+            assert not episode.boxes[:, :, thing].any()
+            assert not episode.goal_boxes[:, :, thing].any()
     env.close()
 
 

@@ -180,7 +180,6 @@ class Sampler:
         for part in self.parts:
             part.tokens, part.token_mask = part.tokens[..., :longest], part.token_mask[..., :longest]
         self._back = (np.arange(config.frames) - (config.frames - 1)) * config.frame_stride
-        self._ahead = np.arange(config.chunk)
 
     def shapes(self, actions: int, vocabulary: int) -> Shapes:
         return Shapes(
