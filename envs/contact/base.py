@@ -149,14 +149,8 @@ class ContactTask(MujocoTask):
         return sum(self.reward_terms().values())
 
     def reward_terms(self) -> dict[str, float]:
-        """The parts of a step's reward."""
+        """The parts of a step's reward; see `envs.rewards`."""
         raise NotImplementedError
-
-    def rest_of(self, most: float) -> float:
-        """What success pays, in tasks whose other terms come to `most` a step at best: as if they came to that for the
-        rest of the episode, which success ends, and 3. Else it would pay to wait.
-        """
-        return 3 + most * (self.horizon - self.step_count)
 
     def moved(self) -> np.ndarray:
         """How far each body is from where it was, (N,) metres."""

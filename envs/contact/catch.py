@@ -13,6 +13,7 @@ import numpy as np
 from envs.contact.base import FALLEN, MOVED, ContactTask, aim_of, limited
 from envs.contact.grasp import GAIN, grasp
 from envs.contact.scene import DISC_TOP, Part, cube
+from envs.rewards import near, rest
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
 from envs.tabletop.instructions import Templates, near_miss
 from envs.tabletop.objects import COLOURS
@@ -69,8 +70,9 @@ class CatchTask(ContactTask):
     Words name a colour or a motion. Where they name a motion, each table has one cube, and the other table turns the
     other way or at another speed.
 
-    Reward, each step: `-|hand - cube|` metres, `-2` times the height that is missing, and 0.3 while both fingers hold
-    the cube in the air; success pays what those would for the rest of the episode, and 3. See `reward_terms`.
+    Reward, each step: up to 0.3 with the hand near the cube, 0.5 while both fingers hold it in the air, and up to 1 with
+    it near the height to which it is to be lifted; success pays what those would for the rest of the episode, and 3. See
+    `reward_terms`.
 
     `reset(options=…)` takes `colour` or `motion` of what is meant.
     """
@@ -174,10 +176,10 @@ class CatchTask(ContactTask):
         props = self.table.props
         mine = props.bodies[self.target]
         return {
-            "approach": -float(np.linalg.norm(self.table.arm.position - mine)),
-            "progress": -2 * max(0.0, LIFTED - float(mine[2] - self.start[self.target, 2])),
-            "grasp": 0.3 * float(props.touching()[self.target].all() and mine[2] - self.start[self.target, 2] > 0.005),
-            "success": self.success() * self.rest_of(0.3),
+            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - mine)), 0.1),
+            "progress": near(max(0.0, LIFTED - float(mine[2] - self.start[self.target, 2])), 0.1),
+            "grasp": 0.5 * float(props.touching()[self.target].all() and mine[2] - self.start[self.target, 2] > 0.005),
+            "success": self.success() * rest(1.8, self.horizon - self.step_count),
         }
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, aim_of, limited, nearest
 from envs.contact.grasp import GAIN, ROOM, grasp
 from envs.contact.scene import BOWL_HEIGHT, BOWL_RADIUS, Part, ball, bowl, cube
+from envs.rewards import near, rest
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
 from envs.tabletop.instructions import Templates, near_miss
 from envs.tabletop.objects import COLOURS, COMBINATIONS, HELD_OUT_COMBINATIONS, SHAPE_WORDS
@@ -69,9 +70,9 @@ class PlaceTask(ContactTask):
     let go and at rest for a quarter of a second. Told to lift: held by both fingers 10 cm above where it stood, for
     half a second. Things 0 and 1 are the cubes, 2 and 3 the balls, 4 and 5 the bowls, of which 4 is meant.
 
-    Reward, each step, in metres: `-|hand - thing|`; for putting `-2 |thing - bowl|`, for lifting `-2` times the height
-    that is missing; 0.3 while both fingers hold the thing in the air. Success pays what those would for the rest of the
-    episode, and 3. See `reward_terms`.
+    Reward, each step: up to 0.3 with the hand near the thing, 0.5 while both fingers hold it in the air, and up to 1
+    with it near the bowl, or near the height to which it is to be lifted; success pays what those would for the rest of
+    the episode, and 3. See `reward_terms`.
 
     `reset(options=…)` takes `combinations`, the pairs of colour and shape ("train", "held_out" or "all"); `verb`,
     "put" or "lift"; and `colour`, `shape` and `bowl` of what is meant.
@@ -171,13 +172,14 @@ class PlaceTask(ContactTask):
         """The parts of a step's reward."""
         props = self.table.props
         thing, into = props.bodies[self.target], props.fixtures[0]
-        missing = LIFTED - (thing[2] - self.start[self.target, 2])
-        left = max(missing, 0) if self.verb == "lift" else np.linalg.norm(thing[:2] - into[:2])
+        missing = LIFTED - float(thing[2] - self.start[self.target, 2])
+        lift = self.verb == "lift"
+        left = max(missing, 0.0) if lift else float(np.linalg.norm(thing[:2] - into[:2]))
         return {
-            "approach": -float(np.linalg.norm(self.table.arm.position - thing)),
-            "progress": -2 * float(left),
-            "grasp": 0.3 * float(props.touching()[self.target].all() and thing[2] - self.start[self.target, 2] > 0.005),
-            "success": self.success() * self.rest_of(0.3),
+            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - thing)), 0.1),
+            "progress": near(left, 0.1 if lift else 0.2),
+            "grasp": 0.5 * float(props.touching()[self.target].all() and thing[2] - self.start[self.target, 2] > 0.005),
+            "success": self.success() * rest(1.8, self.horizon - self.step_count),
         }
 
     @property

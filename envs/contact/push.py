@@ -11,6 +11,7 @@ import numpy as np
 
 from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, aim_of, from_line, limited, nearest
 from envs.contact.scene import MAT_HALF, Part, cube, mat
+from envs.rewards import near, rest
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
 from envs.tabletop.instructions import Templates, near_miss
 from envs.tabletop.objects import COLOURS, COMBINATIONS
@@ -61,7 +62,8 @@ class PushTask(ContactTask):
     """Success: the named block's middle on the named mat, at rest for a quarter of a second. Three or four blocks, two
     or three mats; blocks differ in colour, and mats do. Block 0 and mat 0 are meant.
 
-    Reward, each step: `-|hand - block| - 3 |block - mat|`, in metres, and 1 for success; see `reward_terms`.
+    Reward, each step: up to 0.3 with the hand near the block, and up to 1 with the block near the mat; success pays what
+    those would for the rest of the episode, and 3. See `reward_terms`.
 
     `reset(options=…)` takes `combinations`, the pairs of colours of block and mat ("train", "held_out" or "all"), and
     `block` and `mat`, the colours of what is meant.
@@ -133,9 +135,9 @@ class PushTask(ContactTask):
         """The parts of a step's reward."""
         block, mat = self.table.props.bodies[0], self.table.props.fixtures[0]
         return {
-            "approach": -float(np.linalg.norm(self.table.arm.position - block)),
-            "progress": -3 * float(np.linalg.norm(block[:2] - mat[:2])),
-            "success": float(self.success()),
+            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - block)), 0.1),
+            "progress": near(float(np.linalg.norm(block[:2] - mat[:2])), 0.2),
+            "success": self.success() * rest(1.3, self.horizon - self.step_count),
         }
 
     @property

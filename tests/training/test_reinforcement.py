@@ -72,6 +72,7 @@ class TestWhatIsSeen:
             rewards.append(float(reward) if dense is None else dense())
         env.close()
         assert np.mean(np.array(rewards[1:]) > rewards[0]) > 0.7
+        assert min(rewards) >= 0  # else it would pay to fail, where that ends an episode
 
 
 def test_each_episode_is_another_scene_of_the_collection() -> None:

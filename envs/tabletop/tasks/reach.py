@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from envs.rewards import near, rest
 from envs.tabletop.arm import MAX_SPEED
 from envs.tabletop.env import TabletopEnv, random_start
 from envs.tabletop.episode import Layout
@@ -95,10 +96,10 @@ class ReachEnv(TabletopEnv):
         return np.concatenate([self._arm.agent_pos(), 10 * far[mine], 10 * others]).astype(np.float32)
 
     def dense_reward(self) -> float:
-        """`-distance` to the point to reach, in metres, and 1 for success."""
+        """Up to 1 near the point to reach; success pays what that would for the rest of the episode, and 3."""
         known = self.privileged()
-        distance = np.linalg.norm(self._hover_points(known)[known["target"]] - known["hand"])
-        return float(self.success) - float(distance)
+        distance = float(np.linalg.norm(self._hover_points(known)[known["target"]] - known["hand"]))
+        return near(distance, 0.1) + self.success * rest(1.0, self.horizon - self.step_count)
 
     @staticmethod
     def _hover_points(known: Mapping[str, Any]) -> np.ndarray:
