@@ -70,9 +70,9 @@ class CatchTask(ContactTask):
     Words name a colour or a motion. Where they name a motion, each table has one cube, and the other table turns the
     other way or at another speed.
 
-    Reward, each step: up to 0.3 with the hand near the cube, 0.5 while both fingers hold it in the air, and up to 1 with
-    it near the height to which it is to be lifted; success pays what those would for the rest of the episode, and 3. See
-    `reward_terms`.
+    Reward, each step: up to 0.3 with the hand near the cube, 0.5 while both fingers hold it in the air, and up to 1
+    with it near the height to which it is to be lifted; success pays what those would for the rest of the episode, and
+    3. See `reward_terms`.
 
     `reset(options=…)` takes `colour` or `motion` of what is meant.
     """

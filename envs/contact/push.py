@@ -62,8 +62,8 @@ class PushTask(ContactTask):
     """Success: the named block's middle on the named mat, at rest for a quarter of a second. Three or four blocks, two
     or three mats; blocks differ in colour, and mats do. Block 0 and mat 0 are meant.
 
-    Reward, each step: up to 0.3 with the hand near the block, and up to 1 with the block near the mat; success pays what
-    those would for the rest of the episode, and 3. See `reward_terms`.
+    Reward, each step: up to 0.3 with the hand near the block, and up to 1 with the block near the mat; success pays
+    what those would for the rest of the episode, and 3. See `reward_terms`.
 
     `reset(options=…)` takes `combinations`, the pairs of colours of block and mat ("train", "held_out" or "all"), and
     `block` and `mat`, the colours of what is meant.
