@@ -17,7 +17,8 @@ class RLConfig:
         hidden: widths of the hidden layers, of the actor and of both critics.
         learning_rate: of Adam.
         batch: remembered steps an update.
-        updates: updates for each control step of each environment.
+        updates: updates for each control step of each environment, rounded to a whole number for all of them together,
+            at least one. An update takes several times as long as a step of the simulation.
         discount: of the reward of the next step.
         warmup: control steps at random before the first update.
         memory: control steps that are remembered.
@@ -32,7 +33,7 @@ class RLConfig:
     hidden: tuple[int, ...] = (256, 256)
     learning_rate: float = 5e-4
     batch: int = 256
-    updates: int = 1
+    updates: float = 1.0
     discount: float = 0.98
     warmup: int = 5_000
     memory: int = 300_000
@@ -43,12 +44,13 @@ class RLConfig:
 
     def __post_init__(self) -> None:
         check_kinds("rl", self)
-        least = dict.fromkeys(("steps", "envs", "batch", "updates", "memory", "judge_every", "episodes", "threads"), 1)
+        least = dict.fromkeys(("steps", "envs", "batch", "memory", "judge_every", "episodes", "threads"), 1)
         check_least("rl", self, **least, warmup=0, seed=0)
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"rl.hidden {list(self.hidden)} must name one or more widths, each at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"rl.learning_rate {self.learning_rate} must be above 0")
+        for name in ("learning_rate", "updates"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"rl.{name} {getattr(self, name)} must be above 0")
         if not 0 <= self.discount < 1:
             raise ValueError(f"rl.discount {self.discount} must lie in [0, 1)")
         if self.memory < self.envs:

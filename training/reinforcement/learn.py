@@ -105,7 +105,7 @@ class _Run:
                 batch_size=config.batch,
                 gamma=config.discount,
                 train_freq=1,
-                gradient_steps=config.updates * config.envs,
+                gradient_steps=max(round(config.updates * config.envs), 1),
                 policy_kwargs={"net_arch": list(config.hidden)},
                 device="cpu",
             )
