@@ -19,7 +19,7 @@ SMALLER: dict[str, list[str]] = {
     "demo": [*COLLECT, *TRAIN, *EVAL, "--videos", "0"],
     "collect": COLLECT,
     "train": TRAIN,
-    "eval": ["--episodes", "1", "--videos", "1"],
+    "eval": ["--episodes", "1", "--videos", "1", "--controls", "frozen_frames"],
     "dagger": [*COLLECT, *TRAIN, *[f"--dagger.{name}=2" for name in ("episodes", "steps", "validation")]],
     "export": ["--format", "torch"],
     "serve": ["--port", "0", "--seconds", "0.1"],

@@ -15,7 +15,7 @@ from eval.controls import CONTROLS
 from vla_policy.checkpoint import SHIPPED, load_checkpoint, shipped_names
 from vla_policy.runner import PolicyRunner
 
-LEAST_SUCCESSES = 13  # of 20: a policy of 86.5 % has fewer three times in a thousand
+LEAST_SUCCESSES = 6  # of 10: a policy of 86.5 % has fewer six times in a thousand
 MOST_DEAF = 3  # of 10 when another object is named: one that does not listen has as few once in fifteen thousand
 FEW = 5  # tasks; of a suite with more, the first one here stands for all: its results are in docs/results
 STANDING = "metaworld/window-open"
@@ -31,12 +31,12 @@ def test_a_policy_that_ships_succeeds_and_listens(name: str, task: str) -> None:
     cameras, size = checkpoint.policy.config.cameras, checkpoint.policy.shapes.size
     envs = [make_task(task, cameras=cameras, size=size, labels=False) for _ in range(GROUP)]
 
-    def successes(control: str, first: int) -> int:
+    def successes(control: str) -> int:
         """Of a group of unseen seeds, with the settings that an evaluation has."""
         condition = CONTROLS[control]
         worlds = run(
             envs,
-            [split_seed("test", first + i) for i in range(GROUP)],
+            [split_seed("test", i) for i in range(GROUP)],
             make_actor(condition, runner, spec),
             action_names=spec.action_names,
             scenario=condition.scenario,
@@ -46,8 +46,8 @@ def test_a_policy_that_ships_succeeds_and_listens(name: str, task: str) -> None:
 
     try:
         with one_thread():
-            assert successes("policy", 0) + successes("policy", GROUP) >= LEAST_SUCCESSES
-            assert successes("shuffled_instruction", 0) <= MOST_DEAF
+            assert successes("policy") >= LEAST_SUCCESSES
+            assert successes("shuffled_instruction") <= MOST_DEAF
     finally:
         for env in envs:
             env.close()

@@ -85,7 +85,7 @@ def test_a_copy_before_the_first_episode(task: str, copied: Copy, make_env: Make
 
 @pytest.mark.parametrize("steps", [0, MIDDLE])
 def test_the_expert_succeeds_in_a_copy(task: str, steps: int, make_env: MakeEnv) -> None:
-    env = make_env(task, cameras=("front",), labels="none", size=16)
+    env = make_env(task, cameras=(), labels="none", size=16)
     succeeded, expert = 0, find_task(task).make_expert()
     for seed in range(3):
         _, info = env.reset(seed=seed)
@@ -101,7 +101,7 @@ def test_the_expert_succeeds_in_a_copy(task: str, steps: int, make_env: MakeEnv)
 
 
 def test_a_simulation_that_broke_down_is_as_broken_in_the_copy(make_env: MakeEnv, copied: Copy, tmp_path: Any) -> None:
-    env = make_env("track", labels="none", size=16)
+    env = make_env("track", cameras=(), labels="none", size=16)
     env.reset(seed=0)
     env.data.warning.number[3] = 1
     assert not copied(env).step(np.zeros(2))[4]["stable"]

@@ -101,7 +101,7 @@ def test_curves_against_their_formulas() -> None:
 
 
 def test_objects_stay_on_the_table_and_never_touch(task: str, make_env: MakeEnv) -> None:
-    for layout in layouts(make_env(task), 150):
+    for layout in layouts(make_env(task, cameras=()), 150):
         assert (layout.paths >= REGION[0] - ROUNDING).all()
         assert (layout.paths <= REGION[1] + ROUNDING).all()
         for i, one in enumerate(layout.objects):
@@ -111,7 +111,7 @@ def test_objects_stay_on_the_table_and_never_touch(task: str, make_env: MakeEnv)
 
 
 def test_objects_are_where_their_path_says(make_env: MakeEnv) -> None:
-    env = make_env("track", labels="none", size=16)
+    env = make_env("track", cameras=(), labels="none", size=16)
     _, info = env.reset(seed=0)
     for step in range(20):
         secret = info["privileged"]
@@ -154,7 +154,7 @@ def test_left_right_and_towards_away_are_true_in_the_front_camera(make_env: Make
 
 @pytest.mark.parametrize("motion", NAMED)
 def test_the_words_for_a_motion_are_true(motion: str, make_env: MakeEnv) -> None:
-    for layout in layouts(make_env("track_motion"), 40, motion):
+    for layout in layouts(make_env("track_motion", cameras=()), 40, motion):
         target = layout.paths[layout.target]
         others = [path for i, path in enumerate(layout.paths) if i != layout.target]
         stands = [float(np.mean(np.linalg.norm(np.diff(path, axis=0), axis=1) < 1e-9)) for path in layout.paths]
@@ -201,7 +201,7 @@ def test_starts_say_nothing_about_the_motion(group: tuple[str, str, str], make_e
     Placing each object where its own motion fits fails this: "whoever is farther left or right than towards or away
     moves towards and away" was then right in 4 of 5 scenes.
     """
-    scenes = layouts(make_env("track_motion"), 240, group[0])
+    scenes = layouts(make_env("track_motion", cameras=()), 240, group[0])
     features: dict[str, Callable[[np.ndarray], Any]] = {
         "x": lambda p: p[:, 0],
         "y": lambda p: p[:, 1],
@@ -219,7 +219,7 @@ def test_starts_say_nothing_about_the_motion(group: tuple[str, str, str], make_e
 
 
 def test_starts_of_the_nameless_object_are_like_the_others(make_env: MakeEnv) -> None:
-    scenes = [layout for layout in layouts(make_env("track_motion"), 500) if len(layout.objects) == 3]
+    scenes = [layout for layout in layouts(make_env("track_motion", cameras=()), 500) if len(layout.objects) == 3]
     third, named = starts_of(scenes, lambda _: 2), starts_of(scenes, lambda layout: layout.target)
     for feature in (lambda p: p[:, 0], lambda p: p[:, 1], lambda p: np.abs(p).max(axis=1)):
         assert ks_2samp(feature(third), feature(named)).pvalue > 1e-3
@@ -227,7 +227,7 @@ def test_starts_of_the_nameless_object_are_like_the_others(make_env: MakeEnv) ->
 
 def test_the_order_of_objects_says_nothing_about_where_they_are(make_env: MakeEnv) -> None:
     for task in ("reach", "track", "track_occlusion", "track_event"):
-        scenes = layouts(make_env(task), 250)
+        scenes = layouts(make_env(task, cameras=()), 250)
         target, other = starts_of(scenes, lambda layout: layout.target), starts_of(scenes, lambda _: 3)
         for feature in (lambda p: p[:, 0], lambda p: p[:, 1], lambda p: np.abs(p).max(axis=1)):
             assert ks_2samp(feature(target), feature(other)).pvalue > 1e-3

@@ -41,7 +41,7 @@ def test_props_are_hidden_unless_shown_and_touch_nothing() -> None:
 
 def test_the_other_tasks_have_none(make_env: MakeEnv) -> None:
     for task in ("reach", "track", "track_motion"):
-        env = make_env(task, labels="none", size=16)
+        env = make_env(task, cameras=(), labels="none", size=16)
         env.reset(seed=0)
         assert all(env.model.geom(name).group[0] == HIDDEN_GROUP for name in PROPS)
 

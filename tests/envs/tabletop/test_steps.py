@@ -37,7 +37,7 @@ def test_actions_beyond_the_bounds_count_as_the_bounds(task: str, make_env: Make
 
 
 def test_stepping_outside_an_episode_is_refused(task: str, make_env: MakeEnv) -> None:
-    env = make_env(task, labels="none", size=16)
+    env = make_env(task, cameras=(), labels="none", size=16)
     with pytest.raises(ValueError, match="call reset"):
         env.step(np.zeros(len(env.action_names)))
     for name in ("layout", "success"):
@@ -46,7 +46,7 @@ def test_stepping_outside_an_episode_is_refused(task: str, make_env: MakeEnv) ->
 
 
 def test_the_horizon_truncates(task: str, make_env: MakeEnv) -> None:
-    env = make_env(task, labels="none", size=16)
+    env = make_env(task, cameras=(), labels="none", size=16)
     _, info = env.reset(seed=0)
     still = np.zeros(len(env.action_names))
     for count in range(1, env.horizon + 1):
@@ -62,7 +62,7 @@ def test_the_horizon_truncates(task: str, make_env: MakeEnv) -> None:
 
 def test_an_episode_that_is_over_cannot_go_on(task: str, make_env: MakeEnv) -> None:
     """Whether it was the task that ended it or the horizon: no reward is to be had after it."""
-    env = make_env(task, labels="none", size=16)
+    env = make_env(task, cameras=(), labels="none", size=16)
     _, info = env.reset(seed=0)
     over, expert = False, find_task(task).make_expert()
     while not over:
@@ -80,7 +80,7 @@ def test_an_episode_that_is_over_cannot_go_on(task: str, make_env: MakeEnv) -> N
 
 
 def test_reach_fails_when_it_settles_on_another_object(make_env: MakeEnv) -> None:
-    env, expert = make_env("reach", labels="none", size=16), find_task("reach").make_expert()
+    env, expert = make_env("reach", cameras=(), labels="none", size=16), find_task("reach").make_expert()
     for other in (1, 2, 3):
         _, info = env.reset(seed=other)
         over = False

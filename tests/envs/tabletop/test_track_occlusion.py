@@ -45,7 +45,7 @@ def towards(env: TabletopEnv, secret: dict, place: np.ndarray) -> np.ndarray:  #
 
 
 def test_every_object_passes_under_the_screen_in_the_judged_part_for_as_long_as_it_should(make_env: MakeEnv) -> None:
-    for layout in layouts(make_env("track_occlusion"), 60):
+    for layout in layouts(make_env("track_occlusion", cameras=()), 60):
         for index in range(len(layout.objects)):
             hidden = hidden_steps(layout, index)
             assert hidden.shape == (HORIZON + 1,)
@@ -58,7 +58,7 @@ def test_every_object_passes_under_the_screen_in_the_judged_part_for_as_long_as_
 
 
 def test_nobody_turns_around_or_changes_speed_in_hiding(make_env: MakeEnv) -> None:
-    for layout in layouts(make_env("track_occlusion"), 60):
+    for layout in layouts(make_env("track_occlusion", cameras=()), 60):
         for index, path in enumerate(layout.paths):
             steps = np.diff(path[: HORIZON * RAMP + 1 : RAMP], axis=0)
             for first, last in passages(hidden_steps(layout, index)):
@@ -68,7 +68,7 @@ def test_nobody_turns_around_or_changes_speed_in_hiding(make_env: MakeEnv) -> No
 
 
 def test_objects_differ_in_speed_and_lane(make_env: MakeEnv) -> None:
-    for layout in layouts(make_env("track_occlusion"), 20):
+    for layout in layouts(make_env("track_occlusion", cameras=()), 20):
         speeds = np.abs(np.diff(layout.paths[:, :2, 1], axis=1)).ravel()
         assert len(np.unique(speeds.round(9))) == 4
         assert np.diff(np.sort(layout.paths[:, 0, 0])).min() > 0.06
@@ -98,14 +98,14 @@ def test_the_front_camera_loses_sight_of_it_for_four_to_nine_tenths_of_a_second(
 
 
 def test_the_expert_succeeds(make_env: MakeEnv) -> None:
-    env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
+    env = make_env("track_occlusion", cameras=(), labels="none", size=16)
     assert all(run(env, seed, lambda env, secret: EXPERT(env, {"privileged": secret})) for seed in range(20))
 
 
 @pytest.mark.parametrize("waiting", ["middle", "where it went under", "where it will come out"])
 def test_following_in_sight_and_waiting_in_hiding_fails(waiting: str, make_env: MakeEnv) -> None:
     """The gripper is put where it should be in every other step, so that only the waiting can be the reason."""
-    env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
+    env = make_env("track_occlusion", cameras=(), labels="none", size=16)
     for seed in range(12):
         env.reset(seed=seed)
         metrics, layout = env.metrics, env.layout
@@ -124,7 +124,7 @@ def test_following_in_sight_and_waiting_in_hiding_fails(waiting: str, make_env: 
 
 
 def test_in_hiding_it_is_judged_more_strictly_than_in_sight(make_env: MakeEnv) -> None:
-    env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
+    env = make_env("track_occlusion", cameras=(), labels="none", size=16)
     env.reset(seed=0)
     env.metrics.errors[:] = HIDDEN_TOLERANCE + 0.005
     assert not env.judge(0)
@@ -136,7 +136,7 @@ def test_in_hiding_it_is_judged_more_strictly_than_in_sight(make_env: MakeEnv) -
 
 
 def test_parking_over_the_middle_of_the_screen_fails(make_env: MakeEnv) -> None:
-    env = make_env("track_occlusion", cameras=("front",), labels="none", size=16)
+    env = make_env("track_occlusion", cameras=(), labels="none", size=16)
 
     def park(env: TabletopEnv, secret: dict) -> np.ndarray:  # type: ignore[type-arg]
         return towards(env, secret, np.array([secret["positions"][0, 0], env.layout.screen]))
