@@ -176,7 +176,7 @@ class CatchTask(ContactTask):
         props = self.table.props
         mine = props.bodies[self.target]
         return {
-            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - mine)), 0.1),
+            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - mine)), 0.2),
             "progress": near(max(0.0, LIFTED - float(mine[2] - self.start[self.target, 2])), 0.1),
             "grasp": 0.5 * float(props.touching()[self.target].all() and mine[2] - self.start[self.target, 2] > 0.005),
             "success": self.success() * rest(1.8, self.horizon - self.step_count),

@@ -176,7 +176,7 @@ class PlaceTask(ContactTask):
         lift = self.verb == "lift"
         left = max(missing, 0.0) if lift else float(np.linalg.norm(thing[:2] - into[:2]))
         return {
-            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - thing)), 0.1),
+            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - thing)), 0.2),
             "progress": near(left, 0.1 if lift else 0.2),
             "grasp": 0.5 * float(props.touching()[self.target].all() and thing[2] - self.start[self.target, 2] > 0.005),
             "success": self.success() * rest(1.8, self.horizon - self.step_count),

@@ -62,8 +62,9 @@ class PushTask(ContactTask):
     """Success: the named block's middle on the named mat, at rest for a quarter of a second. Three or four blocks, two
     or three mats; blocks differ in colour, and mats do. Block 0 and mat 0 are meant.
 
-    Reward, each step: up to 0.3 with the hand near the block, and up to 1 with the block near the mat; success pays
-    what those would for the rest of the episode, and 3. See `reward_terms`.
+    Reward, each step: up to 0.5 with the hand near the place behind the block, where pushing begins, and up to 1 for
+    the share of the block's way that is done; success pays what those would for the rest of the episode, and 3. See
+    `reward_terms`.
 
     `reset(options=…)` takes `combinations`, the pairs of colours of block and mat ("train", "held_out" or "all"), and
     `block` and `mat`, the colours of what is meant.
@@ -134,10 +135,12 @@ class PushTask(ContactTask):
     def reward_terms(self) -> dict[str, float]:
         """The parts of a step's reward."""
         block, mat = self.table.props.bodies[0], self.table.props.fixtures[0]
+        begin = np.array([*behind(block[:2], mat[:2])[0], LOW])
+        whole, left = (float(np.linalg.norm(each[:2] - mat[:2])) for each in (self.start[0], block))
         return {
-            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - block)), 0.1),
-            "progress": near(float(np.linalg.norm(block[:2] - mat[:2])), 0.2),
-            "success": self.success() * rest(1.3, self.horizon - self.step_count),
+            "approach": 0.5 * near(float(np.linalg.norm(self.table.arm.position - begin)), 0.2),
+            "progress": max(0.0, 1 - left / whole),
+            "success": self.success() * rest(1.5, self.horizon - self.step_count),
         }
 
     @property

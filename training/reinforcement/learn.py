@@ -156,14 +156,21 @@ class _Run:
         actor = ExpertActor(LearnedExpert(learned))
         successes = judge([self._make()], actor, self._spec, self._config.episodes)
         before = most_successes(self._rows)
-        row = {"step": int(model.num_timesteps), "successes": successes, "episodes": self._config.episodes}
-        row["time"] = round(time.time())
+        row: dict[str, Any] = {"step": int(model.num_timesteps), "successes": successes}
+        row |= {"episodes": self._config.episodes, "reward": self._reward(model), "time": round(time.time())}
         self._rows.append(row)
         write_rows(self._out, self._rows)
         if successes > before:
             save_expert(learned, self._out / EXPERT)
         if self._on_progress:
             self._on_progress(int(model.num_timesteps), row)
+
+    def _reward(self, model: SAC) -> float:
+        """The mean of the control steps since the last judgement, as far as they are remembered."""
+        memory, since = model.replay_buffer, self._config.judge_every // self._config.envs
+        assert memory is not None
+        newest = np.arange(memory.pos - min(since, memory.pos), memory.pos)
+        return round(float(memory.rewards[newest].mean()), 4) if len(newest) else 0.0
 
 
 class _Follower(BaseCallback):
