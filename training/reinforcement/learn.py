@@ -160,7 +160,7 @@ class _Run:
         row |= {"episodes": self._config.episodes, "reward": self._reward(model), "time": round(time.time())}
         self._rows.append(row)
         write_rows(self._out, self._rows)
-        if successes > before:
+        if successes >= before:  # of two as good ones the one that has learned for longer
             save_expert(learned, self._out / EXPERT)
         if self._on_progress:
             self._on_progress(int(model.num_timesteps), row)
