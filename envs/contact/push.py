@@ -62,9 +62,9 @@ class PushTask(ContactTask):
     """Success: the named block's middle on the named mat, at rest for a quarter of a second. Three or four blocks, two
     or three mats; blocks differ in colour, and mats do. Block 0 and mat 0 are meant.
 
-    Reward, each step: up to 0.5 with the hand near the place behind the block, where pushing begins, and up to 1 for
-    the share of the block's way that is done; success pays what those would for the rest of the episode, and 3. See
-    `reward_terms`.
+    Reward, each step: up to 0.5 with the hand near where it pushes from, to which it has to come over the blocks, and
+    up to 1 for the share of the block's way that is done; success pays what those would for the rest of the episode,
+    and 3. See `reward_terms`.
 
     `reset(options=…)` takes `combinations`, the pairs of colours of block and mat ("train", "held_out" or "all"), and
     `block` and `mat`, the colours of what is meant.
@@ -135,10 +135,13 @@ class PushTask(ContactTask):
     def reward_terms(self) -> dict[str, float]:
         """The parts of a step's reward."""
         block, mat = self.table.props.bodies[0], self.table.props.fixtures[0]
-        begin = np.array([*behind(block[:2], mat[:2])[0], LOW])
+        hand, (begin, way) = self.table.arm.position, behind(block[:2], mat[:2])
         whole, left = (float(np.linalg.norm(each[:2] - mat[:2])) for each in (self.start[0], block))
+        # High while to the side: straight to where it pushes from, the block itself would often be in the way.
+        aside = from_line(hand[:2], begin, block[:2] - TOUCH * way)
+        height = LOW + (ABOVE - LOW) * min(1.0, max(0.0, aside - LINE) / (2 * LINE))
         return {
-            "approach": 0.5 * near(float(np.linalg.norm(self.table.arm.position - begin)), 0.2),
+            "approach": 0.5 * near(float(np.hypot(aside, hand[2] - height)), 0.2),
             "progress": max(0.0, 1 - left / whole),
             "success": self.success() * rest(1.5, self.horizon - self.step_count),
         }
@@ -266,6 +269,7 @@ def read(text: str) -> dict[str, str]:
 # The expert: phases that the state alone decides.
 
 BEHIND = 0.066  # distance of the hand from the block's middle where it comes down, metres
+TOUCH = 0.035  # where it pushes, metres
 ABOVE, LOW = 0.105, 0.028  # height of the pinch point over the blocks, and beside one, metres
 LINE = 0.02  # how far the hand may be beside the line through block and mat, metres
 DONE = 0.025  # of the block's middle from the mat's: pushed far enough, metres
