@@ -63,7 +63,7 @@ class PushTask(ContactTask):
     or three mats; blocks differ in colour, and mats do. Block 0 and mat 0 are meant.
 
     Reward, each step: up to 0.5 with the hand near where it pushes from, to which it has to come over the blocks, and
-    up to 1 for the share of the block's way that is done; success pays what those would for the rest of the episode,
+    up to 4 for the share of the block's way that is done; success pays what those would for the rest of the episode,
     and 3. See `reward_terms`.
 
     `reset(options=…)` takes `combinations`, the pairs of colours of block and mat ("train", "held_out" or "all"), and
@@ -142,8 +142,8 @@ class PushTask(ContactTask):
         height = LOW + (ABOVE - LOW) * min(1.0, max(0.0, aside - LINE) / (2 * LINE))
         return {
             "approach": 0.5 * near(float(np.hypot(aside, hand[2] - height)), 0.2),
-            "progress": max(0.0, 1 - left / whole),
-            "success": self.success() * rest(1.5, self.horizon - self.step_count),
+            "progress": 4 * max(0.0, 1 - left / whole),
+            "success": self.success() * rest(4.5, self.horizon - self.step_count),
         }
 
     @property
