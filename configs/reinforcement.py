@@ -22,6 +22,8 @@ class RLConfig:
         discount: of the reward of the next step.
         warmup: control steps at random before the first update.
         memory: control steps that are remembered.
+        demonstrations: control steps of the task's own expert that are remembered from the beginning (Vecerik et al.
+            2017), with noise on what it does; 0 learns from nothing.
         judge_every: control steps between two judgements on validation scenes; the best expert is kept.
         episodes: of a judgement.
         seed: of weights, scenes and exploration.
@@ -37,6 +39,7 @@ class RLConfig:
     discount: float = 0.98
     warmup: int = 5_000
     memory: int = 300_000
+    demonstrations: int = 0
     judge_every: int = 20_000
     episodes: int = 50
     seed: int = 0
@@ -45,7 +48,7 @@ class RLConfig:
     def __post_init__(self) -> None:
         check_kinds("rl", self)
         least = dict.fromkeys(("steps", "envs", "batch", "memory", "judge_every", "episodes", "threads"), 1)
-        check_least("rl", self, **least, warmup=0, seed=0)
+        check_least("rl", self, **least, warmup=0, demonstrations=0, seed=0)
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"rl.hidden {list(self.hidden)} must name one or more widths, each at least 1")
         for name in ("learning_rate", "updates"):
@@ -55,6 +58,8 @@ class RLConfig:
             raise ValueError(f"rl.discount {self.discount} must lie in [0, 1)")
         if self.memory < self.envs:
             raise ValueError(f"rl.memory {self.memory} must hold a step of each of the {self.envs} environments")
+        if self.demonstrations > self.memory:
+            raise ValueError(f"rl.demonstrations {self.demonstrations} must not exceed rl.memory {self.memory}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,8 @@ class StateObservation(
 ):
     """A task as those see it who learn from its state: `expert_state()` as the observation (K,) float32,
     `dense_reward()` as the reward where the task offers one, and `is_success` in the info. A reset without a seed draws
-    the next scene of those that a collection of demonstrations with this seed would.
+    the next scene of those that a collection of demonstrations with this seed would. `told` is the task's own info of
+    the newest step, which its expert needs.
 
     Args:
         env: the task; made without cameras, it draws nothing.
@@ -91,13 +92,13 @@ class StateObservation(
     ) -> tuple[np.ndarray, dict[str, Any]]:
         drawn = collection_seed("train", self._seed, self.scenes) if seed is None else seed
         self.scenes += seed is None
-        self.env.reset(seed=drawn, options=options)
+        _, self.told = self.env.reset(seed=drawn, options=options)
         return state_of(self.env), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        _, reward, terminated, truncated, info = self.env.step(action)
+        _, reward, terminated, truncated, self.told = self.env.step(action)
         reward = float(reward) if self._dense is None else float(self._dense())
-        return state_of(self.env), reward, terminated, truncated, {"is_success": bool(info["is_success"])}
+        return state_of(self.env), reward, terminated, truncated, {"is_success": bool(self.told["is_success"])}
 
 
 def state_of(env: Env) -> np.ndarray:

@@ -86,6 +86,36 @@ def test_each_episode_is_another_scene_of_the_collection() -> None:
     again.close()
 
 
+def test_the_memory_may_begin_with_demonstrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the task's expert's, as the algorithm would have seen them had it acted so."""
+    remembered: dict[str, np.ndarray] = {}
+
+    def note(_folder: Path, model: Any) -> None:
+        memory = model.replay_buffer
+        remembered.update({name: getattr(memory, name)[:400].copy() for name in module.MEMORY})
+
+    monkeypatch.setattr(module, "_save_state", note)
+    monkeypatch.setattr(module, "NOISE", 0.0)
+    config = replace(TINY, steps=2, envs=1, judge_every=2, memory=500, demonstrations=400)
+    learn(config, "push", tmp_path / "run")
+    env = StateObservation(make_task("push", cameras=(), size=32, labels=False), seed=10_000)
+    expert, success = find_task("push").make_expert(), 0
+    state, _ = env.reset()
+    for i in range(400):
+        action = expert(env.env, env.told)
+        np.testing.assert_allclose(remembered["observations"][i, 0], state, atol=1e-5)
+        np.testing.assert_allclose(remembered["actions"][i, 0], action, atol=1e-5)
+        state, reward, terminated, truncated, info = env.step(action)
+        np.testing.assert_allclose(remembered["next_observations"][i, 0], state, atol=1e-5)
+        assert remembered["rewards"][i, 0] == pytest.approx(reward, abs=1e-4)
+        assert remembered["dones"][i, 0] == (terminated or truncated)
+        success += info["is_success"]
+        if terminated or truncated:
+            state, _ = env.reset()
+    env.close()
+    assert success
+
+
 def test_a_task_without_a_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"offers no expert_state\(\)"):
         learn(TINY, "track", tmp_path / "run")

@@ -49,6 +49,7 @@ from training.reinforcement.judgements import (
 STATE = "state"
 STATE_FILE = "state.pt"
 MEMORY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")  # of the replay buffer
+NOISE = 0.2  # standard deviation of the noise on demonstrations, 1 being full speed
 SMALL = 32  # pixels a side, of tasks that must draw
 
 OnProgress = Callable[[int, dict[str, Any]], None]  # control steps, the newest judgement
@@ -112,6 +113,8 @@ class _Run:
             model.action_space.seed(config.seed)
             if self._resume:
                 _load_state(out / STATE, model, worlds)
+            else:
+                self._demonstrate(model, worlds)
             write_text(out / CONFIG, json.dumps(self._described, indent=2) + "\n")
             with interrupts(os.getppid()) as stop:
                 follower = _Follower(self._after, stop.is_set)
@@ -132,6 +135,32 @@ class _Run:
             episodes=config.episodes,
             interrupted=interrupted,
         )
+
+    def _demonstrate(self, model: SAC, worlds: DummyVecEnv) -> None:
+        """Let the memory begin with what the task's own expert does, with some noise on it (Vecerik et al. 2017)."""
+        count = -(-self._config.demonstrations // self._config.envs)
+        if not count:
+            return
+        experts = [self._spec.make_expert() for _ in worlds.envs]
+        rng, memory, space = np.random.default_rng(self._config.seed), model.replay_buffer, model.action_space
+        assert memory is not None
+        seen: Any = worlds.reset()
+        for step in range(count):
+            clean = [
+                expert(world.env, world.told)  # type: ignore[attr-defined]
+                for expert, world in zip(experts, worlds.envs, strict=True)
+            ]
+            scaled = model.policy.scale_action(np.array(clean, np.float32))
+            scaled = np.clip(scaled + NOISE * rng.standard_normal(scaled.shape), -1, 1).astype(space.dtype)
+            after: Any
+            after, rewards, dones, infos = worlds.step(model.policy.unscale_action(scaled))
+            ended = np.array(after)
+            for i in np.flatnonzero(dones):
+                ended[i] = infos[i]["terminal_observation"]
+            memory.add(seen, ended, scaled, rewards, dones, infos)
+            seen = after
+            if self._on_progress and step % 100 == 0:
+                self._on_progress(0, {})
 
     def _maker(self, index: int) -> Callable[[], gymnasium.Env[Any, Any]]:
         # Seeds that no collection of demonstrations has: those begin at 0 and stay small.
