@@ -92,11 +92,11 @@ class FinetuneConfig:
     decisions: int = 256
     epochs: int = 6
     batch: int = 256
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-4
     discount: float = 0.97
     smoothing: float = 0.95
     clip: float = 0.2
-    deviation: float = 0.15
+    deviation: float = 0.3
     anchor: float = 0.02
     warmup: int = 2
     judge_every: int = 5
