@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from configs.checks import check_kinds, check_least
@@ -53,8 +52,8 @@ class RLConfig:
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"rl.hidden {list(self.hidden)} must name one or more widths, each at least 1")
         for name in ("learning_rate", "updates"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"rl.{name} {getattr(self, name)} must be above 0 and finite")
+            if not getattr(self, name) > 0:
+                raise ValueError(f"rl.{name} {getattr(self, name)} must be above 0")
         if not 0 <= self.discount < 1:
             raise ValueError(f"rl.discount {self.discount} must lie in [0, 1)")
         if self.memory < self.envs:

@@ -283,7 +283,7 @@ def _here(jobs: Iterable[int], prepare: Callable[..., Callable[[int], None]], se
         ({"hidden": ()}, "must name one or more widths"),
         ({"learning_rate": 0.0}, "must be above 0"),
         ({"updates": 0.0}, "must be above 0"),
-        ({"updates": float("inf")}, "must be above 0 and finite"),
+        ({"updates": float("inf")}, "expected a finite number"),
         ({"demonstrations": 300_001}, "must not exceed rl.memory 300000"),
         ({"discount": 1.0}, r"must lie in \[0, 1\)"),
         ({"memory": 1}, "must hold a step of each"),
