@@ -1,4 +1,6 @@
-"""How the scripted experts grasp: over the thing, turned to its faces, down, close; also where the thing moves."""
+"""How the scripted experts grasp, over the thing, turned to its faces, down, close, also where the thing moves; and how
+they bring what they hold.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +47,24 @@ def grasp(known: dict[str, Any], index: int, half: float, *, faces: bool) -> np.
     velocity[:2] += moving[:2]
     yaw_rate = np.clip((GAIN * turn + (turning if faces else 0.0)) / MAX_SPEED[3], -1, 1)
     return np.array([*limited(velocity / MAX_SPEED[:3]), yaw_rate, gripper], np.float32)
+
+
+def bring(
+    to_goal: np.ndarray, height: float, *, carried: float, lowered: float, funnel: tuple[float, float]
+) -> np.ndarray:
+    """The action (5,) in [-1, 1] that brings what is held over its goal, and there down.
+
+    Args:
+        to_goal: from the middle of what is held, (2,) metres.
+        height: of that middle, metres.
+        carried, lowered: its heights on the way, and down at the goal, metres.
+        funnel: distance from the goal within which it is down, and beyond which it is carried, metres.
+    """
+    left = float(np.hypot(*to_goal))
+    share = np.clip((height - 0.6 * carried) / (0.3 * carried), 0, 1) if left > funnel[1] else 1.0  # up first
+    wanted = np.interp(left, funnel, (lowered, carried + 0.01))
+    velocity = np.array([*(share * GAIN * to_goal), GAIN * (wanted - height)])
+    return np.array([*limited(velocity / MAX_SPEED[:3]), 0.0, -1.0], np.float32)
 
 
 def quarter(angle: float) -> float:

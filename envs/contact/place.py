@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, aim_of, limited, nearest
-from envs.contact.grasp import GAIN, ROOM, grasp
+from envs.contact.grasp import GAIN, ROOM, bring, grasp
 from envs.contact.scene import BOWL_HEIGHT, BOWL_RADIUS, Part, ball, bowl, cube
 from envs.rewards import near, rest
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
@@ -293,9 +293,6 @@ def expert(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> np.ndarray:
         return grasp(known, index, HALF[shape], faces=shape == "cube")
     elif not put:
         velocity[2] = GAIN * (LIFTED + 0.04 - hand[2]) + 0.02
-    elif left > CENTRED:
-        share = np.clip((thing[2] - 0.6 * CARRIED) / (0.3 * CARRIED), 0, 1)
-        velocity[:2], velocity[2] = share * GAIN * to_bowl[:2], GAIN * (CARRIED + 0.01 - thing[2])
     else:
-        velocity[:2], velocity[2] = GAIN * to_bowl[:2], GAIN * (RELEASED - 0.01 - thing[2])
+        return bring(to_bowl[:2], thing[2], carried=CARRIED, lowered=RELEASED - 0.01, funnel=(CENTRED, CENTRED))
     return np.array([*limited(velocity / MAX_SPEED[:3]), 0.0, gripper], np.float32)

@@ -59,6 +59,18 @@ SPECS: dict[str, tuple[TaskSpec, str]] = {
         ),
         (
             _spec(
+                "stack",
+                "vla/Stack-v0",
+                success="the named cube lies on the other named one, let go and at rest for a quarter of a second",
+                example="put the red cube on the green one",
+                horizon=240,
+                action_names=("dx", "dy", "dz", "yaw_rate", "gripper"),
+                verbs=("stack", "put", "set", "place", "top", "on"),
+            ),
+            "StackTask",
+        ),
+        (
+            _spec(
                 "catch",
                 "vla/Catch-v0",
                 success="both fingers hold the named cube 8 cm above where it lay for 0.4 seconds",

@@ -27,7 +27,7 @@ from training.reinforcement.expert import ExpertError, Learned, LearnedExpert, l
 from training.reinforcement.learn import learn
 from vla_policy.cli import main
 
-TASKS = ("reach", "push", "place", "catch")
+TASKS = ("reach", "push", "place", "stack", "catch")
 TINY = RLConfig(steps=48, envs=2, hidden=(8,), batch=8, warmup=16, memory=40, judge_every=24, episodes=1)
 
 
