@@ -112,6 +112,14 @@ class ContactTask(MujocoTask):
         """Words that mean thing `index` of this scene."""
         raise NotImplementedError
 
+    def meaning(self, index: int) -> dict[str, str]:
+        """What the task's reader makes of these words: reset options."""
+        raise NotImplementedError
+
+    def named(self, options: Mapping[str, Any]) -> int | None:
+        """Which thing of this scene reset options mean, None if none."""
+        return next((i for i, aim in enumerate(self.aims[:, 0]) if aim >= 0 and self.meaning(i) == options), None)
+
     def foresee(
         self,
         expert: Callable[[Any, dict[str, Any]], np.ndarray],

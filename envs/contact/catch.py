@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from envs.contact.base import FALLEN, MOVED, ContactTask, aim_of, limited
-from envs.contact.grasp import GAIN, grasp
+from envs.contact.base import FALLEN, MOVED, aim_of, limited
+from envs.contact.grasp import GAIN, GraspTask, grasp
 from envs.contact.scene import DISC_TOP, Part, cube
 from envs.rewards import near, rest
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
@@ -63,7 +63,7 @@ OPPOSITE = {"clockwise": "counterclockwise", "fastest": "slowest"}
 OPPOSITE |= {after: before for before, after in OPPOSITE.items()}
 
 
-class CatchTask(ContactTask):
+class CatchTask(GraspTask):
     """Two turntables carry two to four cubes. Success: both fingers hold the named cube 8 cm above where it lay for 0.4
     seconds. Cubes 0 and 1 are on the first table, 2 and 3 on the second.
 
@@ -77,7 +77,6 @@ class CatchTask(ContactTask):
     `reset(options=…)` takes `colour` or `motion` of what is meant.
     """
 
-    actions: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz", "yaw_rate", "gripper")
     floor: ClassVar[float] = DISC_TOP + 0.012
     bodies: ClassVar[Sequence[Part]] = tuple(cube(f"cube{i}", HALF) for i in range(CUBES))
     fixtures: ClassVar[Sequence[Part]] = ()
@@ -119,7 +118,6 @@ class CatchTask(ContactTask):
             props.push(int(i), rate * np.array([-arms[i, 1], arms[i, 0]]), rate)
         self._rates = rates
         self._held, self._longest = np.zeros(CUBES, np.int64), np.zeros(CUBES, np.int64)  # control steps in a row
-        self._gripped = np.zeros(CUBES, np.bool_)
         self._best = np.zeros(CUBES)
         self.target = target  # by which the words are chosen
         self.aims = np.full((CUBES, 2), -1, np.int64)
@@ -130,7 +128,6 @@ class CatchTask(ContactTask):
         super().note()
         props = self.table.props
         both, height = props.touching().all(axis=1), props.bodies[:, 2] - self.start[:, 2]
-        self._gripped |= both
         self._best = np.maximum(self._best, height)
         self._held = np.where(both & (height > LIFTED), self._held + 1, 0)
         self._longest = np.maximum(self._longest, self._held)
@@ -158,27 +155,21 @@ class CatchTask(ContactTask):
             int(i) for i in np.flatnonzero(self.present()) if (i == self.target) == (options["motion"] == self._motion)
         )
 
+    def meaning(self, index: int) -> dict[str, str]:
+        if self._motion:
+            return {"motion": self._motion if index == self.target else OPPOSITE[self._motion]}
+        return {"colour": str(self.colours[index])}
+
     def knowledge(self) -> Mapping[str, Any]:
-        props, arm = self.table.props, self.table.arm
-        seen = arm.agent_pos()
-        return {
-            **super().knowledge(),
-            "yaw": float(np.arctan2(seen[3], seen[4])),
-            "opening": float(seen[5]),
-            "yaws": props.yaws,
-            "velocities": props.velocities,
-            "turning": props.turning,
-            "gripped": props.touching().all(axis=1),
-        }
+        props = self.table.props
+        return {**super().knowledge(), "velocities": props.velocities, "turning": props.turning}
 
     def reward_terms(self) -> dict[str, float]:
         """The parts of a step's reward."""
-        props = self.table.props
-        mine = props.bodies[self.target]
+        height = float(self.table.props.bodies[self.target, 2] - self.start[self.target, 2])
         return {
-            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - mine)), 0.2),
-            "progress": near(max(0.0, LIFTED - float(mine[2] - self.start[self.target, 2])), 0.1),
-            "grasp": 0.5 * float(props.touching()[self.target].all() and mine[2] - self.start[self.target, 2] > 0.005),
+            **self.grasp_terms(),
+            "progress": near(max(0.0, LIFTED - height), 0.1),
             "success": self.success() * rest(1.8, self.horizon - self.step_count),
         }
 
@@ -191,22 +182,21 @@ class CatchTask(ContactTask):
         """Why the episode failed, in a few words."""
         mine = self.target
         others = np.delete(np.arange(CUBES), mine)
-        if (self._best[others] > MOVED).any() and not self._gripped[mine]:
+        if (self._best[others] > MOVED).any() and not self.gripped[mine]:
             return "wrong object"
         if self.table.props.bodies[mine, 2] < FALLEN:
             return "fell off the table"
         if self._best[mine] > MOVED:
             return "lifted too late" if self.table.props.touching()[mine].all() else "dropped"
-        if self._gripped[mine]:
+        if self.gripped[mine]:
             return "slipped out of the fingers"
         return "missed the interception" if self.touched[mine] else "never touched"
 
     def words(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
-        noun = NOUNS[rng.integers(len(NOUNS))]
-        it = f"{self.colours[index]} {noun}"
-        if self._motion:
-            motion = self._motion if index == self.target else OPPOSITE[self._motion]
-            ways = MOTIONS[motion]
+        noun, meant = NOUNS[rng.integers(len(NOUNS))], self.meaning(index)
+        it = f"{meant.get('colour')} {noun}"
+        if "motion" in meant:
+            ways = MOTIONS[meant["motion"]]
             it = ways[rng.integers(len(ways))].format(noun=noun)
         return TEMPLATES.pick(phrasing, rng).format(it=it)
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, aim_of, limited, nearest
-from envs.contact.grasp import GAIN, ROOM, bring, grasp
+from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, aim_of, limited, nearest
+from envs.contact.grasp import GAIN, ROOM, GraspTask, bring, grasp
 from envs.contact.scene import BOWL_HEIGHT, BOWL_RADIUS, Part, ball, bowl, cube
 from envs.rewards import near, rest
 from envs.tabletop.arm import MAX_SPEED, WORKSPACE
@@ -65,7 +65,7 @@ BOWLS_APART = 0.14  # metres
 MOST_YAW = np.deg2rad(30)
 
 
-class PlaceTask(ContactTask):
+class PlaceTask(GraspTask):
     """Two cubes and two balls in two colours, two bowls. Told to put, success: the named thing lies in the named bowl,
     let go and at rest for a quarter of a second. Told to lift: held by both fingers 10 cm above where it stood, for
     half a second. Things 0 and 1 are the cubes, 2 and 3 the balls, 4 and 5 the bowls, of which 4 is meant.
@@ -78,7 +78,6 @@ class PlaceTask(ContactTask):
     "put" or "lift"; and `colour`, `shape` and `bowl` of what is meant.
     """
 
-    actions: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz", "yaw_rate", "gripper")
     floor: ClassVar[float] = 0.012
     bodies: ClassVar[Sequence[Part]] = (
         *(cube(f"cube{i}", HALF["cube"]) for i in range(2)),
@@ -121,7 +120,6 @@ class PlaceTask(ContactTask):
         # Control steps in a row, now and at most: at rest in each bowl, and held in the air.
         self._placed, self._stayed = (np.zeros((THINGS, BOWLS), np.int64) for _ in range(2))
         self._held, self._longest = (np.zeros(THINGS, np.int64) for _ in range(2))
-        self._gripped = np.zeros(THINGS, np.bool_)
         return self.words(target, phrasing, rng), target
 
     def note(self) -> None:
@@ -134,7 +132,6 @@ class PlaceTask(ContactTask):
         self._placed = np.where(inside & free[:, None], self._placed + 1, 0)
         self._stayed = np.maximum(self._stayed, self._placed)
         both = touching.all(axis=1)
-        self._gripped |= both
         self._held = np.where(both & (things[:, 2] - self.start[:, 2] > LIFTED), self._held + 1, 0)
         self._longest = np.maximum(self._longest, self._held)
 
@@ -157,16 +154,7 @@ class PlaceTask(ContactTask):
         return self.words(index, phrasing, rng), index
 
     def knowledge(self) -> Mapping[str, Any]:
-        props, arm = self.table.props, self.table.arm
-        seen = arm.agent_pos()
-        return {
-            **super().knowledge(),
-            "yaw": float(np.arctan2(seen[3], seen[4])),
-            "opening": float(seen[5]),
-            "yaws": props.yaws,
-            "gripped": props.touching().all(axis=1),
-            "verb": self.verb,
-        }
+        return {**super().knowledge(), "verb": self.verb}
 
     def reward_terms(self) -> dict[str, float]:
         """The parts of a step's reward."""
@@ -176,9 +164,8 @@ class PlaceTask(ContactTask):
         lift = self.verb == "lift"
         left = max(missing, 0.0) if lift else float(np.linalg.norm(thing[:2] - into[:2]))
         return {
-            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - thing)), 0.2),
+            **self.grasp_terms(),
             "progress": near(left, 0.1 if lift else 0.2),
-            "grasp": 0.5 * float(props.touching()[self.target].all() and thing[2] - self.start[self.target, 2] > 0.005),
             "success": self.success() * rest(1.8, self.horizon - self.step_count),
         }
 
@@ -193,13 +180,13 @@ class PlaceTask(ContactTask):
         others = np.delete(np.arange(THINGS), mine)
         if self.verb == "put" and self._stayed[mine, 1] >= REST:
             return "wrong bowl"
-        if self._gripped[others].any() and not self._gripped[mine]:
+        if self.gripped[others].any() and not self.gripped[mine]:
             return "wrong thing"
         if self.table.props.bodies[mine, 2] < FALLEN:
             return "fell off the table"
         if not self.touched[mine]:
             return "never touched"
-        if not self._gripped[mine]:
+        if not self.gripped[mine]:
             return "pushed, not grasped" if far[mine] > MOVED else "not grasped"
         return "grasped too late" if self.table.props.touching()[mine].all() else "dropped"
 
@@ -208,12 +195,17 @@ class PlaceTask(ContactTask):
         return (index, int(self._bowl_of[index])) if index < THINGS else (self.target, index - THINGS)
 
     def words(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
-        thing, into = self._meant(index)
-        words = SHAPE_WORDS[SHAPES[thing]]
-        it = f"{self.colours[thing]} {words[rng.integers(len(words))]}"
-        dish = f"{self.colours[THINGS + into]} {BOWL_WORDS[rng.integers(len(BOWL_WORDS))]}"
+        meant = self.meaning(index)
+        words = SHAPE_WORDS[meant["shape"]]
+        it = f"{meant['colour']} {words[rng.integers(len(words))]}"
+        dish = f"{meant.get('bowl')} {BOWL_WORDS[rng.integers(len(BOWL_WORDS))]}"
         templates = PUT if self.verb == "put" else LIFT
         return templates.pick(phrasing, rng).format(it=it, bowl=dish)
+
+    def meaning(self, index: int) -> dict[str, str]:
+        thing, into = self._meant(index)
+        bowl = {"bowl": str(self.colours[THINGS + into])} if self.verb == "put" else {}
+        return {"verb": self.verb, "colour": str(self.colours[thing]), "shape": SHAPES[thing], **bowl}
 
 
 def _pair(rng: np.random.Generator, options: Mapping[str, Any]) -> tuple[str, str, str]:

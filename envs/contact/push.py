@@ -179,11 +179,15 @@ class PushTask(ContactTask):
         return (index, int(self._mat_of[index])) if index < BLOCKS else (0, index - BLOCKS)
 
     def words(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
-        block, mat = self._meant(index)
+        meant = self.meaning(index)
         words = BLOCK_WORDS[rng.integers(len(BLOCK_WORDS))], MAT_WORDS[rng.integers(len(MAT_WORDS))]
         return TEMPLATES.pick(phrasing, rng).format(
-            block=f"{self.colours[block]} {words[0]}", mat=f"{self.colours[BLOCKS + mat]} {words[1]}"
+            block=f"{meant['block']} {words[0]}", mat=f"{meant['mat']} {words[1]}"
         )
+
+    def meaning(self, index: int) -> dict[str, str]:
+        block, mat = self._meant(index)
+        return {"block": str(self.colours[block]), "mat": str(self.colours[BLOCKS + mat])}
 
 
 def _colours(rng: np.random.Generator, options: Mapping[str, Any]) -> list[str | None]:

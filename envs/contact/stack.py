@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, permutations
+from itertools import permutations
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
-from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, ContactTask, aim_of, nearest
-from envs.contact.grasp import ROOM, bring, grasp
+from envs.contact.base import FALLEN, MOVED, RESTING, TRIES, aim_of, nearest
+from envs.contact.grasp import ROOM, GraspTask, bring, grasp
 from envs.contact.scene import Part, cube
 from envs.rewards import near, rest
 from envs.tabletop.arm import WORKSPACE
@@ -54,7 +55,7 @@ APART = 0.085  # middles of cubes, metres
 MOST_YAW = np.deg2rad(30)
 
 
-class StackTask(ContactTask):
+class StackTask(GraspTask):
     """Three or four cubes in different colours. Success: the named one lies on the other named one, let go and at rest
     for a quarter of a second. Cube 0 is meant, and is to be put on cube 1.
 
@@ -62,11 +63,10 @@ class StackTask(ContactTask):
     with it near its place on the other one; success pays what those would for the rest of the episode, and 3. See
     `reward_terms`.
 
-    `reset(options=…)` takes `combinations`, the pairs of colours ("train", "held_out" or "all"), and `cube` and `base`,
-    the colours of what is meant and of what it is put on.
+    `reset(options=…)` takes `combinations`, the pairs of colours ("train", "held_out" or "all"), or `cube` and `base`,
+    the colours of what is meant and of what it is put on; with one of these, any pair may come.
     """
 
-    actions: ClassVar[tuple[str, ...]] = ("dx", "dy", "dz", "yaw_rate", "gripper")
     floor: ClassVar[float] = 0.012
     bodies: ClassVar[Sequence[Part]] = tuple(cube(f"cube{i}", HALF) for i in range(CUBES))
     fixtures: ClassVar[Sequence[Part]] = ()
@@ -96,20 +96,20 @@ class StackTask(ContactTask):
             self.aims[i] = i, bases[rng.integers(len(bases))]
         # Control steps in a row, now and at most, for which each lies at rest on each.
         self._placed, self._stayed = (np.zeros((CUBES, CUBES), np.int64) for _ in range(2))
-        self._gripped = np.zeros(CUBES, np.bool_)
         return self.words(0, phrasing, rng), 0
 
     def note(self) -> None:
         super().note()
         props = self.table.props
-        cubes, touching = props.bodies, props.touching()
-        free = (props.speeds < RESTING) & ~touching.any(axis=1)
-        self._placed = np.where(_on(cubes) & free[:, None], self._placed + 1, 0)
+        free = (props.speeds < RESTING) & ~props.touching().any(axis=1)
+        self._placed = np.where(_on(props.bodies) & free[:, None], self._placed + 1, 0)
         self._stayed = np.maximum(self._stayed, self._placed)
-        self._gripped |= touching.all(axis=1)
 
     def success(self) -> bool:
         return self.judge(0)
+
+    def is_over(self) -> bool:
+        return super().is_over() or bool(self.table.props.bodies[1, 2] < FALLEN)  # nothing can be put on it
 
     def judge(self, index: int) -> bool:
         """Whether the episode so far succeeds if cube `index` was meant, to be put on a cube of its own."""
@@ -122,25 +122,13 @@ class StackTask(ContactTask):
         index = int(others[rng.integers(len(others))])
         return self.words(index, phrasing, rng), index
 
-    def knowledge(self) -> Mapping[str, Any]:
-        props, seen = self.table.props, self.table.arm.agent_pos()
-        return {
-            **super().knowledge(),
-            "yaw": float(np.arctan2(seen[3], seen[4])),
-            "opening": float(seen[5]),
-            "yaws": props.yaws,
-            "gripped": props.touching().all(axis=1),
-        }
-
     def reward_terms(self) -> dict[str, float]:
         """The parts of a step's reward."""
-        props = self.table.props
-        mine, base = props.bodies[:2]
+        mine, base = self.table.props.bodies[:2]
         on_top = base + np.array([0, 0, 2 * HALF])
         return {
-            "approach": 0.3 * near(float(np.linalg.norm(self.table.arm.position - mine)), 0.2),
+            **self.grasp_terms(),
             "progress": near(float(np.linalg.norm(on_top - mine)), 0.2),
-            "grasp": 0.5 * float(props.touching()[0].all() and mine[2] - self.start[0, 2] > 0.005),
             "success": self.success() * rest(1.8, self.horizon - self.step_count),
         }
 
@@ -150,33 +138,39 @@ class StackTask(ContactTask):
 
     def diagnosis(self) -> str:
         """Why the episode failed, in a few words."""
-        far = self.moved()
+        heights = self.table.props.bodies[:, 2]
         if self._stayed[1, 0] >= REST:
             return "wrong way round"
         if self._stayed[0].max() >= REST:
             return "wrong cube below"
-        if self._gripped[1:].any() and not self._gripped[0]:
+        if self.gripped[1:].any() and not self.gripped[0]:
             return "wrong cube"
-        if self.table.props.bodies[0, 2] < FALLEN:
-            return "fell off the table"
+        if heights[:2].min() < FALLEN:
+            return "fell off the table" if heights[0] < FALLEN else "the other cube fell off the table"
         if not self.touched[0]:
             return "never touched"
-        if not self._gripped[0]:
-            return "pushed, not grasped" if far[0] > MOVED else "not grasped"
+        if not self.gripped[0]:
+            return "pushed, not grasped" if self.moved()[0] > MOVED else "not grasped"
         if self._stayed[0, 1]:
             return "did not stay on it"
-        return "grasped too late" if self.table.props.touching()[0].all() else "dropped beside it"
+        return "grasped too late" if self.table.props.touching()[0].all() else "dropped"
 
     def words(self, index: int, phrasing: Any, rng: np.random.Generator) -> str:
-        body, base = self.aims[index]
+        meant = self.meaning(index)
         words = IT_WORDS[rng.integers(len(IT_WORDS))], BASE_WORDS[rng.integers(len(BASE_WORDS))]
         return TEMPLATES.pick(phrasing, rng).format(
-            it=f"{self.colours[body]} {words[0]}", base=f"{self.colours[base]} {words[1]}"
+            it=f"{meant['cube']} {words[0]}", base=f"{meant['base']} {words[1]}"
         )
+
+    def meaning(self, index: int) -> dict[str, str]:
+        body, base = self.aims[index]
+        return {"cube": str(self.colours[body]), "base": str(self.colours[base])}
 
 
 def _on(cubes: np.ndarray) -> np.ndarray:
-    """Which cubes (N, 3) lie on which, as far as places tell: above, and with their middles over them, (N, N) bool."""
+    """Which cubes (N, 3) lie on which, as far as places tell, (N, N) bool: [i, j] is whether i is above j, with its
+    middle over it.
+    """
     between = cubes[:, None] - cubes[None]
     found: np.ndarray = np.linalg.norm(between[..., :2], axis=-1) < HALF
     return found & (np.abs(between[..., 2] - 2 * HALF) < LEVEL)
@@ -209,25 +203,34 @@ def _places(rng: np.random.Generator, count: int) -> np.ndarray:
                 return np.array(found)
 
 
+_CUBE = r"(?:the |a )?(?:other )?({colours}) (?:{nouns})".format(colours="|".join(COLOURS), nouns="|".join(BASE_WORDS))
+_ON = r"(?:down )?(?:on|onto|upon|atop)(?: (?:the )?top of)?"
+_PUT = r"(?:put|place|set|stack|drop)"
+FORMS = tuple(
+    re.compile(rf"(?:(?:can|could) you )?(?:please )?{form}(?: please)?")
+    for form in (
+        rf"{_PUT} (?:down )?{_CUBE} {_ON} {_CUBE}",
+        rf"(?:take|grab|pick up) {_CUBE} and {_PUT} it {_ON} {_CUBE}",
+        rf"{_CUBE} (?:belongs|goes) {_ON} {_CUBE}",
+    )
+)
+
+
 def read(text: str) -> dict[str, str]:
     """Reset options that put what a free text names into the scene.
 
     Raises:
-        ValueError: it does not name two cubes by their colours, the one that is meant first, and "on" between them.
+        ValueError: it does not say that one cube is to be put on another one, both named by their colours.
     """
-    tokens = words_of(text).split()
-    named = [(i, colour) for i, (colour, noun) in enumerate(pairwise(tokens)) if colour in COLOURS]
-    nouns = [tokens[i + 1] for i, _ in named]
-    taken = {"off", "out", "from", "away", "under", "below", "beside", "next"} & set(tokens)
-    fits = len(named) == 2 == len({colour for _, colour in named}) and not taken
-    fits = fits and nouns[0] in IT_WORDS and nouns[1] in BASE_WORDS
-    if not fits or not {"on", "onto"} & set(tokens[named[0][0] : named[1][0]]):
-        hint = near_miss(tokens, [*COLOURS, *IT_WORDS])
-        raise ValueError(
-            f"instruction {text!r} must name one cube by its colour, and another one that it is to be put on{hint}, as "
-            f"in 'put the red cube on the green one'; colours are {', '.join(COLOURS)}"
-        )
-    return {"cube": named[0][1], "base": named[1][1]}
+    said = words_of(text)
+    for form in FORMS:
+        if (found := form.fullmatch(said)) and found[1] != found[2]:
+            return {"cube": found[1], "base": found[2]}
+    hint = near_miss(said.split(), [*COLOURS, *BASE_WORDS])
+    raise ValueError(
+        f"instruction {text!r} must say that one cube, named by its colour, is to be put on another one{hint}, as in "
+        f"'put the red cube on the green one'; colours are {', '.join(COLOURS)}"
+    )
 
 
 # The expert: phases that the state alone decides.
