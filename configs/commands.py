@@ -36,7 +36,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         run="training.commands:train",
         purpose="train a policy on recorded demonstrations",
-        kept="a state that was saved is kept, and --resume goes on from there",
+        kept="where a state was saved, --resume goes on from it",
     ),
     "eval": Command(
         run="eval.commands:evaluate",
@@ -56,12 +56,12 @@ COMMANDS: dict[str, Command] = {
     "rl": Command(
         run="training.reinforcement.commands:rl",
         purpose="learn an expert by soft actor-critic from a task's state and dense reward",
-        kept="the best expert and a state that was saved are kept, and --resume goes on from there",
+        kept="the best expert is kept; where a state was saved, --resume goes on from it",
     ),
     "finetune": Command(
         run="training.reinforcement.commands:finetune",
         purpose="let a cloned policy go on by proximal policy optimisation, anchored to what it was",
-        kept="the best policy and a state that was saved are kept, and --resume goes on from there",
+        kept="the best policy is kept; where a state was saved, --resume goes on from it",
     ),
     "import": Command(run="training.commands:import_", purpose="make a checkpoint from a published one of TubeDETR"),
     "rollout": Command(run="eval.commands:rollout", purpose="one episode as a video"),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+TORCH = ("unexpected pos", "inline_container", "PytorchStreamWriter")  # what `torch.save` makes of a full disk
 
 
 class DiskFullError(OSError, ValueError):
@@ -44,10 +45,10 @@ def require_room(path: Path, needed: int, what: str, then: str = "") -> None:
 
 @contextmanager
 def filling(path: Path, then: str = "") -> Iterator[None]:
-    """Say of a full disk which file did not fit, which the system does not.
+    """Say of a full disk which file did not fit, which neither the system nor torch does.
 
     Raises:
-        DiskFullError: instead of the system's error.
+        DiskFullError: instead of their error.
     """
     try:
         yield
@@ -55,6 +56,11 @@ def filling(path: Path, then: str = "") -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise DiskFullError(_sentence(path, f"the disk is full, {in_words(free_bytes(path))} are free", then)) from None
+    except RuntimeError as error:
+        reason = str(error).split("\n")[0]
+        if not any(words in reason for words in TORCH):
+            raise
+        raise DiskFullError(_sentence(path, f"{reason}, {in_words(free_bytes(path))} are free", then)) from None
 
 
 @contextmanager

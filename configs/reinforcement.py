@@ -58,6 +58,8 @@ class RLConfig:
             raise ValueError(f"rl.discount {self.discount} must lie in [0, 1)")
         if self.memory < self.envs:
             raise ValueError(f"rl.memory {self.memory} must hold a step of each of the {self.envs} environments")
+        if self.steps <= self.warmup:
+            raise ValueError(f"rl.steps {self.steps} must exceed rl.warmup {self.warmup}: before, nothing is learned")
         if self.demonstrations > self.memory:
             raise ValueError(f"rl.demonstrations {self.demonstrations} must not exceed rl.memory {self.memory}")
 
@@ -70,10 +72,13 @@ class FinetuneConfig:
     learns, and a value head beside it; what is seen and read, and how both are fused, stays as it was cloned.
 
     Args:
-        steps: decisions, of all environments together.
-        envs: environments side by side. processes: each in a process of its own.
+        steps: decisions, of all environments together, rounded up to whole updates of `envs` times `decisions`.
+        envs: environments side by side.
+        processes: each in a process of its own.
         decisions: of each environment before an update.
-        epochs, batch, learning_rate: of an update.
+        epochs: how often an update goes through its decisions.
+        batch: decisions of one step of the optimiser, 2 or more.
+        learning_rate: of Adam.
         discount: of the reward of the next decision.
         smoothing: lambda of generalised advantage estimation.
         clip: how far the probability of an action may move in an update.
@@ -115,5 +120,11 @@ class FinetuneConfig:
                 raise ValueError(f"finetune.{name} {getattr(self, name)} must lie in [0, 1]")
         if self.anchor < 0:
             raise ValueError(f"finetune.anchor {self.anchor} must be 0 or more")
-        if self.envs * self.decisions < 2:
-            raise ValueError("finetune.envs times finetune.decisions must be 2 or more: an update needs several")
+        if self.envs * self.decisions < 2 or self.batch < 2:
+            raise ValueError("finetune.envs times finetune.decisions, and finetune.batch, must be 2 or more")
+        updates = -(-self.steps // (self.envs * self.decisions))
+        if updates <= self.warmup:
+            raise ValueError(
+                f"finetune.steps {self.steps} make {updates} updates of {self.envs} times {self.decisions} decisions, "
+                f"and the first {self.warmup} (finetune.warmup) do not touch the policy; raise finetune.steps"
+            )

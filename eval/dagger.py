@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from configs.options import parse, run_config, run_parser
 from envs.task import expand_suites, find_task, use_task_modules
 from training.commands import check_collectable, check_demonstrable, collect_all
-from training.data.episodes import HEADER, Dataset, open_dataset
+from training.data.episodes import Dataset, open_datasets
 from training.lock import hold_folder
 from training.progress import Progress
 
@@ -111,9 +111,7 @@ def _demonstrations(config: RunConfig, data: str | None, out: Path) -> list[Data
     if data is None:
         check_demonstrable(config)
         return collect_all(config, out / "data")
-    folder = Path(data)
-    folders = [folder] if (folder / HEADER).is_file() else [folder / task for task in expand_suites(config.tasks)]
-    datasets = [open_dataset(path) for path in folders]
+    datasets = open_datasets(Path(data), expand_suites(config.tasks))
     for each in datasets:
         task = str(each.header["task"])
         check_collectable(

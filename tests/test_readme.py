@@ -28,7 +28,7 @@ SMALLER: dict[str, list[str]] = {
     "rl": ["--rl.steps=24", "--rl.warmup=8", "--rl.judge_every=12", "--rl.episodes=1"],
     "finetune": [
         *[f"--finetune.{name}={value}" for name, value in (("steps", 8), ("envs", 2), ("decisions", 4), ("batch", 4))],
-        *["--finetune.epochs=1", "--finetune.episodes=1", "--finetune.processes=false"],
+        *["--finetune.epochs=1", "--finetune.episodes=1", "--finetune.warmup=0", "--finetune.processes=false"],
     ],
     "bench": ["--seconds", "0.5", "--episodes", "1"],
 }

@@ -254,13 +254,7 @@ def _train(
     def save(step: int) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            try:
-                save_state(out / STATE, step, policy, average, optimizer)
-            except RuntimeError as error:  # what torch makes of a full disk
-                reason = str(error).splitlines()[0]
-                raise TrainingError(
-                    f"{out / STATE}: step {step} not written ({reason}); free some space. A state saved before is kept"
-                ) from None
+            save_state(out / STATE, step, policy, average, optimizer)
 
     policy.train()
     done, started, interrupted = first, time.monotonic(), False

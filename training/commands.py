@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.options import parse, run_config, run_parser
 from configs.run import RunConfig
 from envs.task import expand_suites, find_task, find_tasks, use_task_modules
-from training.data.episodes import HEADER, Dataset, open_dataset
+from training.data.episodes import Dataset, open_datasets
 from training.progress import Progress
 
 
@@ -44,9 +44,7 @@ def train(arguments: list[str]) -> int:
     from vla_policy.checkpoint import resolve_checkpoint
 
     config, folder = run_config(parsed), Path(parsed.data)
-    # A dataset may be of a task that nobody registered.
-    folders = [folder] if (folder / HEADER).is_file() else [folder / task for task in expand_suites(config.tasks)]
-    datasets = [open_dataset(path) for path in folders]
+    datasets = open_datasets(folder, expand_suites(config.tasks))  # one may be of a task that nobody registered
     start = resolve_checkpoint(parsed.policy_from) if parsed.policy_from else None
     return train_all(config, datasets, Path(parsed.out), resume=parsed.resume, change=parsed.change, start=start)
 

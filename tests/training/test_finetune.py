@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -170,16 +176,17 @@ class TestTheRun:
         assert all(name.startswith("head.") for name in changed)
         assert after.provenance["finetuned"]["task"] == "track"
         assert not (tmp_path / "run/state").exists()
-        with pytest.raises(TrainingError, match="add --resume"):
-            finetune(TINY, "track", cloned, tmp_path / "run")
+        for resume in (False, True):
+            with pytest.raises(TrainingError, match="holds a run that is finished"):
+                finetune(TINY, "track", cloned, tmp_path / "run", resume=resume)
 
     def test_an_interrupted_one_goes_on(self, cloned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         out, runner, stop = tmp_path / "run", RunnerConfig(execute=EXECUTE), Event()
         noted: dict[str, Any] = {}
         load = module._load_state
 
-        def note(step: int, row: dict[str, Any]) -> None:
-            if step == 12 and row:
+        def note(step: int, words: str) -> None:
+            if step == 12 and words:
                 stop.set()
 
         def load_and_note(file: Path, model: AnchoredPPO, worlds: Any) -> None:
@@ -190,16 +197,60 @@ class TestTheRun:
 
         monkeypatch.setattr(module, "interrupts", lambda _: nullcontext(stop))
         done = finetune(TINY, "track", cloned, out, runner=runner, on_progress=note)
-        assert (done.interrupted, done.step) == (True, 14)
+        assert (done.interrupted, done.step) == (True, 12)  # nothing was learned from the two decisions after these
         stop.clear()
         with pytest.raises(TrainingError, match=r"finetune\.clip was 0\.2 and is now 0\.1"):
             finetune(replace(TINY, clip=0.1), "track", cloned, out, runner=runner, resume=True)
         monkeypatch.setattr(module, "_load_state", load_and_note)
         done = finetune(TINY, "track", cloned, out, runner=runner, resume=True)
-        assert (noted["step"], noted["updates"], noted["scenes"]) == (14, 1, [1, 1])
+        assert (noted["step"], noted["updates"], noted["scenes"]) == (12, 1, [1, 1])
         assert not torch.equal(noted["weight"], load_checkpoint(cloned).policy.head.layers[0].weight)
-        assert done.step >= 24
+        assert done.step == 24
         assert [row["step"] for row in done.rows][:2] == [0, 12]
+
+    def test_a_terminals_interrupt_saves_the_state(self, cloned: Path, tmp_path: Path) -> None:
+        """It reaches the processes of the environments, too."""
+        out = tmp_path / "run"
+        settings = {"steps": 4000, "envs": 2, "decisions": 8, "batch": 8, "episodes": 1, "warmup": 0, "judge_every": 1}
+        arguments = [f"--finetune.{name}={value}" for name, value in settings.items()]
+        command = [sys.executable, "-m", "vla_policy.cli", "finetune", str(cloned), "--out", str(out), *arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+        while not (out / "state").is_file():
+            assert process.poll() is None, "ended before it was interrupted"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert re.search(r"interrupted after \d+ decisions; go on with --resume", told)
+        assert torch.load(out / "state", weights_only=True)["step"] % 16 == 0
+
+    def test_one_that_learned_nothing_may_begin_anew(
+        self, cloned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, runner = tmp_path / "run", RunnerConfig(execute=EXECUTE)
+
+        def interrupt(*_: Any) -> int:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "judge", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                finetune(TINY, "track", cloned, out, runner=runner)
+        with pytest.raises(TrainingError, match="no saved state to resume; begin without --resume"):
+            finetune(TINY, "track", cloned, out, runner=runner, resume=True)
+        assert finetune(replace(TINY, steps=12), "track", cloned, out, runner=runner).step == 12
+
+    def test_networks_that_are_not_finite_are_named(self, cloned: Path, tmp_path: Path) -> None:
+        config = replace(TINY, learning_rate=1e30)
+        with pytest.raises(TrainingError, match=r"has diverged.* a lower finetune\.learning_rate"):
+            finetune(config, "track", cloned, tmp_path / "run", runner=RunnerConfig(execute=EXECUTE))
+
+    @pytest.mark.filterwarnings("ignore:You have specified a mini-batch")  # that does not divide the decisions
+    def test_a_last_batch_of_one_decision_teaches(self, cloned: Path, tmp_path: Path) -> None:
+        config = replace(TINY, steps=3, envs=1, decisions=3, batch=2)
+        done = finetune(config, "track", cloned, tmp_path / "run", runner=RunnerConfig(execute=EXECUTE))
+        assert np.isfinite(done.rows[-1]["divergence"])
 
     def test_a_damaged_state_is_named(self, cloned: Path, tmp_path: Path) -> None:
         runner = RunnerConfig(execute=EXECUTE)
@@ -230,19 +281,23 @@ class TestCommand:
         self, cloned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = [f"--finetune.{name}={value}" for name, value in (("steps", 12), ("envs", 2), ("decisions", 6))]
-        settings += ["--finetune.processes=false", "--finetune.episodes=1", "--finetune.epochs=1", "--finetune.batch=6"]
+        settings += ["--finetune.processes=false", "--finetune.episodes=1", "--finetune.epochs=1"]
+        settings += ["--finetune.warmup=0", "--finetune.batch=6"]
         out = tmp_path / "run"
         assert main(["finetune", str(cloned), "--out", str(out), *settings]) == 0
         assert "of 1 validation episodes" in capsys.readouterr().out
         assert json.loads((out / "log.jsonl").read_text().splitlines()[0])["step"] == 0
         assert main(["finetune", str(cloned), "--out", str(out), *settings]) == 2
-        assert "holds a run already" in capsys.readouterr().err
+        assert "holds a run that is finished" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
             (["--tasks", "track,reach"], "name one with --tasks"),
             (["--tasks", "reach"], "needs action 'dz'"),
+            (["--eval.runner.execute", "5"], "exceeds the policy's chunk of 4 steps"),
+            (["--finetune.steps", "2048"], "make 2 updates of 4 times 256 decisions"),
+            (["--finetune.batch", "1"], "finetune.batch, must be 2 or more"),
             (["--eval.runner.ensemble", "0.1", "--eval.runner.execute", "1"], "ensemble"),
         ],
     )

@@ -6,8 +6,10 @@ import json
 import multiprocessing
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.env_checker import check_env
 
+from configs.disk import DiskFullError
 from configs.reinforcement import RLConfig
 from envs.task import find_task, make_task, offers
 from envs.workers import Pulse
@@ -96,7 +99,7 @@ def test_the_memory_may_begin_with_demonstrations(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(module, "_save_state", note)
     monkeypatch.setattr(module, "NOISE", 0.0)
-    config = replace(TINY, steps=2, envs=1, judge_every=2, memory=500, demonstrations=400)
+    config = replace(TINY, steps=2, warmup=0, envs=1, judge_every=2, memory=500, demonstrations=400)
     learn(config, "push", tmp_path / "run")
     env = StateObservation(make_task("push", cameras=(), size=32, labels=False), seed=10_000)
     expert, success = find_task("push").make_expert(), 0
@@ -129,10 +132,59 @@ class TestTheRun:
         assert not (run / "state").exists()
         assert json.loads((run / "expert/config.json").read_text())["origin"]["rl"]["steps"] == 48
 
+    def test_a_signal_saves_the_state(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        out, stop = tmp_path / "run", Event()
+
+        def note(step: int, _words: str) -> None:
+            if step == 30:
+                stop.set()
+
+        monkeypatch.setattr(module, "interrupts", lambda _: nullcontext(stop))
+        outcome = learn(TINY, "push", out, on_progress=note)
+        assert (outcome.interrupted, outcome.step) == (True, 30)
+        stop.clear()
+        assert learn(TINY, "push", out, resume=True).step == 48
+
+    def test_what_is_noted_is_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An expert that does not fit on the disk is not noted as the best; and what is judged anew is noted once."""
+        out, save, count = tmp_path / "run", module.save_expert, 0
+
+        def fill_the_disk(*arguments: Any) -> None:
+            nonlocal count
+            count += 1
+            if count == 2:
+                raise DiskFullError("full")
+            save(*arguments)
+
+        config = replace(TINY, judge_every=16)
+        monkeypatch.setattr(module, "save_expert", fill_the_disk)
+        with pytest.raises(DiskFullError):
+            learn(config, "push", out)
+        log = out / "log.jsonl"
+        assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [16]
+        log.write_text(log.read_text() + '{"step": 32, "successes": 1, "episodes": 1}\n')
+        learn(config, "push", out, resume=True)
+        assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [16, 32, 48]
+        assert json.loads((out / "expert/config.json").read_text())["origin"]["step"] == 48
+
+    def test_a_state_that_does_not_fit_is_one_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fill_the_disk(_values: Any, path: Path) -> None:
+            path.write_bytes(b"half")
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 22")
+
+        monkeypatch.setattr(torch, "save", fill_the_disk)
+        with pytest.raises(DiskFullError, match=r"state: not written, .*unexpected pos 128 vs 22.* free some space"):
+            learn(TINY, "push", tmp_path / "run")
+        assert not list((tmp_path / "run").glob("*state*"))
+
+    def test_networks_that_are_not_finite_are_named(self, tmp_path: Path) -> None:
+        with pytest.raises(TrainingError, match=r"has diverged.* a lower rl\.learning_rate"):
+            learn(replace(TINY, learning_rate=1e30), "push", tmp_path / "run")
+
     def test_an_interrupted_run_goes_on(self, tmp_path: Path) -> None:
         out = tmp_path / "run"
 
-        def stop(step: int, _row: dict[str, Any]) -> None:
+        def stop(step: int, _words: str) -> None:
             if step == 30:
                 raise KeyboardInterrupt
 
@@ -162,7 +214,7 @@ class TestTheRun:
             assert all(torch.equal(value, kept["weights"][name]) for name, value in model.policy.state_dict().items())
             np.testing.assert_array_equal(model.replay_buffer.actions[: model.replay_buffer.pos], kept["actions"])
 
-        def stop(step: int, _row: dict[str, Any]) -> None:
+        def stop(step: int, _words: str) -> None:
             if step == 26:
                 raise KeyboardInterrupt
 
@@ -174,7 +226,7 @@ class TestTheRun:
 
     @pytest.mark.parametrize("spoil", ["state.pt", "actions.npy"])
     def test_a_damaged_state_is_named(self, spoil: str, tmp_path: Path) -> None:
-        def stop(step: int, _row: dict[str, Any]) -> None:
+        def stop(step: int, _words: str) -> None:
             if step == 26:
                 raise KeyboardInterrupt
 
@@ -288,6 +340,7 @@ def _here(jobs: Iterable[int], prepare: Callable[..., Callable[[int], None]], se
         ({"discount": 1.0}, r"must lie in \[0, 1\)"),
         ({"memory": 1}, "must hold a step of each"),
         ({"steps": 0}, "at least 1"),
+        ({"steps": 5_000}, "must exceed rl.warmup 5000"),
         ({"batch": "many"}, "expected a whole number"),
     ],
 )
@@ -298,7 +351,7 @@ def test_settings_that_cannot_be_are_refused(change: dict[str, Any], words: str)
 
 def test_a_folder_in_use_is_kept(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="holds a run that is finished"):
         learn(TINY, "push", tmp_path / "run")
-    with pytest.raises(TrainingError, match="no saved state to resume"):
+    with pytest.raises(TrainingError, match="holds a run that is finished"):
         learn(TINY, "push", tmp_path / "run", resume=True)

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,16 @@ def open_dataset(path: Path, *, verify: bool = True) -> Dataset:
     if verify:
         _check_values(path, arrays)
     return Dataset(path=path, header=header, arrays=arrays)
+
+
+def open_datasets(folder: Path, tasks: Sequence[str]) -> list[Dataset]:
+    """Those of tasks in a folder of `vla collect`; or the one that the folder is, which may be of any task.
+
+    Raises:
+        DatasetError: see `open_dataset`.
+    """
+    one = (folder / HEADER).is_file()
+    return [open_dataset(path) for path in ([folder] if one else [folder / task for task in tasks])]
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from configs.options import parse, run_config, run_parser
+from configs.decode import decode
+from configs.options import eval_config, parse, run_config, run_parser
+from configs.reinforcement import FinetuneConfig
 from envs.task import find_tasks, use_task_modules
 from training.progress import Progress
 
@@ -25,15 +27,7 @@ def rl(arguments: list[str]) -> int:
     from training.reinforcement.learn import learn
 
     with Progress(f"learn {tasks[0]}", config.rl.steps, "steps") as progress:
-        words = ""
-
-        def show(step: int, row: dict[str, Any]) -> None:
-            nonlocal words
-            if row:
-                words = f"{row['successes']} of {row['episodes']} validation episodes at step {row['step']}"
-            progress.update(step, words)
-
-        outcome = learn(config.rl, tasks[0], Path(parsed.out), resume=parsed.resume, on_progress=show)
+        outcome = learn(config.rl, tasks[0], Path(parsed.out), resume=parsed.resume, on_progress=_show(progress))
     if outcome.interrupted:
         print(f"interrupted at step {outcome.step}; go on with --resume")
         return 130
@@ -46,45 +40,35 @@ def finetune(arguments: list[str]) -> int:
     more = "CHECKPOINT is a folder, or the name of a policy that ships"
     parser = run_parser("finetune", "track", more, hidden=("collect", "policy", "train", "dagger", "rl"))
     parser.add_argument("checkpoint", type=str, help="checkpoint folder, or the name of a policy that ships")
-    words = "demonstrations, as of `vla train`, of all tasks that the policy is not to unlearn"
+    words = "demonstrations, as of `vla train`, of the tasks that the policy is not to unlearn"
     parser.add_argument("--data", type=str, help=words)
     parser.add_argument("--out", type=str, default="runs/finetune", help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parsed = parse(parser, arguments)
     use_task_modules(filter(None, [parsed.task_module]))
-    config = run_config(parsed)
-    tasks = find_tasks(config.tasks)
+    config = decode(FinetuneConfig, parsed.finetune.as_dict())  # the run's policy is not the one that goes on
+    tasks = find_tasks(parsed.tasks)
     if len(tasks) != 1:
         raise ValueError(f"tasks {list(tasks)}: a policy goes on in one task; name one with --tasks")
-    from training.data.episodes import HEADER, open_dataset
+    from training.data.episodes import open_datasets
     from training.reinforcement.finetune import finetune as go_on
     from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
 
     start = resolve_checkpoint(parsed.checkpoint)
     datasets = []
     if parsed.data is not None:
-        folder = Path(parsed.data)
-        one = (folder / HEADER).is_file()
-        known = load_checkpoint(start).purpose.tasks
-        datasets = [open_dataset(path) for path in ([folder] if one else [folder / task for task in known])]
-    with Progress(f"finetune {tasks[0]}", config.finetune.steps, "decisions") as progress:
-        words = ""
-
-        def show(step: int, row: dict[str, Any]) -> None:
-            nonlocal words
-            if row:
-                words = f"{row['successes']} of {row['episodes']} validation episodes after {row['step']}"
-            progress.update(step, words)
-
+        folder, known = Path(parsed.data), load_checkpoint(start).purpose.tasks
+        datasets = open_datasets(folder, [task for task in known if (folder / task).is_dir()] or known)
+    with Progress(f"finetune {tasks[0]}", config.steps, "decisions") as progress:
         done = go_on(
-            config.finetune,
+            config,
             tasks[0],
             start,
             Path(parsed.out),
-            runner=config.eval.runner,
+            runner=eval_config(parsed).runner,
             datasets=tuple(datasets),
             resume=parsed.resume,
-            on_progress=show,
+            on_progress=_show(progress),
         )
     if done.interrupted:
         print(f"interrupted after {done.step} decisions; go on with --resume")
@@ -93,3 +77,15 @@ def finetune(arguments: list[str]) -> int:
     judged = f"{best['successes']} of {best['episodes']} validation episodes"
     print(f"{done.checkpoint}: {judged} after {best['step']} decisions, {first['successes']} before")
     return 0
+
+
+def _show(progress: Progress) -> Callable[[int, str], None]:
+    """Shows steps, and goes on showing the newest words."""
+    newest = ""
+
+    def show(step: int, words: str) -> None:
+        nonlocal newest
+        newest = words or newest
+        progress.update(step, newest)
+
+    return show

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -24,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from torch import Tensor, nn
@@ -40,15 +40,9 @@ from training.data.episodes import Dataset
 from training.error import TrainingError
 from training.interrupts import interrupts
 from training.lock import hold_folder
-from training.reinforcement.judgements import (
-    CONFIG,
-    check_used,
-    judge,
-    most_successes,
-    read_rows,
-    write_rows,
-    write_text,
-)
+from training.provenance import fingerprint
+from training.reinforcement.follower import Follower, diverging
+from training.reinforcement.judgements import CONFIG, Judgements, check_used, judge, write_text
 from training.reinforcement.ppo import AnchoredPPO, HeadPolicy
 from training.reinforcement.window import FeatureVecEnv, WindowEnv, features_of
 from training.run_folder import CHECKPOINT
@@ -62,7 +56,7 @@ ROWS = 10  # episodes of a judgement side by side
 REHEARSED = 4_096  # samples of the demonstrations, in whose states the head is held to what it was
 FIRST_COLLECTION = 20_000  # the seeds of its scenes: those of demonstrations begin at 0 and stay small
 
-OnProgress = Callable[[int, dict[str, Any]], None]  # decisions, the newest judgement
+OnProgress = Callable[[int, str], None]  # decisions, and what there is to say, if anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +127,15 @@ class _Run:
             )
         described = {
             "task": task,
+            "version": self._spec.version,
             "start": weights_print(start),
             "finetune": asdict(config),
             "runner": asdict(runner),
-            "data": [str(data.header["task"]) for data in datasets],
+            "data": [fingerprint(data) for data in datasets],
         }
         self._described = json.loads(json.dumps(described))
         _check_folder(out, self._described, resume)
-        self._rows = read_rows(out) if resume else []
+        self._judgements = Judgements(out, resume=resume)
 
     def go(self) -> Finetuned:
         config, out, policy = self._config, self._out, self._checkpoint.policy.eval()
@@ -171,23 +166,29 @@ class _Run:
             model.hold(config.anchor, config.warmup, self._rehearsed(policy), seed=config.seed)
             if self._resume:
                 _load_state(out / STATE, model, worlds)
+                self._judgements.forget_after(model.num_timesteps)
             write_text(out / CONFIG, json.dumps(self._described, indent=2) + "\n")
-            if not self._rows:
+            if not self._judgements.rows:
                 self._judge(model)
             with interrupts(os.getppid()) as stop:
-                follower = _Follower(self._after, stop.is_set)
+                follower = Follower(stop.is_set, at_round=lambda: self._after(model))
                 left = max(config.steps - model.num_timesteps, 0)
                 if left:
-                    model.learn(left, callback=follower, reset_num_timesteps=False)
+                    with diverging(model, "finetune.learning_rate"):
+                        model.learn(left, callback=follower, reset_num_timesteps=False)
                 interrupted = stop.is_set() and model.num_timesteps < config.steps
             if interrupted:
                 _save_state(out / STATE, model, worlds)
+                model.num_timesteps = model.learned_from
             else:
-                if self._rows[-1]["step"] < model.num_timesteps:
+                if self._judgements.newest_step() < model.num_timesteps:
                     self._judge(model)
                 (out / STATE).unlink(missing_ok=True)
         return Finetuned(
-            checkpoint=out / CHECKPOINT, step=int(model.num_timesteps), rows=self._rows, interrupted=interrupted
+            checkpoint=out / CHECKPOINT,
+            step=int(model.num_timesteps),
+            rows=self._judgements.rows,
+            interrupted=interrupted,
         )
 
     def _worlds(self) -> VecEnv:
@@ -196,9 +197,12 @@ class _Run:
 
     def _maker(self, index: int) -> Callable[[], Env]:
         task, start, execute = self._spec.name, self._start, self._runner.execute
-        seed = FIRST_COLLECTION + 100 * self._config.seed + index
+        seed, apart = FIRST_COLLECTION + 100 * self._config.seed + index, self._config.processes
 
         def make() -> WindowEnv:
+            if apart:  # a terminal sends its signals to all: this process ends when the learning one closes the pipe
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)
             torch.set_num_threads(1)
             checkpoint, spec = load_checkpoint(start), find_task(task)
             return WindowEnv(_make(spec, checkpoint), spec, checkpoint, execute, seed)
@@ -227,13 +231,14 @@ class _Run:
     def _after(self, model: AnchoredPPO) -> None:
         """Called before each round of decisions, and so after each update."""
         updates = model.updates
-        if updates and updates % self._config.judge_every == 0 and self._rows[-1]["step"] < model.num_timesteps:
+        judged = self._judgements.newest_step()
+        if updates and updates % self._config.judge_every == 0 and judged < model.num_timesteps:
             self._judge(model)
             env = model.get_env()
             assert env is not None
             _save_state(self._out / STATE, model, env)
         elif self._on_progress:
-            self._on_progress(int(model.num_timesteps), {})
+            self._on_progress(int(model.num_timesteps), "")
 
     def _judge(self, model: AnchoredPPO) -> None:
         """Success on validation scenes; the policy is kept if it is the best so far."""
@@ -254,33 +259,15 @@ class _Run:
             "episodes": self._config.episodes,
             **model.last,
         }
-        best = most_successes(self._rows)
-        self._rows.append(row)
-        write_rows(self._out, self._rows)
-        if successes > best:
-            save_checkpoint(checkpoint, self._out / CHECKPOINT)
+        self._judgements.add(row, lambda: save_checkpoint(checkpoint, self._out / CHECKPOINT), ties=False)
         if self._on_progress:
-            self._on_progress(int(model.num_timesteps), row)
+            words = f"{successes} of {self._config.episodes} validation episodes after {row['step']}"
+            self._on_progress(int(model.num_timesteps), words)
 
 
 def _make(spec: TaskSpec, checkpoint: Checkpoint) -> Env:
     config = checkpoint.policy.config
     return make_task(spec.name, cameras=config.cameras, size=checkpoint.policy.shapes.size, labels=False)
-
-
-class _Follower(BaseCallback):
-    """Looks on before each round of decisions, and ends the learning when it is asked to."""
-
-    def __init__(self, after: Callable[[AnchoredPPO], None], stopped: Callable[[], bool]) -> None:
-        super().__init__()
-        self._after_update, self._stopped = after, stopped
-
-    def _on_rollout_start(self) -> None:
-        assert isinstance(self.model, AnchoredPPO)
-        self._after_update(self.model)
-
-    def _on_step(self) -> bool:
-        return not self._stopped()
 
 
 def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
@@ -296,7 +283,9 @@ def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
             if before[part][name] != value and (part, name) not in (("finetune", "steps"), ("finetune", "processes"))
         ]
         changed += [
-            f"{name} is another one now" for name in ("task", "start", "data") if before[name] != described[name]
+            f"{name} is another one now"
+            for name in ("task", "version", "start", "data")
+            if before[name] != described[name]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{out / CONFIG}: not readable ({error}); begin anew elsewhere") from None
@@ -305,8 +294,9 @@ def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
 
 
 def _save_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> None:
+    """Decisions since the last update are not kept: nothing was learned from them yet."""
     values = {
-        "step": int(model.num_timesteps),
+        "step": model.learned_from,
         "updates": model.updates,
         "scenes": [int(scenes) for scenes in worlds.get_attr("scenes")],
         "policy": model.policy.state_dict(),
@@ -314,9 +304,12 @@ def _save_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> None:
         "last": model.last,
     }
     partial = file.with_name(f".{file.name}.partial")
-    with filling(file, "A state saved before is kept"):
-        torch.save(values, partial)
-        os.replace(partial, file)
+    try:
+        with filling(file, "A state saved before is kept"):
+            torch.save(values, partial)
+            os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _load_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,47 @@ def judge(envs: Sequence[Env], actor: Actor, spec: TaskSpec, episodes: int) -> i
     return successes
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
+class Judgements:
+    """The judgements of a run, `rows`, as its folder has them in a file, a line each.
+
+    Args:
+        resume: go on with those that are there.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool) -> None:
+        self._folder = folder
+        self.rows = _read_rows(folder) if resume else []
+
+    @property
+    def best(self) -> int:
+        """Successes of the best one, -1 if there is none."""
+        return max((int(row["successes"]) for row in self.rows), default=-1)
+
+    def newest_step(self) -> int:
+        """Of the newest one, -1 if there is none."""
+        return int(self.rows[-1]["step"]) if self.rows else -1
+
+    def forget_after(self, step: int) -> None:
+        """Those after the state that is gone on from are made again."""
+        self.rows = [row for row in self.rows if row["step"] <= step]
+
+    def add(self, row: dict[str, Any], keep: Callable[[], None], *, ties: bool) -> None:
+        """Note one; what was judged is kept first if it is the best so far, so that what is noted is there.
+
+        Args:
+            keep: saves what was judged.
+            ties: whether of two as good ones the newer one is kept.
+
+        Raises:
+            DiskFullError: there is no room.
+        """
+        if row["successes"] > self.best or (ties and row["successes"] == self.best):
+            keep()
+        self.rows.append(row)
+        write_text(self._folder / LOG, "".join(json.dumps(each) + "\n" for each in self.rows))
+
+
+def _read_rows(folder: Path) -> list[dict[str, Any]]:
     """The judgements so far; none before the first one.
 
     Raises:
@@ -49,15 +89,6 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write all judgements, a line each.
-
-    Raises:
-        DiskFullError: there is no room for them.
-    """
-    write_text(folder / LOG, "".join(json.dumps(row) + "\n" for row in rows))
-
-
 def write_text(file: Path, text: str) -> None:
     """Put a text in the place of a file's, which a kill does not leave half written.
 
@@ -70,18 +101,21 @@ def write_text(file: Path, text: str) -> None:
         partial.replace(file)
 
 
-def most_successes(rows: Sequence[dict[str, Any]]) -> int:
-    """Of the best judgement, -1 if there is none."""
-    return max((int(row["successes"]) for row in rows), default=-1)
-
-
 def check_used(folder: Path, state: Path, resume: bool) -> None:
-    """Refuse to begin where a run is, and to go on where none is.
+    """Refuse to begin where something was learned already, and to go on where there is nothing to go on from. What was
+    stopped before its first judgement of something learned may begin anew.
 
     Raises:
         TrainingError: what stands against it.
     """
-    if resume and not state.is_file():
-        raise TrainingError(f"{folder}: no saved state to resume; begin without --resume, into another --out")
-    if not resume and (folder / CONFIG).exists():
-        raise TrainingError(f"{folder}: holds a run already; add --resume to go on with it, or choose another --out")
+    if state.is_file():
+        if not resume:
+            raise TrainingError(f"{folder}: holds a run already; add --resume to go on, or choose another --out")
+        return
+    if any(row["step"] > 0 for row in _read_rows(folder)):
+        raise TrainingError(
+            f"{folder}: holds a run that is finished, or that was stopped as it saved its first state; choose another "
+            "--out"
+        )
+    if resume:
+        raise TrainingError(f"{folder}: no saved state to resume; begin without --resume")

@@ -22,7 +22,6 @@ import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import SAC
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -36,15 +35,8 @@ from training.error import TrainingError
 from training.interrupts import interrupts
 from training.lock import hold_folder
 from training.reinforcement.expert import EXPERT, Learned, LearnedExpert, save_expert
-from training.reinforcement.judgements import (
-    CONFIG,
-    check_used,
-    judge,
-    most_successes,
-    read_rows,
-    write_rows,
-    write_text,
-)
+from training.reinforcement.follower import Follower, diverging
+from training.reinforcement.judgements import CONFIG, Judgements, check_used, judge, write_text
 
 STATE = "state"
 STATE_FILE = "state.pt"
@@ -52,7 +44,7 @@ MEMORY = ("observations", "next_observations", "actions", "rewards", "dones", "t
 NOISE = 0.2  # standard deviation of the noise on demonstrations, 1 being full speed
 SMALL = 32  # pixels a side, of tasks that must draw
 
-OnProgress = Callable[[int, dict[str, Any]], None]  # control steps, the newest judgement
+OnProgress = Callable[[int, str], None]  # control steps, and what there is to say, if anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +82,7 @@ class _Run:
         self._described = {"task": spec.name, "version": spec.version, "rl": asdict(config)}
         _check_folder(out, self._described, resume)
         self._resume = resume
-        self._rows = read_rows(out) if resume else []
+        self._judgements = Judgements(out, resume=resume)
 
     def go(self) -> Outcome:
         config, out = self._config, self._out
@@ -113,17 +105,19 @@ class _Run:
             model.action_space.seed(config.seed)
             if self._resume:
                 _load_state(out / STATE, model, worlds)
+                self._judgements.forget_after(model.num_timesteps)
             else:
                 self._demonstrate(model, worlds)
             write_text(out / CONFIG, json.dumps(self._described, indent=2) + "\n")
             with interrupts(os.getppid()) as stop:
-                follower = _Follower(self._after, stop.is_set)
+                follower = Follower(stop.is_set, at_step=lambda: self._after(model))
                 left = max(config.steps - model.num_timesteps, 0)
                 if left:
-                    model.learn(left, callback=follower, reset_num_timesteps=False)
+                    with diverging(model, "rl.learning_rate"):
+                        model.learn(left, callback=follower, reset_num_timesteps=False)
                 interrupted = stop.is_set() and model.num_timesteps < config.steps
             if not interrupted:
-                if not self._rows or self._rows[-1]["step"] < model.num_timesteps:
+                if self._judgements.newest_step() < model.num_timesteps:
                     self._judge(model)
                 shutil.rmtree(out / STATE, ignore_errors=True)
             else:
@@ -131,7 +125,7 @@ class _Run:
         return Outcome(
             expert=out / EXPERT,
             step=int(model.num_timesteps),
-            successes=max(most_successes(self._rows), 0),
+            successes=max(self._judgements.best, 0),
             episodes=config.episodes,
             interrupted=interrupted,
         )
@@ -160,7 +154,8 @@ class _Run:
             memory.add(seen, ended, scaled, rewards, dones, infos)
             seen = after
             if self._on_progress and step % 100 == 0:
-                self._on_progress(0, {})
+                done = min(step * self._config.envs, self._config.demonstrations)
+                self._on_progress(0, f"demonstrations: {done} of {self._config.demonstrations} steps")
 
     def _maker(self, index: int) -> Callable[[], gymnasium.Env[Any, Any]]:
         # Seeds that no collection of demonstrations has: those begin at 0 and stay small.
@@ -177,22 +172,19 @@ class _Run:
             self._judge(model)
             _save_state(self._out / STATE, model)
         elif self._on_progress:
-            self._on_progress(int(model.num_timesteps), {})
+            self._on_progress(int(model.num_timesteps), "")
 
     def _judge(self, model: SAC) -> None:
         """Success on validation scenes; the expert is kept if it is the best so far."""
         learned = _learned(model, self._spec.name, {**self._described, "step": int(model.num_timesteps)})
         actor = ExpertActor(LearnedExpert(learned))
         successes = judge([self._make()], actor, self._spec, self._config.episodes)
-        before = most_successes(self._rows)
         row: dict[str, Any] = {"step": int(model.num_timesteps), "successes": successes}
         row |= {"episodes": self._config.episodes, "reward": self._reward(model), "time": round(time.time())}
-        self._rows.append(row)
-        write_rows(self._out, self._rows)
-        if successes >= before:  # of two as good ones the one that has learned for longer
-            save_expert(learned, self._out / EXPERT)
+        self._judgements.add(row, lambda: save_expert(learned, self._out / EXPERT), ties=True)
         if self._on_progress:
-            self._on_progress(int(model.num_timesteps), row)
+            words = f"{successes} of {self._config.episodes} validation episodes at step {row['step']}"
+            self._on_progress(int(model.num_timesteps), words)
 
     def _reward(self, model: SAC) -> float:
         """The mean of the control steps since the last judgement, as far as they are remembered."""
@@ -200,19 +192,6 @@ class _Run:
         assert memory is not None
         newest = np.arange(memory.pos - min(since, memory.pos), memory.pos)
         return round(float(memory.rewards[newest].mean()), 4) if len(newest) else 0.0
-
-
-class _Follower(BaseCallback):
-    """Looks on after each step, and ends the learning when it is asked to."""
-
-    def __init__(self, after: Callable[[SAC], None], stopped: Callable[[], bool]) -> None:
-        super().__init__()
-        self._after_step, self._stopped = after, stopped
-
-    def _on_step(self) -> bool:
-        assert isinstance(self.model, SAC)
-        self._after_step(self.model)
-        return not self._stopped()
 
 
 def _learned(model: SAC, task: str, origin: Mapping[str, Any]) -> Learned:
@@ -268,7 +247,7 @@ def _save_state(folder: Path, model: SAC) -> None:
 
 
 def _entropy(model: SAC) -> torch.Tensor:
-    """The logarithm of how much chance is worth, which is learned, too."""
+    """The logarithm of the entropy's coefficient, which is learned, too."""
     assert model.log_ent_coef is not None
     return model.log_ent_coef
 

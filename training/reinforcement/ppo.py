@@ -14,6 +14,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
+from training.reinforcement.follower import diverged
 from vla_policy.heads.chunk_l1 import ChunkL1Head
 from vla_policy.layers import multi_layer
 
@@ -69,6 +70,11 @@ class AnchoredPPO(PPO):
         self._chance = torch.Generator().manual_seed(seed)
         self.updates, self.last = 0, dict[str, float]()
 
+    @property
+    def learned_from(self) -> int:
+        """Decisions of all updates so far."""
+        return int(self.updates * self.n_steps * self.n_envs)
+
     def train(self) -> None:
         policy = self.policy
         assert isinstance(policy, HeadPolicy)
@@ -80,7 +86,9 @@ class AnchoredPPO(PPO):
         for _ in range(self.n_epochs):
             for data in self.rollout_buffer.get(self.batch_size):
                 values, log_chance, _ = policy.evaluate_actions(data.observations, data.actions)
-                advantage = (data.advantages - data.advantages.mean()) / (data.advantages.std() + 1e-8)
+                advantage = data.advantages
+                if len(advantage) > 1:  # a single one has no spread
+                    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
                 ratio = (log_chance - data.old_log_prob).exp()
                 gain = torch.minimum(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)).mean()
                 value = nn.functional.mse_loss(values.flatten(), data.returns)
@@ -88,6 +96,8 @@ class AnchoredPPO(PPO):
                 loss = 0.5 * value
                 if self.updates >= self._warmup:
                     loss = loss - gain + self._weight * divergence
+                if not bool(loss.isfinite()):
+                    raise diverged(int(self.num_timesteps), "finetune.learning_rate")
                 policy.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
