@@ -7,6 +7,7 @@ that is called like it, as in `policy.fusion.vote.rule`. Settings of variants th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from configs.checks import check_kinds, check_least
 from configs.encoder import (
@@ -73,6 +74,8 @@ class PolicyConfig:
         attention_heads: attention heads M.
         frames: frames T the policy sees.
         frame_stride: control steps between two of them.
+        frame_ages: instead, how many control steps before now each frame was seen, oldest first, the last 0: such as
+            few old ones and several new ones, since things that turn look as things that stop do, in two frames alone.
         cameras: cameras it sees; the boxes that are shown and judged are those of the first.
         proprioception_dropout: probability of hiding proprioception from a training sample.
         history_dropout: probability of hiding all frames but the newest (it is repeated) from a training sample.
@@ -87,6 +90,7 @@ class PolicyConfig:
     attention_heads: int = 4
     frames: int = 6
     frame_stride: int = 4
+    frame_ages: tuple[int, ...] = ()
     cameras: tuple[str, ...] = ("front",)
     proprioception_dropout: float = 0.0
     history_dropout: float = 0.0
@@ -94,6 +98,12 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         check_kinds("", self)
         check_least("", self, width=1, attention_heads=1, frames=1, frame_stride=1)
+        ages = self.frame_ages
+        if ages and (len(ages) != self.frames or ages[-1] != 0 or any(a <= b for a, b in pairwise(ages))):
+            raise ValueError(
+                f"frame_ages {list(ages)} must be {self.frames} numbers, one for each of frames, each smaller than the "
+                "one before, the last 0"
+            )
         if self.width % self.attention_heads or self.width % 4:
             raise ValueError(
                 f"width {self.width} must be a multiple of 4 and of attention_heads {self.attention_heads}"
@@ -111,10 +121,17 @@ class PolicyConfig:
                 "encoder.slow_fast.fast_gradient false encodes the clips' frames twice, and needs fusion.name 'none'; "
                 f"it is {self.fusion.name!r}"
             )
+        if self.frame_ages and self.grounds_videos:
+            raise ValueError("frame_ages: a policy that only grounds reads videos evenly; set frame_stride instead")
         if not self.cameras:
             raise ValueError("cameras is empty; name at least one, for example front")
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras {list(self.cameras)} must name each camera once")
+
+    @property
+    def ages(self) -> tuple[int, ...]:
+        """How many control steps before now each frame was seen, oldest first, (T,)."""
+        return self.frame_ages or tuple(i * self.frame_stride for i in reversed(range(self.frames)))
 
     @property
     def grounds_videos(self) -> bool:

@@ -91,8 +91,8 @@ def _interface(checkpoint: Checkpoint) -> str:
     rate = "a rate that was not noted" if names.control_hz is None else f"{names.control_hz:g} Hz"
     return (
         "## Robot\n\n"
-        f"- sees: cameras {', '.join(names.cameras)}, {shapes.size} x {shapes.size} pixels, {config.frames} frames, "
-        f"{config.frame_stride} control steps apart\n"
+        f"- sees: cameras {', '.join(names.cameras)}, {shapes.size} x {shapes.size} pixels, of "
+        f"{', '.join(map(str, config.ages))} control steps before now\n"
         f"- feels: {', '.join(names.agent_pos_names)}\n"
         f"- moves: {', '.join(names.action_names)}, in [-1, 1], at {rate}\n"
     )

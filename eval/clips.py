@@ -47,6 +47,8 @@ def decode_clips(
         raise ValueError(
             f"encoder.name {config.encoder.name!r} finds boxes in the newest frame alone; take --decode live"
         )
+    if config.frame_ages:
+        raise ValueError(f"policy.frame_ages {list(config.frame_ages)} are not evenly apart; take --decode live")
     ids, mask = checkpoint.tokenizer.encode([instruction])
     shown = observations[:: config.frame_stride]
     said: list[Aux] = []

@@ -87,13 +87,13 @@ def check_export(
     """
     threads = torch.get_num_threads()
     described, runs = open_graphs(folder, threads)
-    frames, stride = described["frames"], described["frame_stride"]
+    frames, ages = described["frames"], described["frame_ages"]
     graphs = {name: Comparison(run=run) for name, run in runs.items()}
     own: list[float] = []
     kept: dict[int, np.ndarray] = {}  # features by the episode's step
     group: list[tuple[Arrays, Arrays]] = []
     # What a stream keeps of a frame must be there when it has become an earlier one.
-    every = math.gcd(described["execute"], stride) if "stream" in graphs else 1
+    every = math.gcd(described["execute"], *ages) if "stream" in graphs else 1
     for done, (step, seen) in enumerate(_decisions(checkpoint, datasets, samples, every), start=1):
         started = time.perf_counter()
         chunk = checkpoint.policy.act(seen)
@@ -111,7 +111,7 @@ def check_export(
             shape = described["graphs"]["stream"]["inputs"]["earlier"]["shape"][1:]
             earlier = np.zeros((1, *shape), np.float32)
             if step:
-                earlier[0] = [kept[max(step - back * stride, 0)] for back in range(frames - 1, 0, -1)]
+                earlier[0] = [kept[max(step - age, 0)] for age in ages[:-1]]
             inputs = {"frame": pictures[:, -1], "begins": np.array([step == 0]), "earlier": earlier, **others}
             kept[step] = graphs["stream"].decide(inputs, expected)["features"][0]
         on_progress(done, samples)
@@ -142,7 +142,7 @@ def _decisions(
 ) -> Iterator[tuple[int, Observation]]:
     """The first decisions of every episode, as many of each: the episode's step, and what the policy sees."""
     config = checkpoint.policy.config
-    cut = SampleConfig(frames=config.frames, frame_stride=config.frame_stride, chunk=1, cameras=config.cameras)
+    cut = SampleConfig(ages=config.ages, chunk=1, cameras=config.cameras)
     sampler = Sampler(datasets, cut, checkpoint.tokenizer, list(checkpoint.purpose.action_names))
     courses = [
         (number, np.arange(start, end, every))

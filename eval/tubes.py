@@ -117,13 +117,11 @@ class Tube:
     seen all of it.
 
     Args:
-        span: control steps that the policy's window covers, `(T - 1) · stride`.
-        stride: control steps between two of its frames.
+        ages: how many control steps before now each frame of the policy's window was seen, oldest first, `(T,)`.
         rules: where an interval ends.
     """
 
-    span: int
-    stride: int
+    ages: tuple[int, ...]
     rules: TubeRules = RULES
     steps: list[int] = field(default_factory=list)
     boxes: list[list[float]] = field(default_factory=list)
@@ -143,9 +141,9 @@ class Tube:
             self.visible.append(float(aux.visible[row, -1]))
         self._interval = None
         # What tells of each frame whether it is part of the event, goes on to do so where the window has moved on.
-        if aux.start_logits is not None and aux.end_logits is not None and (step <= self.span or not self.during):
-            oldest = step - (aux.start_logits.shape[1] - 1) * self.stride
-            self._take(aux.start_logits[row], aux.end_logits[row], oldest, step)
+        if aux.start_logits is not None and aux.end_logits is not None and (step <= self.ages[0] or not self.during):
+            frames = [step - age for age in self.ages[-aux.start_logits.shape[1] :]]
+            self._take(aux.start_logits[row], aux.end_logits[row], frames, step)
 
     def read(self, aux: Sequence[Aux], steps: int) -> None:
         """What a policy says of clips that follow each other, as one tube over so many control steps. The first frame
@@ -156,21 +154,23 @@ class Tube:
             parts = [getattr(each, name) for each in aux]
             return None if parts[0] is None else torch.cat([part[0].float().cpu() for part in parts])
 
-        of_step = [step // self.stride for step in range(steps)]
+        stride = self.ages[-2] if len(self.ages) > 1 else 1
+        of_step = [step // stride for step in range(steps)]
         self.steps = list(range(steps))
         for name in ("boxes", "during", "visible"):
             values = joined(name)
             setattr(self, name, [] if values is None else values[of_step].tolist())
         start, end = joined("start_logits"), joined("end_logits")
         if start is not None and end is not None:
-            self._take(start, end, 0, steps - 1)
+            self._take(start, end, range(0, len(start) * stride, stride), steps - 1)
 
-    def _take(self, start: torch.Tensor, end: torch.Tensor, oldest: int, newest: int) -> None:
-        """The interval from start and end over frames of which the oldest is at this step."""
+    def _take(self, start: torch.Tensor, end: torch.Tensor, frames: Sequence[int], newest: int) -> None:
+        """The interval from start and end over frames at these steps, the newest step being this one."""
         first, last, product = best_interval(start[None].float().cpu(), end[None].float().cpu())
-        begin, stop = (max(oldest + int(i) * self.stride, 0) for i in (first, last))
-        held = self.stride - 1 if self.rules.end == "next_frame" else 0
-        self._interval, self._certainty = (begin, min(stop + held, newest)), float(product)
+        stop = frames[int(last)]
+        if self.rules.end == "next_frame":
+            stop = frames[int(last) + 1] - 1 if last + 1 < len(frames) else newest
+        self._interval, self._certainty = (max(frames[int(first)], 0), min(max(stop, 0), newest)), float(product)
 
     @property
     def tells_time(self) -> bool:
@@ -227,5 +227,4 @@ class Tube:
 
 def empty_tube(policy: VLAPolicy, rules: TubeRules = RULES) -> Tube:
     """A tube for what a policy is going to see."""
-    config = policy.config
-    return Tube(span=(config.frames - 1) * config.frame_stride, stride=config.frame_stride, rules=rules)
+    return Tube(ages=policy.config.ages, rules=rules)

@@ -178,8 +178,7 @@ def _train(
         half=accelerator.mixed_precision == "bf16",
     )
     samples = SampleConfig(
-        frames=policy_config.frames,
-        frame_stride=policy_config.frame_stride,
+        ages=policy_config.ages,
         chunk=policy_config.head.chunk,
         cameras=policy_config.cameras,
         tubes=policy_config.tubes,
@@ -325,9 +324,10 @@ def _check_words(tokenizer: TextTokenizer, datasets: Sequence[Dataset]) -> None:
 def _check_window(config: PolicyConfig, datasets: Sequence[Dataset]) -> None:
     """Refuse windows of which nothing but the newest frame can ever lie in an episode."""
     longest = max(int(np.diff(d.arrays["offsets"]).max()) for d in datasets)
-    if config.frames > 1 and config.frame_stride >= longest:
+    if config.frames > 1 and (second := config.ages[-2]) >= longest:
+        name = f"frame_ages {list(config.frame_ages)}" if config.frame_ages else f"frame_stride {second}"
         raise TrainingError(
-            f"policy.frame_stride {config.frame_stride}: the longest episode has {longest} steps, so no window would "
+            f"policy.{name}: the longest episode has {longest} steps, so no window would "
             "hold a second frame; choose less"
         )
 

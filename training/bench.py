@@ -61,8 +61,7 @@ def pipeline_ratio(
         torch.set_num_threads(config.threads)
     accelerator = make_accelerator(config)
     samples = SampleConfig(
-        frames=policy_config.frames,
-        frame_stride=policy_config.frame_stride,
+        ages=policy_config.ages,
         chunk=policy_config.head.chunk,
         cameras=policy_config.cameras,
     )

@@ -35,9 +35,7 @@ def check_start(start: Path, config: RunConfig, datasets: Sequence[Dataset]) -> 
         ValueError: it could not; the message says why.
     """
     begun, policy = load_start(start, datasets), config.policy
-    samples = SampleConfig(
-        frames=policy.frames, frame_stride=policy.frame_stride, chunk=policy.head.chunk, cameras=policy.cameras
-    )
+    samples = SampleConfig(ages=policy.ages, chunk=policy.head.chunk, cameras=policy.cameras)
     names = list(begun.purpose.action_names)
     shapes = Sampler(datasets, samples, begun.tokenizer, names).shapes(len(names), begun.tokenizer.size)
     check_shapes(start, begun.policy.shapes, shapes)

@@ -40,8 +40,8 @@ class PolicyRunner:
         self.policy = policy.to(self._device)
         self.tokenizer, self.action_names = checkpoint.tokenizer, checkpoint.purpose.action_names
         self._cameras, self._boxes = policy.config.cameras, checkpoint.purpose.boxes
-        self._stride, self._frames = policy.config.frame_stride, policy.config.frames
-        span = (self._frames - 1) * self._stride + 1
+        self._ages = policy.config.ages
+        span = self._ages[0] + 1
         self._pixels: list[deque[np.ndarray]] = [deque(maxlen=span) for _ in range(rows)]
         self._agent_pos: list[deque[np.ndarray]] = [deque(maxlen=span) for _ in range(rows)]
         words = policy.config.language.max_words
@@ -125,11 +125,11 @@ class PolicyRunner:
 
     def _needed(self) -> bool:
         """Whether the pictures of this step are part of any decision: where they are drawn on demand, no others are."""
-        ahead = [0] if self._frozen else [i * self._stride for i in range(self._frames)]
+        ahead = [0] if self._frozen else self._ages
         return self._step == 0 or any((self._step + steps) % self.config.execute == 0 for steps in ahead)
 
     def _decide(self) -> None:
-        back = [(self._frames - 1 - i) * self._stride for i in range(self._frames)]
+        back = list(self._ages)
         if self.policy.config.grounds_videos:  # which may be short: nothing need be repeated
             back = [steps for steps in back if steps <= self._step]
         seen = [0] * len(back) if self._frozen else back

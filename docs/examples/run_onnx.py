@@ -29,7 +29,7 @@ while not over:
     step = len(pictures)
     pictures.append(np.stack([seen["pixels"][camera] for camera in told["cameras"]]))
     if step % told["execute"] == 0:
-        steps = [max(step - back * told["frame_stride"], 0) for back in reversed(range(told["frames"]))]
+        steps = [max(step - age, 0) for age in told["frame_ages"]]
         frames = np.stack([pictures[i] for i in steps])
         (chunk,), *_ = session.run(["actions"], {"frames": frames[None], "agent_pos": seen["agent_pos"][None], **text})
     seen, _, terminated, truncated, info = env.step(chunk[step % told["execute"]])

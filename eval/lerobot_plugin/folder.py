@@ -67,8 +67,7 @@ def _config(checkpoint: Checkpoint, actions: tuple[str, ...]) -> dict[str, Any]:
         "push_to_hub": False,
         "actions": list(actions),
         "cameras": list(config.cameras),
-        "frames": config.frames,
-        "frame_stride": config.frame_stride,
+        "frame_ages": list(config.ages),
         "chunk": config.head.chunk,
     }
 

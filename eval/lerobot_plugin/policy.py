@@ -27,14 +27,13 @@ from vla_policy.runner import PolicyRunner
 @PreTrainedConfig.register_subclass("vla_policy")
 @dataclass
 class VLAConfig(PreTrainedConfig):
-    """`actions`: names of the policy's actions that the task has, in its order. `frames` T are `frame_stride` steps
-    apart, and `chunk` is S.
+    """`actions`: names of the policy's actions that the task has, in its order. The frames are of `frame_ages` steps
+    before now, and `chunk` is S.
     """
 
     actions: list[str] = field(default_factory=list)
     cameras: list[str] = field(default_factory=list)
-    frames: int = 1
-    frame_stride: int = 1
+    frame_ages: list[int] = field(default_factory=lambda: [0])
     chunk: int = 1
     execute: int = 2
     learning_rate: float = 1e-4
@@ -42,7 +41,7 @@ class VLAConfig(PreTrainedConfig):
 
     @property
     def observation_delta_indices(self) -> list[int]:
-        return [(i - self.frames + 1) * self.frame_stride for i in range(self.frames)]
+        return [-age for age in self.frame_ages]
 
     @property
     def action_delta_indices(self) -> list[int]:

@@ -63,5 +63,5 @@ def test_the_window_of_track_event_spans_its_episode_and_says_when() -> None:
     from envs.task import find_task
 
     policy = run_config(parse(run_parser("train", "track_event"), ["--config", "track_event"])).policy
-    assert (policy.frames - 1) * policy.frame_stride >= find_task("track_event").horizon - 1
+    assert policy.ages[0] >= find_task("track_event").horizon - 1
     assert policy.grounding.interval_weight > 0

@@ -115,7 +115,7 @@ def test_a_box_of_what_is_taken_for_hidden_is_not_drawn(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(module, "draw_overlay", note)
     box = [0.5, 0.5, 0.1, 0.1]
-    tube = Tube(span=6, stride=2, steps=[0, 1], boxes=[box, box], visible=[0.9, 0.1])
+    tube = Tube(ages=(6, 4, 2, 0), steps=[0, 1], boxes=[box, box], visible=[0.9, 0.1])
     assert len(list(draw_tube(tube, [np.zeros((64, 64, 3), np.uint8)] * 2, "follow the red ball"))) == 2
     assert drawn == [box, None]
 

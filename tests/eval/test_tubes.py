@@ -108,7 +108,7 @@ def aux(start: int | None = None, end: int | None = None, during: float = 0.9, f
 
 class TestTube:
     def test_it_grows_by_the_newest_box(self) -> None:
-        tube = Tube(span=6, stride=2)
+        tube = Tube(ages=(6, 4, 2, 0))
         for step in (0, 2, 4):
             tube.add(step, aux())
         assert tube.steps == [0, 2, 4]
@@ -120,7 +120,7 @@ class TestTube:
         assert tube.scores(always, np.array(tube.boxes), always).temporal_iou is None
 
     def test_while_the_window_covers_the_episode_start_and_end_count(self) -> None:
-        tube = Tube(span=6, stride=2)
+        tube = Tube(ages=(6, 4, 2, 0))
         for step in range(7):
             tube.add(step, aux(1, 2))
         # Frames at 0, 2, 4, 6: from the second one to the end of the third one's time.
@@ -128,20 +128,27 @@ class TestTube:
         assert tube.flags().tolist() == [False, False, True, True, True, True, False]
         assert tube.confidence == pytest.approx(0.9)
 
+    def test_frames_need_not_be_evenly_apart(self) -> None:
+        for first, last, interval in ((1, 2, (5, 7)), (0, 1, (0, 6)), (2, 3, (7, 8))):
+            tube = Tube(ages=(8, 3, 1, 0))
+            for step in range(9):
+                tube.add(step, aux(first, last))
+            assert tube.interval == interval  # frames at 0, 5, 7, 8
+
     def test_before_the_start_the_window_holds_the_first_frame_several_times(self) -> None:
-        tube = Tube(span=6, stride=2)
+        tube = Tube(ages=(6, 4, 2, 0))
         tube.add(0, aux(0, 3))
         assert tube.interval == (0, 0)
 
     def test_after_that_the_longest_stretch_counts(self) -> None:
-        tube = Tube(span=6, stride=2)
+        tube = Tube(ages=(6, 4, 2, 0))
         for step, during in zip(range(0, 18, 2), (0.9, 0.1, 0.9, 0.8, 0.7, 0.2, 0.9, 0.1, 0.9), strict=True):
             tube.add(step, aux(1, 2, during))
         assert tube.interval == (4, 8)
 
     def test_where_no_frame_is_part_of_it_there_is_no_event(self) -> None:
         for last in (2, 40):
-            tube = Tube(span=6, stride=2)
+            tube = Tube(ages=(6, 4, 2, 0))
             for step in range(0, last, 2):
                 tube.add(step, aux(1, 2, 0.2))
             assert tube.interval is None
@@ -149,7 +156,7 @@ class TestTube:
             assert not tube.flags().any()
 
     def test_scores(self) -> None:
-        tube = Tube(span=6, stride=2)
+        tube = Tube(ages=(6, 4, 2, 0))
         for step in range(7):
             tube.add(step, aux(1, 2))
         true = np.array([t in (3, 4, 5, 6) for t in range(7)])
@@ -163,7 +170,7 @@ class TestTube:
         assert (none.temporal_iou, none.box_iou) == (0, None)
 
     def test_start_and_end_alone_tell_the_interval(self) -> None:
-        tube = Tube(span=6, stride=2)
+        tube = Tube(ages=(6, 4, 2, 0))
         for step in range(0, 13, 2):  # the window has long left the first step behind
             tube.add(step, replace(aux(1, 2), during=None))
         assert tube.tells_time
@@ -172,7 +179,7 @@ class TestTube:
 
     def test_clips_are_read_as_one(self) -> None:
         """Three frames and two, of which each stands for two steps; the end is in the second clip."""
-        tube = Tube(span=4, stride=2)
+        tube = Tube(ages=(4, 2, 0))
         first, second = (aux(0, 0, frames=n) for n in (3, 2))
         first = replace(first, start_logits=torch.tensor([[0.0, 5, 0]]), end_logits=torch.zeros(1, 3), during=None)
         second = replace(second, start_logits=torch.zeros(1, 2), end_logits=torch.tensor([[6.0, 0]]), during=None)
@@ -180,7 +187,7 @@ class TestTube:
         assert tube.steps == list(range(9))
         np.testing.assert_allclose(np.array(tube.boxes)[:, 0], [0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.1, 0.1, 0.2], atol=1e-6)
         assert tube.interval == (2, 7)
-        shorter = Tube(span=4, stride=2, rules=TubeRules(end="plus_one"))
+        shorter = Tube(ages=(4, 2, 0), rules=TubeRules(end="plus_one"))
         shorter.read([first, second], 9)
         assert shorter.interval == (2, 6)
 

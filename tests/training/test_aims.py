@@ -101,7 +101,7 @@ def test_boxes_are_those_of_what_the_words_mean(episode: Episode) -> None:
 
 
 def test_what_has_no_label_is_not_learned(data: Dataset) -> None:
-    samples = SampleConfig(frames=1, frame_stride=1, chunk=3, cameras=("left",))
+    samples = SampleConfig(ages=(0,), chunk=3, cameras=("left",))
     names = list(data.interface.action_names)
     sampler = Sampler([data], samples, WordTokenizer.train(data.texts, 64), names)
     known = data.arrays["planned"]
@@ -112,7 +112,7 @@ def test_what_has_no_label_is_not_learned(data: Dataset) -> None:
 
 
 def test_words_are_drawn_among_those_with_a_label(data: Dataset) -> None:
-    samples = SampleConfig(frames=1, frame_stride=1, chunk=3, cameras=("left",))
+    samples = SampleConfig(ages=(0,), chunk=3, cameras=("left",))
     names = list(data.interface.action_names)
     sampler = Sampler([data], samples, WordTokenizer.train(data.texts, 64), names, relabel=1.0)
     batch = sampler.batch(np.random.default_rng(0), 200)

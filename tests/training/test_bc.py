@@ -219,7 +219,7 @@ class TestBatches:
     @pytest.fixture
     def sampler(self, write_small: WriteSmall) -> Sampler:
         data = write_small()
-        samples = SampleConfig(frames=2, frame_stride=1, chunk=2, cameras=("front",))
+        samples = SampleConfig(ages=(1, 0), chunk=2, cameras=("front",))
         return Sampler([data], samples, WordTokenizer.train(data.texts, 8), ["dx", "dy"])
 
     def draw(self, sampler: Sampler, config: TrainConfig, step: int, rank: int = 0, processes: int = 1) -> list[Tensor]:

@@ -108,7 +108,7 @@ def test_each_label_is_what_the_expert_does_in_the_state_that_was_reached(dots_p
 def test_chunks_of_single_labels_are_whole_only_where_the_expert_acts(dots_policy: Path, record: Record) -> None:
     data = record("dots/plain", mixed(dots_policy, 0.5, episodes=5, stretch=4))
     assert data.on_policy
-    samples = SampleConfig(frames=1, frame_stride=1, chunk=3, cameras=("top",))
+    samples = SampleConfig(ages=(0,), chunk=3, cameras=("top",))
     mask = (
         Sampler([data], samples, WordTokenizer.train(data.texts, 8), ["right", "down"])
         .gather([np.arange(data.steps)])
@@ -151,7 +151,7 @@ def test_an_expert_that_plans_labels_the_visited_states_and_episodes_can_be_cut(
     target = data.arrays["targets"][np.repeat([0, 1], 9)]
     assert np.abs(data.arrays["executed"] - data.arrays["action"][np.arange(18), target, 0]).max() > FOLLOWED
     # Planned chunks are whole whoever acts.
-    samples = SampleConfig(frames=1, frame_stride=1, chunk=3, cameras=("front",))
+    samples = SampleConfig(ages=(0,), chunk=3, cameras=("front",))
     sampler = Sampler([data], samples, WordTokenizer.train(data.texts, 20), ["dx", "dy"])
     assert sampler.gather([np.arange(7)]).action_mask.all()
     env.close()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs.evaluation import RunnerConfig
+from configs.policy import PolicyConfig
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.contract import Observation
 from vla_policy.runner import PolicyActor, PolicyRunner, ensemble
@@ -70,7 +71,12 @@ def test_a_chunk_is_executed_before_the_policy_is_asked_again(tiny_checkpoint: P
 
 @pytest.mark.parametrize("execute", [1, 3, 4])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_only_pictures_that_a_decision_needs_are_looked_at(tiny_checkpoint: Path, execute: int, frozen: bool) -> None:
+@pytest.mark.parametrize("ages", [(), (9, 2, 0)])
+def test_only_pictures_that_a_decision_needs_are_looked_at(
+    tiny_checkpoint: Path, execute: int, frozen: bool, ages: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ages:
+        monkeypatch.setattr(PolicyConfig, "ages", ages)
     looked: list[int] = []
 
     class Watched(dict[str, Any]):
@@ -86,15 +92,14 @@ def test_only_pictures_that_a_decision_needs_are_looked_at(tiny_checkpoint: Path
     runner.reset(["follow the red ball", None], frozen=frozen)
     for step in range(40):
         runner.act([{**_seen(step), "pixels": Watched(step)}, None])
-    stride, frames = runner.policy.config.frame_stride, runner.policy.config.frames
+    ages = runner.policy.config.ages
     needed = set()
     for decision, observation in zip(range(0, 40, execute), asked, strict=True):
-        back = [0 if frozen else stride * i for i in reversed(range(frames))]
-        steps = [max(decision - steps, 0) for steps in back]
-        assert [int(observation.frames[0, i, 0, 0, 0, 0]) for i in range(frames)] == steps
+        steps = [max(decision - (0 if frozen else age), 0) for age in ages]
+        assert [int(observation.frames[0, i, 0, 0, 0, 0]) for i in range(len(ages))] == steps
         needed.update(steps)
     unused = set(looked) - needed
-    assert all(step + stride * (frames - 1) >= 40 - execute for step in unused)  # for decisions that did not come
+    assert all(step + ages[0] >= 40 - execute for step in unused)  # for decisions that did not come
     assert needed <= set(looked)
 
 

@@ -25,8 +25,7 @@ class SampleConfig:
     steps on where all of it fits. Samples are padded at their ends to the longest of the batch, as `frame_mask` says.
     """
 
-    frames: int
-    frame_stride: int
+    ages: tuple[int, ...]
     chunk: int
     cameras: tuple[str, ...]
     tubes: tuple[tuple[str, str], ...] = ()
@@ -179,11 +178,11 @@ class Sampler:
         longest = max(part.longest for part in self.parts)
         for part in self.parts:
             part.tokens, part.token_mask = part.tokens[..., :longest], part.token_mask[..., :longest]
-        self._back = (np.arange(config.frames) - (config.frames - 1)) * config.frame_stride
+        self._back = -np.array(config.ages)
 
     def shapes(self, actions: int, vocabulary: int) -> Shapes:
         return Shapes(
-            frames=self.config.frames,
+            frames=len(self.config.ages),
             cameras=len(self.config.cameras),
             size=self.size,
             proprioception=self.proprioception,
@@ -268,7 +267,7 @@ class Sampler:
         all phases; elsewhere in one that does not.
         """
         start, latest = part.start[steps], part.end[steps] - 1 + self._back[0]
-        early = start + (steps - start) % self.config.frame_stride
+        early = start + (steps - start) % (self._back[-1] - self._back[-2] if len(self._back) > 1 else 1)
         begin: np.ndarray = np.where(latest > start, np.minimum(steps, latest), early)
         return begin
 

@@ -215,8 +215,7 @@ class _Run:
             return None
         config, purpose = policy.config, self._checkpoint.purpose
         samples = SampleConfig(
-            frames=config.frames,
-            frame_stride=config.frame_stride,
+            ages=config.ages,
             chunk=config.head.chunk,
             cameras=config.cameras,
             tubes=config.tubes,

@@ -41,7 +41,7 @@ class WindowEnv(gymnasium.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], np
         super().__init__(env)
         config, shapes = checkpoint.policy.config, checkpoint.policy.shapes
         self._cameras, self._execute, self._seed, self.scenes = config.cameras, execute, seed, 0
-        self._back = [(config.frames - 1 - i) * config.frame_stride for i in range(config.frames)]
+        self._back = list(config.ages)
         self._pixels: deque[np.ndarray] = deque(maxlen=self._back[0] + 1)
         self._agent_pos: deque[np.ndarray] = deque(maxlen=self._back[0] + 1)
         self._tokenizer, names = checkpoint.tokenizer, checkpoint.purpose.action_names

@@ -5,7 +5,7 @@ them.
 |---|---|
 | `format`, `graphs` | by graph its `file`, and its `inputs` and `outputs`: name → `shape` and `dtype` |
 | `cameras`, `size` | names in the order of the pictures, and their pixels a side |
-| `frames`, `frame_stride` | how many frames a decision sees, and control steps between two of them |
+| `frames`, `frame_ages` | how many frames a decision sees, and how many control steps before now each was seen |
 | `control_hz` | control steps per second, null where the demonstrations did not say |
 | `execute` | control steps to be executed of a chunk before the next decision |
 | `action_names`, `action_low`, `action_high` | of the actions that leave |
@@ -100,7 +100,7 @@ def _description(
         "cameras": policy.config.cameras,
         "size": policy.shapes.size,
         "frames": policy.encoder.grounded_frames,
-        "frame_stride": policy.config.frame_stride,
+        "frame_ages": policy.config.ages[-policy.encoder.grounded_frames :],
         "control_hz": purpose.control_hz,
         "execute": min(config.execute, policy.config.head.chunk),
         "action_names": units.names,

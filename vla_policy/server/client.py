@@ -121,7 +121,7 @@ class RemoteActor:
         if not 1 <= execute <= about["chunk"]:
             raise ValueError(f"execute {execute} must be from 1 to {about['chunk']}, the policy's chunk")
         self._cameras, self._names = about["cameras"], about["action_names"]
-        self._ahead = [i * about["frame_stride"] for i in range(about["frames"])]
+        self._ahead = about["frame_ages"]
 
     def reset(self, worlds: Sequence[Robot | None]) -> None:
         self._step = 0

@@ -225,8 +225,7 @@ def describe(checkpoint: Checkpoint, name: str, config: ServeConfig) -> dict[str
         "action_range": [-1.0, 1.0],
         "control_hz": purpose.control_hz,
         "chunk": policy.config.head.chunk,
-        "frames": policy.config.frames,
-        "frame_stride": policy.config.frame_stride,
+        "frame_ages": list(policy.config.ages),
         "newest": config.newest,
     }
 

@@ -50,7 +50,7 @@ class Session:
     def __init__(self, checkpoint: Checkpoint) -> None:
         policy = checkpoint.policy
         self._cameras, self._shapes = policy.config.cameras, policy.shapes
-        self._stride, self._frames = policy.config.frame_stride, policy.config.frames
+        self._ages = policy.config.ages
         self._agent_pos_names, self._tokenizer = checkpoint.purpose.agent_pos_names, checkpoint.tokenizer
         # Step, pictures (V, H, H, 3), proprioception (P,).
         self._seen: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
@@ -79,7 +79,7 @@ class Session:
         if begins:
             self._seen.clear()
         self._seen.append((step, pixels, agent_pos))
-        oldest = step - (self._frames - 1) * self._stride
+        oldest = step - self._ages[0]
         while len(self._seen) > 1 and self._seen[1][0] <= oldest:
             self._seen.popleft()
         return Taken(step=step, act=act)
@@ -89,7 +89,7 @@ class Session:
         episode's start the first one.
         """
         newest = self._seen[-1][0]
-        wanted = [newest - (self._frames - 1 - i) * self._stride for i in range(self._frames)]
+        wanted = [newest - age for age in self._ages]
         chosen, place = [], 0
         for step in wanted:
             while place + 1 < len(self._seen) and self._seen[place + 1][0] <= step:

@@ -21,7 +21,7 @@ def test_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert config["actions"] == ["dx", "dy"]
     assert config["output_features"] == {"action": {"type": "ACTION", "shape": [2]}}
     assert config["input_features"]["observation.images.front"] == {"type": "VISUAL", "shape": [3, 64, 64]}
-    assert (config["frames"], config["frame_stride"], config["chunk"]) == (6, 4, 4)
+    assert (config["frame_ages"], config["chunk"]) == ([20, 16, 12, 8, 4, 0], 4)
     steps = json.loads((out / "policy_preprocessor.json").read_text())["steps"]
     names = [
         "rename_observations_processor",

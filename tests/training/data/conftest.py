@@ -20,8 +20,7 @@ def sampler_of() -> Callable[..., tuple[Sampler, WordTokenizer]]:
     def make(
         datasets: list[Dataset],
         *,
-        frames: int = 3,
-        stride: int = 2,
+        ages: tuple[int, ...] = (4, 2, 0),
         chunk: int = 4,
         cameras: tuple[str, ...] = ("front",),
         actions: tuple[str, ...] = ("dx", "dy"),
@@ -30,7 +29,7 @@ def sampler_of() -> Callable[..., tuple[Sampler, WordTokenizer]]:
         tubes: tuple[tuple[str, str], ...] = (),
     ) -> tuple[Sampler, WordTokenizer]:
         tokenizer = WordTokenizer.train([text for d in datasets for text in d.texts], 8)
-        samples = SampleConfig(frames=frames, frame_stride=stride, chunk=chunk, cameras=cameras, tubes=tubes)
+        samples = SampleConfig(ages=ages, chunk=chunk, cameras=cameras, tubes=tubes)
         return Sampler(datasets, samples, tokenizer, list(actions), holdout=holdout, relabel=relabel), tokenizer
 
     return make
@@ -55,8 +54,8 @@ def one_by_one() -> Callable[..., dict[str, np.ndarray]]:
         named = arrays["targets"][episode] if named is None else named
         cameras = [header["cameras"].index(name) for name in config.cameras]
         seen: dict[str, list[Any]] = {name: [] for name in ("frames", "agent_pos", "boxes", "visible", "event")}
-        for t in range(config.frames):
-            row = max(step - (config.frames - 1 - t) * config.frame_stride, start)
+        for age in config.ages:
+            row = max(step - age, start)
             seen["frames"].append([arrays["pixels"][row, c].transpose(2, 0, 1) for c in cameras])
             seen["agent_pos"].append(arrays["agent_pos"][row])
             seen["boxes"].append(arrays["boxes"][row, cameras[0], named])

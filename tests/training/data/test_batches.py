@@ -25,7 +25,9 @@ def test_whole_videos_are_padded_at_their_ends_to_the_longest(
 ) -> None:
     data = write_small()
     tokenizer = WordTokenizer.train(data.texts, 8)
-    samples = SampleConfig(frames=frames, frame_stride=stride, chunk=1, cameras=("front",), whole=True)
+    samples = SampleConfig(
+        ages=tuple(stride * i for i in reversed(range(frames))), chunk=1, cameras=("front",), whole=True
+    )
     sampler = Sampler([data], samples, tokenizer, ["dx", "dy"])
     offsets, targets = data.arrays["offsets"], data.arrays["targets"]
     steps = np.arange(data.steps)
@@ -50,13 +52,12 @@ def test_whole_videos_are_padded_at_their_ends_to_the_longest(
 
 
 class TestGather:
-    @pytest.mark.parametrize(("frames", "stride", "chunk"), [(1, 1, 1), (3, 2, 4), (4, 5, 8)])
+    @pytest.mark.parametrize(("ages", "chunk"), [((0,), 1), ((4, 2, 0), 4), ((15, 10, 5, 0), 8), ((7, 2, 0), 4)])
     @pytest.mark.parametrize("cameras", [("front",), ("wrist",), ("wrist", "front")])
     def test_every_sample_is_what_a_plain_loop_gives(
         self,
         write_small: WriteSmall,
-        frames: int,
-        stride: int,
+        ages: tuple[int, ...],
         chunk: int,
         cameras: tuple[str, ...],
         flat: Flat,
@@ -64,7 +65,7 @@ class TestGather:
         one_by_one: OneByOne,
     ) -> None:
         data = write_small(cameras=("front", "wrist"))
-        sampler, tokenizer = sampler_of([data], frames=frames, stride=stride, chunk=chunk, cameras=cameras)
+        sampler, tokenizer = sampler_of([data], ages=ages, chunk=chunk, cameras=cameras)
         steps = np.random.default_rng(0).permutation(data.steps)
         batch = flat(sampler.gather([steps]))
         for i, step in enumerate(steps):
@@ -95,7 +96,7 @@ class TestGather:
         arrays = {**data.arrays, "goal_boxes": 1 - data.arrays["boxes"], "goal_visible": ~data.arrays["visible"]}
         data = replace(data, arrays=arrays)
         tubes = (("wrist", "target"), ("wrist", "goal"), ("front", "target"), ("front", "goal"))
-        sampler, _ = sampler_of([data], frames=1, cameras=("wrist", "front"), tubes=tubes)
+        sampler, _ = sampler_of([data], ages=(0,), cameras=("wrist", "front"), tubes=tubes)
         batch = sampler.gather([np.arange(data.steps)])
         boxes, visible = batch.tubes
         assert boxes.shape == (data.steps, 1, 4, 4)
@@ -111,7 +112,7 @@ class TestGather:
         self, write_small: WriteSmall, sampler_of: SamplerOf
     ) -> None:
         data = write_small()
-        sampler, _ = sampler_of([data], frames=1, tubes=(("front", "target"), ("front", "goal")))
+        sampler, _ = sampler_of([data], ages=(0,), tubes=(("front", "target"), ("front", "goal")))
         _, visible = sampler.gather([np.arange(data.steps)]).tubes
         assert not visible[:, :, 1].any()
         assert visible[:, :, 0].any()
@@ -129,7 +130,7 @@ class TestGather:
 
     def test_before_the_start_the_first_frame_is_repeated(self, write_small: WriteSmall, sampler_of: SamplerOf) -> None:
         data = write_small(lengths=(5, 6))
-        sampler, _ = sampler_of([data], frames=3, stride=2)
+        sampler, _ = sampler_of([data])
         frames = sampler.gather([np.array([5, 6, 7])]).observation.frames  # the second episode's first three steps
         first = torch.from_numpy(data.arrays["pixels"][5].copy()).movedim(-1, 1)
         assert torch.equal(frames[0], first.expand_as(frames[0]))

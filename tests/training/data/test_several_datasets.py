@@ -150,7 +150,7 @@ def test_no_dataset_is_refused() -> None:
     with pytest.raises(ValueError, match="no dataset given"):
         Sampler(
             [],
-            SampleConfig(frames=1, frame_stride=1, chunk=1, cameras=("front",)),
+            SampleConfig(ages=(0,), chunk=1, cameras=("front",)),
             WordTokenizer.train(["a"], 2),
             [],
         )

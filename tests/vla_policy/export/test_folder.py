@@ -123,7 +123,7 @@ def test_what_lies_beside_the_graphs(export: Export, tiny_checkpoint: Path) -> N
     assert described["weights_sha256"] == weights_digest(tiny_checkpoint)
     assert described["action_names"] == list(checkpoint.purpose.action_names)
     assert (described["action_low"], described["action_high"]) == ([-1.0, -1.0], [1.0, 1.0])
-    assert (described["cameras"], described["frames"], described["frame_stride"]) == (["front"], 3, 4)
+    assert (described["cameras"], described["frames"], described["frame_ages"]) == (["front"], 3, [8, 4, 0])
     assert (described["execute"], described["control_hz"]) == (2, 20.0)
     assert (folder / "tokenizer.json").read_bytes() == (tiny_checkpoint / "tokenizer.json").read_bytes()
 

@@ -50,7 +50,7 @@ class TestWindow:
             assert np.array_equal(window.mask, expected.token_mask[0].numpy())
 
     def test_takes_the_newest_that_was_there_at_each_time(self, session: Session, observe: Observe) -> None:
-        stride = session._stride
+        stride = session._ages[-2]
         for number, step in enumerate((0, 1, stride + 1, 2 * stride + 3)):
             session.take(observe(number, step=step))
         # Wanted are the steps 3, stride + 3 and 2 * stride + 3.
@@ -62,7 +62,7 @@ class TestWindow:
     def test_keeps_no_more_than_it_needs(self, session: Session, observe: Observe) -> None:
         for step in range(200):
             session.take(observe(step))
-        assert len(session._seen) == (session._frames - 1) * session._stride + 1
+        assert len(session._seen) == session._ages[0] + 1
 
     def test_a_reset_forgets_what_was_seen(self, session: Session, observe: Observe) -> None:
         for number in range(5):
@@ -75,7 +75,7 @@ class TestWindow:
     def test_other_words_keep_what_was_seen(self, session: Session, observe: Observe) -> None:
         session.take(observe(0, prompt="follow the red ball"))
         before = session.window()
-        session.take(observe(1, step=session._stride, prompt="track the blue cube"))
+        session.take(observe(1, step=session._ages[-2], prompt="track the blue cube"))
         window = session.window()
         assert np.array_equal(window.frames[-2], before.frames[-1])
         assert not np.array_equal(window.tokens, before.tokens)
