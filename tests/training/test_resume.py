@@ -31,6 +31,13 @@ StopAt = Callable[[int], Callable[[int, int, dict[str, float]], None]]
 
 
 class TestResume:
+    @pytest.fixture(autouse=True)
+    def few_boards(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """TensorBoard sorts files of one second and process by their numbers as text: the tenth before the ninth."""
+        from tensorboard.summary.writer import event_file_writer
+
+        monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
     def drawn(self, run: Path) -> list[int]:
         """The steps of the loss' curve in TensorBoard."""
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
