@@ -228,7 +228,7 @@ class TestErrors:
         [
             ("collect", "interrupted; finished shards are kept"),
             ("demo", "interrupted; what was collected and trained is kept"),
-            ("train", "interrupted; a state that was saved is kept, and --resume"),
+            ("train", "interrupted; where a state was saved, --resume goes on"),
             ("tasks", "interrupted"),
         ],
     )

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from envs.task import find_task
 from training.error import TrainingError
 from training.reinforcement.expert import ExpertError, load_expert
-from training.reinforcement.judgements import read_rows, write_rows
+from training.reinforcement.judgements import Judgements
 
 GOOD = {"step": 1, "successes": 40, "episodes": 50}
 
@@ -20,12 +20,16 @@ GOOD = {"step": 1, "successes": 40, "episodes": 50}
 @pytest.mark.parametrize("line", ["[1]", '{"step": 1}', '{"step": 1, "successes": "x", "episodes": 1}', "{", "\ud7ff{"])
 def test_judgements_that_are_damaged_are_not_forgotten(tmp_path: Path, line: str) -> None:
     """The best policy so far would else be replaced by the next one that is judged."""
-    assert read_rows(tmp_path) == []
-    write_rows(tmp_path, [GOOD])
-    assert read_rows(tmp_path) == [GOOD]
+    judgements, kept = Judgements(tmp_path, resume=True), []
+    assert judgements.rows == []
+    judgements.add(GOOD, lambda: kept.append(GOOD), ties=False)
+    assert kept == [GOOD]
+    judgements.add(GOOD, lambda: kept.append(GOOD), ties=False)
+    assert kept == [GOOD]
+    assert Judgements(tmp_path, resume=True).rows == [GOOD, GOOD]
     (tmp_path / "log.jsonl").write_text(json.dumps(GOOD) + "\n" + line)
     with pytest.raises(TrainingError, match=r"log\.jsonl: damaged"):
-        read_rows(tmp_path)
+        Judgements(tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(
