@@ -16,6 +16,7 @@ from configs.reading import parse_json
 from eval.report.figures import rate_and_interval, thousands
 from eval.results import POLICY, Results, load_results, write_whole
 from eval.statistics import wilson_interval
+from training.run_folder import leaves
 
 FILE = "rounds.json"
 SCHEMA_VERSION = 1
@@ -131,15 +132,13 @@ def rounds_table(rounds: Sequence[RoundResult]) -> str:
 
 
 def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs first between the settings of two calls, "" if nothing does."""
-    plain = json.loads(json.dumps(now))
-    for key in {**before, **plain}:
-        old, new = before.get(key), plain.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            if found := first_difference(old, new):
-                return f"{key}.{found}"
-        elif old != new:
-            return f"{key} was {old!r} and is now {new!r}"
+    """What differs first between the settings of two calls, "" if nothing does. What a policy or a training did not
+    have yet when the first one was made is at its default.
+    """
+    old, new = leaves(dict(before)), leaves(dict(now))
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            return f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
     return ""
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import eval.dagger
 import eval.evaluate
 import training.commands
 import training.shards
+from configs.policy import PolicyConfig
+from configs.training import TrainConfig
 from envs.task import use_task_modules
 from envs.workers import Pulse
 from eval.results import load_results
-from eval.rounds import load_rounds
+from eval.rounds import first_difference, load_rounds
 from training.data.episodes import DatasetError, open_dataset
 from training.start import weights_print
 from vla_policy.checkpoint import load_checkpoint
@@ -214,3 +217,12 @@ def test_mistakes_come_to_light_before_the_work(
     if "--resume" not in more:
         monkeypatch.setattr(eval.dagger, "collect_all", never)
     assert words in error(capsys, arguments("out", *more))
+
+
+def test_rounds_from_before_a_setting_there_was_can_be_resumed() -> None:
+    now = {"policy": asdict(PolicyConfig()), "train": asdict(TrainConfig()), "data": ["a"]}
+    before = {**now, "policy": {name: value for name, value in now["policy"].items() if name != "frame_ages"}}
+    assert first_difference(before, now) == ""
+    now["policy"]["frame_ages"] = (5, 4, 3, 2, 1, 0)
+    assert first_difference(before, now) == "policy.frame_ages was [] and is now [5, 4, 3, 2, 1, 0]"
+    assert first_difference({**before, "data": ["b"]}, before) == "data was ['b'] and is now ['a']"
