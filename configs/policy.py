@@ -65,6 +65,9 @@ __all__ = [
 ]
 
 
+FURTHEST = 100_000  # control steps: longer than any episode, so that a slip is found before memory is asked for
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """The whole policy.
@@ -76,6 +79,7 @@ class PolicyConfig:
         frame_stride: control steps between two of them.
         frame_ages: instead, how many control steps before now each frame was seen, oldest first, the last 0: such as
             few old ones and several new ones, since things that turn look as things that stop do, in two frames alone.
+            What a box moved between two frames is then scaled to `frame_stride` steps. Everything else counts frames.
         cameras: cameras it sees; the boxes that are shown and judged are those of the first.
         proprioception_dropout: probability of hiding proprioception from a training sample.
         history_dropout: probability of hiding all frames but the newest (it is repeated) from a training sample.
@@ -104,6 +108,9 @@ class PolicyConfig:
                 f"frame_ages {list(ages)} must be {self.frames} numbers, one for each of frames, each smaller than the "
                 "one before, the last 0"
             )
+        if self.oldest > FURTHEST:
+            name = "frame_ages reach" if ages else f"{self.frames} frames of frame_stride {self.frame_stride} reach"
+            raise ValueError(f"{name} {self.oldest} control steps back, at most {FURTHEST} are allowed")
         if self.width % self.attention_heads or self.width % 4:
             raise ValueError(
                 f"width {self.width} must be a multiple of 4 and of attention_heads {self.attention_heads}"
@@ -121,7 +128,7 @@ class PolicyConfig:
                 "encoder.slow_fast.fast_gradient false encodes the clips' frames twice, and needs fusion.name 'none'; "
                 f"it is {self.fusion.name!r}"
             )
-        if self.frame_ages and self.grounds_videos:
+        if not self.even and self.grounds_videos:
             raise ValueError("frame_ages: a policy that only grounds reads videos evenly; set frame_stride instead")
         if not self.cameras:
             raise ValueError("cameras is empty; name at least one, for example front")
@@ -132,6 +139,28 @@ class PolicyConfig:
     def ages(self) -> tuple[int, ...]:
         """How many control steps before now each frame was seen, oldest first, (T,)."""
         return self.frame_ages or tuple(i * self.frame_stride for i in reversed(range(self.frames)))
+
+    @property
+    def oldest(self) -> int:
+        """How many control steps before now the oldest frame was seen."""
+        return self.frame_ages[0] if self.frame_ages else (self.frames - 1) * self.frame_stride
+
+    @property
+    def even(self) -> bool:
+        """Whether all neighbouring frames are as far apart."""
+        return len({a - b for a, b in pairwise(self.frame_ages)}) <= 1
+
+    @property
+    def stride(self) -> int:
+        """Control steps between the two newest frames."""
+        return self.frame_ages[-2] if len(self.frame_ages) > 1 else self.frame_stride
+
+    @property
+    def step_scale(self) -> tuple[float, ...] | None:
+        """What brings a box's step between two frames to the size that it would have in `frame_stride` control steps,
+        (T - 1,); None where all steps are as long.
+        """
+        return None if self.even else tuple(self.frame_stride / (a - b) for a, b in pairwise(self.frame_ages))
 
     @property
     def grounds_videos(self) -> bool:

@@ -47,10 +47,10 @@ def decode_clips(
         raise ValueError(
             f"encoder.name {config.encoder.name!r} finds boxes in the newest frame alone; take --decode live"
         )
-    if config.frame_ages:
+    if not config.even:
         raise ValueError(f"policy.frame_ages {list(config.frame_ages)} are not evenly apart; take --decode live")
     ids, mask = checkpoint.tokenizer.encode([instruction])
-    shown = observations[:: config.frame_stride]
+    shown = observations[:: config.stride]
     said: list[Aux] = []
     for first in range(0, len(shown), config.frames):
         clip = list(shown[first : first + config.frames])
@@ -67,9 +67,9 @@ def decode_clips(
         )
         said.append(_first(policy.act(observation.to(policy.encoder.camera.device)).aux, count))
         if on_progress:
-            on_progress(min((first + count) * config.frame_stride, len(observations)), len(observations))
+            on_progress(min((first + count) * config.stride, len(observations)), len(observations))
     tube = empty_tube(policy, rules)
-    tube.read(said, len(observations))
+    tube.read(said, len(observations), config.stride)
     return tube
 
 

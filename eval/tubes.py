@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -140,21 +141,24 @@ class Tube:
         if aux.visible is not None:
             self.visible.append(float(aux.visible[row, -1]))
         self._interval = None
-        # What tells of each frame whether it is part of the event, goes on to do so where the window has moved on.
-        if aux.start_logits is not None and aux.end_logits is not None and (step <= self.ages[0] or not self.during):
+        # What tells of each frame whether it is part of the event, goes on to do so where the window has moved on, or
+        # has gaps in which an event may begin and end.
+        even = len({old - new for old, new in pairwise(self.ages)}) <= 1
+        whole = even and step <= self.ages[0]
+        if aux.start_logits is not None and aux.end_logits is not None and (whole or not self.during):
             frames = [step - age for age in self.ages[-aux.start_logits.shape[1] :]]
             self._take(aux.start_logits[row], aux.end_logits[row], frames, step)
 
-    def read(self, aux: Sequence[Aux], steps: int) -> None:
+    def read(self, aux: Sequence[Aux], steps: int, stride: int) -> None:
         """What a policy says of clips that follow each other, as one tube over so many control steps. The first frame
-        is at step 0, and each stands for the steps up to the next one. Start and end are found over all clips.
+        is at step 0, one follows every `stride` steps, and each stands for the steps up to the next one. Start and end
+        are found over all clips.
         """
 
         def joined(name: str) -> torch.Tensor | None:
             parts = [getattr(each, name) for each in aux]
             return None if parts[0] is None else torch.cat([part[0].float().cpu() for part in parts])
 
-        stride = self.ages[-2] if len(self.ages) > 1 else 1
         of_step = [step // stride for step in range(steps)]
         self.steps = list(range(steps))
         for name in ("boxes", "during", "visible"):
@@ -167,10 +171,10 @@ class Tube:
     def _take(self, start: torch.Tensor, end: torch.Tensor, frames: Sequence[int], newest: int) -> None:
         """The interval from start and end over frames at these steps, the newest step being this one."""
         first, last, product = best_interval(start[None].float().cpu(), end[None].float().cpu())
-        stop = frames[int(last)]
+        begin, stop = (max(frames[int(i)], 0) for i in (first, last))  # before the episode, its first picture is shown
         if self.rules.end == "next_frame":
-            stop = frames[int(last) + 1] - 1 if last + 1 < len(frames) else newest
-        self._interval, self._certainty = (max(frames[int(first)], 0), min(max(stop, 0), newest)), float(product)
+            stop = next((frame for frame in frames if frame > stop), newest + 1) - 1
+        self._interval, self._certainty = (begin, min(stop, newest)), float(product)
 
     @property
     def tells_time(self) -> bool:
@@ -179,9 +183,9 @@ class Tube:
 
     @property
     def interval(self) -> tuple[int, int] | None:
-        """First and last control step of the event. While the policy's window covers the whole episode, its start and
-        end; later, the longest stretch of frames that it took for part of it. None where it sees no event; everything
-        where it does not tell.
+        """First and last control step of the event. While the policy's window covers the whole episode evenly, its
+        start and end; else the longest stretch of frames that it took for part of it. None where it sees no event;
+        everything where it does not tell.
         """
         if not self.tells_time:
             return (self.steps[0], self.steps[-1]) if self.steps else None
@@ -206,10 +210,11 @@ class Tube:
         """
         if not self.tells_time or self.interval is None:
             return None
-        return float(np.array(self.during)[self.flags()].mean()) if self.during else self._certainty
+        held = np.array(self.during)[self.flags()] if self.during else np.empty(0)
+        return float(held.mean()) if held.size else self._certainty
 
     def flags(self) -> Flags:
-        """Which of the moments the interval holds, `(K,)`."""
+        """Which of the moments the interval holds, `(K,)`. One between two of them is of none."""
         steps, interval = np.array(self.steps), self.interval
         if interval is None:
             return np.zeros(len(steps), dtype=bool)

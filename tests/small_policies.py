@@ -54,12 +54,19 @@ def _only_grounding() -> dict[str, Any]:
 
 @pytest.fixture
 def save_tiny(tmp_path: Path) -> Callable[..., Path]:
-    """Saves the same with another purpose and other cameras, or one that only grounds: keywords are fields of
-    `Purpose`.
+    """Saves the same with another purpose, other cameras and other settings of the policy, or one that only grounds:
+    keywords are fields of `Purpose`.
     """
 
-    def save(cameras: tuple[str, ...] = ("front",), *, grounding: bool = False, **purpose: Any) -> Path:
-        return _save_tiny(tmp_path / "made", purpose, cameras=cameras, **(_only_grounding() if grounding else {}))
+    def save(
+        cameras: tuple[str, ...] = ("front",),
+        *,
+        grounding: bool = False,
+        policy: dict[str, Any] | None = None,
+        **purpose: Any,
+    ) -> Path:
+        changes = {**(_only_grounding() if grounding else {}), **(policy or {})}
+        return _save_tiny(tmp_path / "made", purpose, cameras=cameras, **changes)
 
     return save
 
@@ -89,7 +96,7 @@ def _save_tiny(folder: Path, purpose: dict[str, Any] | None = None, **changes: A
         "fusion": FusionConfig(bidirectional=BidirectionalConfig(layers=1)),
         "head": HeadConfig(hidden=16),
     }
-    config = PolicyConfig(width=16, attention_heads=2, frames=3, **{**parts, **changes})
+    config = PolicyConfig(**{"width": 16, "attention_heads": 2, "frames": 3, **parts, **changes})
     spec = find_task("track")
     fields: dict[str, Any] = {
         "tasks": ("track",),

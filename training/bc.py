@@ -324,7 +324,7 @@ def _check_words(tokenizer: TextTokenizer, datasets: Sequence[Dataset]) -> None:
 def _check_window(config: PolicyConfig, datasets: Sequence[Dataset]) -> None:
     """Refuse windows of which nothing but the newest frame can ever lie in an episode."""
     longest = max(int(np.diff(d.arrays["offsets"]).max()) for d in datasets)
-    if config.frames > 1 and (second := config.ages[-2]) >= longest:
+    if config.frames > 1 and (second := config.stride) >= longest:
         name = f"frame_ages {list(config.frame_ages)}" if config.frame_ages else f"frame_stride {second}"
         raise TrainingError(
             f"policy.{name}: the longest episode has {longest} steps, so no window would "

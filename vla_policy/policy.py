@@ -9,7 +9,7 @@ B batch, T frames, V cameras, L text tokens, P proprioception, S chunk steps, A 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from vla_policy.decision import ActionHead, HeadSetup, VotingHead
 from vla_policy.encoders import ENCODERS
 from vla_policy.exchange import FusionSetup, LanguageSetup
 from vla_policy.fusion import FUSIONS
-from vla_policy.grounding.decoder import STEP_SCALE, GroundingOutput, SpaceTimeDecoder
+from vla_policy.grounding.decoder import GroundingOutput, SpaceTimeDecoder, box_steps
 from vla_policy.grounding.losses import grounding_loss, only
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
@@ -38,14 +38,16 @@ Part = TypeVar("Part")
 PATH_SCALE = 8.0  # brings boxes to unit scale: the objects' paths span about a quarter of the picture
 
 
-def path_features(boxes: Tensor, visible: Tensor | None = None) -> Tensor:
+def path_features(boxes: Tensor, visible: Tensor | None = None, step_scale: Sequence[float] | None = None) -> Tensor:
     """The target's path for the action head, `(B, T, 4)` → `(B, 4T)`: the newest box, centred, and the steps between
     the boxes, scaled up. Given positions alone, the head needed three times the samples to find velocities.
 
     With the probability `(B, T)` that the target is visible → `(B, 9T - 4)`: these probabilities, and all boxes and
     steps, each multiplied by the probability that it is of a visible target. The newest box may only be a guess.
+
+    `step_scale`: of the T - 1 steps, for frames that are not evenly apart.
     """
-    places, steps = PATH_SCALE * (boxes - 0.5), STEP_SCALE * boxes.diff(dim=1)
+    places, steps = PATH_SCALE * (boxes - 0.5), box_steps(boxes, step_scale)
     if visible is None:
         return torch.cat([places[:, -1], steps.flatten(1)], dim=-1)
     trust = visible[..., None]
@@ -135,6 +137,8 @@ class VLAPolicy(nn.Module):
             ),
         )
         pooled = self.fusion.pooled_width
+        scale, steps = config.step_scale, self.encoder.grounded_frames - 1
+        self._step_scale = None if scale is None else scale[len(scale) - steps :]
         self.grounding = SpaceTimeDecoder(
             config.grounding,
             width,
@@ -143,6 +147,7 @@ class VLAPolicy(nn.Module):
             pooled,
             self.encoder.grounded_frames,
             shapes.cameras,
+            self._step_scale,
         )
         tubes = self.grounding.tubes
         path = path_width(self.encoder.grounded_frames, visible=config.grounding.visibility_weight > 0)
@@ -192,10 +197,9 @@ class VLAPolicy(nn.Module):
         visible = None if output.tube_visible is None else output.tube_visible.sigmoid().detach()
         during = None if output.event is None else output.event.during
         now = [] if during is None else [during[:, -1:].sigmoid().detach()]
-        paths = [
-            self._finer(path_features(output.tubes[:, :, k], None if visible is None else visible[:, :, k]))
-            for k in range(output.tubes.shape[2])
-        ]
+        boxes = output.tubes.unbind(2)
+        seen = [None] * len(boxes) if visible is None else list(visible.unbind(2))
+        paths = [self._finer(path_features(*each, self._step_scale)) for each in zip(boxes, seen, strict=True)]
         return [output.tube_queries[:, -1].flatten(1), *paths, *now]
 
     def _finer(self, places: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from configs.policy import BackboneConfig, EncoderConfig
 from eval.clips import decode_clips
 from eval.ground import describe_tube, ground_video
 from eval.report.video import write_mp4
@@ -84,6 +85,20 @@ def test_policies_that_act_read_clips_of_all_their_frames(
     tube = decode_clips(timed, observations_of(timed, pictures_of(4 * stride, timed.policy.shapes.size)), WORDS)
     assert [observation.frames.shape[1] for observation, _ in asked] == [FRAMES, FRAMES]
     assert len(tube.during) == len(tube.boxes) == 4 * stride
+
+
+def test_a_policy_of_one_frame_may_skip_some(save_tiny: Callable[..., Path]) -> None:
+    encoder = EncoderConfig(name="single_frame", backbone=BackboneConfig(channels=8, layers=1))
+    single = load_checkpoint(save_tiny(policy={"frames": 1, "frame_stride": 4, "encoder": encoder}))
+    tube = decode_clips(single, observations_of(single, pictures_of(9, single.policy.shapes.size)), WORDS)
+    assert [box == tube.boxes[0] for box in tube.boxes] == [True] * 4 + [False] * 5
+    assert tube.boxes[4:8] == [tube.boxes[4]] * 4
+
+
+def test_clips_need_frames_that_are_evenly_apart(save_tiny: Callable[..., Path]) -> None:
+    uneven = load_checkpoint(save_tiny(policy={"frame_ages": (9, 2, 0)}))
+    with pytest.raises(ValueError, match=r"frame_ages \[9, 2, 0\] are not evenly apart; take --decode live"):
+        decode_clips(uneven, observations_of(uneven, pictures_of(9, uneven.policy.shapes.size)), WORDS)
 
 
 def test_pictures_that_are_not_square_are_padded_and_boxes_mapped_back(

@@ -132,8 +132,28 @@ class TestTube:
         for first, last, interval in ((1, 2, (5, 7)), (0, 1, (0, 6)), (2, 3, (7, 8))):
             tube = Tube(ages=(8, 3, 1, 0))
             for step in range(9):
-                tube.add(step, aux(first, last))
+                tube.add(step, replace(aux(first, last), during=None))
             assert tube.interval == interval  # frames at 0, 5, 7, 8
+
+    def test_in_gaps_of_an_uneven_window_events_would_be_lost(self) -> None:
+        tube = Tube(ages=(8, 3, 1, 0))
+        for step in range(9):
+            tube.add(step, aux(0, 0, 0.9 if 1 <= step <= 3 else 0.1))
+        assert tube.interval == (1, 3)
+
+    def test_an_interval_between_two_decisions_has_a_confidence(self) -> None:
+        tube = Tube(ages=(9, 6, 3, 0))
+        for step in (0, 9):
+            tube.add(step, aux(1, 2))
+        assert tube.interval == (3, 8)
+        assert not tube.flags().any()
+        assert tube.confidence == pytest.approx(0.9775**2)
+
+    def test_repetitions_of_the_first_frame_are_one(self) -> None:
+        for first, last in ((0, 1), (0, 2), (1, 2)):
+            tube = Tube(ages=(24, 18, 12, 6, 0))
+            tube.add(8, aux(first, last, frames=5))
+            assert tube.interval == (0, 1)  # frames at 0, 0, 0, 2, 8
 
     def test_before_the_start_the_window_holds_the_first_frame_several_times(self) -> None:
         tube = Tube(ages=(6, 4, 2, 0))
@@ -183,12 +203,12 @@ class TestTube:
         first, second = (aux(0, 0, frames=n) for n in (3, 2))
         first = replace(first, start_logits=torch.tensor([[0.0, 5, 0]]), end_logits=torch.zeros(1, 3), during=None)
         second = replace(second, start_logits=torch.zeros(1, 2), end_logits=torch.tensor([[6.0, 0]]), during=None)
-        tube.read([first, second], 9)
+        tube.read([first, second], 9, 2)
         assert tube.steps == list(range(9))
         np.testing.assert_allclose(np.array(tube.boxes)[:, 0], [0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.1, 0.1, 0.2], atol=1e-6)
         assert tube.interval == (2, 7)
         shorter = Tube(ages=(4, 2, 0), rules=TubeRules(end="plus_one"))
-        shorter.read([first, second], 9)
+        shorter.read([first, second], 9, 2)
         assert shorter.interval == (2, 6)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from configs.evaluation import RunnerConfig
-from configs.policy import PolicyConfig
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.contract import Observation
 from vla_policy.runner import PolicyActor, PolicyRunner, ensemble
@@ -73,10 +72,9 @@ def test_a_chunk_is_executed_before_the_policy_is_asked_again(tiny_checkpoint: P
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("ages", [(), (9, 2, 0)])
 def test_only_pictures_that_a_decision_needs_are_looked_at(
-    tiny_checkpoint: Path, execute: int, frozen: bool, ages: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    save_tiny: Callable[..., Path], execute: int, frozen: bool, ages: tuple[int, ...]
 ) -> None:
-    if ages:
-        monkeypatch.setattr(PolicyConfig, "ages", ages)
+    checkpoint = save_tiny(policy={"frame_ages": ages})
     looked: list[int] = []
 
     class Watched(dict[str, Any]):
@@ -88,7 +86,7 @@ def test_only_pictures_that_a_decision_needs_are_looked_at(
             looked.append(self.step)
             return super().__getitem__(camera)
 
-    runner, asked = _runner(tiny_checkpoint, execute=execute)
+    runner, asked = _runner(checkpoint, execute=execute)
     runner.reset(["follow the red ball", None], frozen=frozen)
     for step in range(40):
         runner.act([{**_seen(step), "pixels": Watched(step)}, None])

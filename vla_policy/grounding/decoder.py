@@ -14,6 +14,7 @@ B batch, T frames, K tubes, V cameras, N visual tokens per frame, n = h·w of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,16 @@ from vla_policy.tokens import FusedTokens, VisualTokens
 
 STEP_SCALE = 32.0  # of a box's steps between frames: a moving object's are about a thirtieth of the picture
 PRIOR_EXTENT = 0.15  # width and height of a box before anything is learned, share of the picture
+
+
+def box_steps(boxes_BT4: Tensor, scale: Sequence[float] | None = None) -> Tensor:
+    """What boxes move from frame to frame, `(B, T - 1, 4)`, at unit scale.
+
+    Args:
+        scale: of each step, T - 1 numbers, for frames that are not evenly apart; all 1 if left out.
+    """
+    steps = STEP_SCALE * boxes_BT4.diff(dim=1)
+    return steps if scale is None else steps * steps.new_tensor(scale)[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,16 +189,20 @@ class EventPredictor(nn.Module):
 
     The input is the query of a frame and the steps of the box before and after this frame. Many events depend on
     whether an object moves, and with few blocks the queries carry little about each other's frames.
+
+    Args:
+        step_scale: of the T - 1 steps, for frames that are not evenly apart.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, step_scale: Sequence[float] | None = None) -> None:
         super().__init__()
+        self._step_scale = step_scale
         self.start, self.end, self.during = (multi_layer([width + 8, width, 1]) for _ in range(3))
         for layers in (self.start, self.end):  # a softmax ignores what is added to all its logits
             layers[-1] = nn.Linear(width, 1, bias=False)
 
     def forward(self, queries_BTD: Tensor, boxes_BT4: Tensor) -> EventLogits:
-        steps = STEP_SCALE * boxes_BT4.detach().diff(dim=1).to(queries_BTD.dtype)
+        steps = box_steps(boxes_BT4.detach(), self._step_scale).to(queries_BTD.dtype)
         into, out_of = F.pad(steps, (0, 0, 1, 0)), F.pad(steps, (0, 0, 0, 1))
         features = torch.cat([queries_BTD, into, out_of], dim=-1)
         start, end, during = (
@@ -225,6 +240,7 @@ class SpaceTimeDecoder(nn.Module):
         pooled_width: of the fusion's pooled tokens.
         frames: T.
         cameras: V.
+        step_scale: of the T - 1 steps between boxes, for frames that are not evenly apart.
     """
 
     def __init__(
@@ -236,6 +252,7 @@ class SpaceTimeDecoder(nn.Module):
         pooled_width: int,
         frames: int,
         cameras: int = 1,
+        step_scale: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.parts = cameras if config.cameras == "all" else 1  # into which the memory of a frame falls
@@ -278,7 +295,7 @@ class SpaceTimeDecoder(nn.Module):
         self.visible = multi_layer([width, width, 1]) if config.visibility_weight else None
         self.when: nn.Module | None = None
         if config.interval_weight and frames > 1:  # a single frame has no interval between a start and an end
-            self.when = EventPredictor(width) if self.extras else StartEnd(width, config.head_dropout)
+            self.when = EventPredictor(width, step_scale) if self.extras else StartEnd(width, config.head_dropout)
 
     @property
     def tells_during(self) -> bool:
