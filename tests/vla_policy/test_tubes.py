@@ -26,6 +26,16 @@ def test_path_features_are_the_newest_place_and_the_steps_that_led_there() -> No
     assert (still[:, 4:] == 0).all()
 
 
+def test_steps_between_frames_that_are_not_evenly_apart_are_brought_to_one_length() -> None:
+    config = PolicyConfig(frames=4, frame_stride=8, frame_ages=(16, 8, 2, 0))
+    assert config.step_scale == (1, 8 / 6, 4)
+    boxes = 0.01 * torch.tensor([[[0.0], [8], [14], [16]]]).expand(-1, -1, 4)  # at one speed
+    steps = path_features(boxes, None, config.step_scale)[:, 4:]
+    torch.testing.assert_close(steps, torch.full_like(steps, PATH_SCALE * 4 * 0.08))
+    for even in ((), (25, 20, 15, 10, 5, 0)):
+        assert PolicyConfig(frame_ages=even).step_scale is None
+
+
 def test_path_features_of_boxes_that_may_be_guesses_count_as_far_as_the_target_is_seen() -> None:
     boxes = torch.rand(2, 3, 4)
     visible = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.25, 0.5]])
