@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from training.data.episodes import Dataset
 
 pytest_plugins = ["tests.small_policies"]
+
+# Of the networks here all are tiny: threads would wait for each other most of the time. Commands inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 OURS = ("configs", "envs", "vla_policy", "training", "eval")
 SIZE = 32  # pixels a side of the small datasets
@@ -39,6 +43,17 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays: the garbage collector, which some tests call, need not look at it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def quick_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a policy costs, measured in few calls."""
+    from eval import acting, cost
+
+    def few(act: Callable[[], Any], *, calls: int) -> list[float]:
+        return acting.seconds_per_call(act, calls=min(calls, 3))
+
+    monkeypatch.setattr(cost, "seconds_per_call", few)
 
 
 @pytest.fixture

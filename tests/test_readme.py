@@ -49,7 +49,7 @@ ONE_BY_ONE = ("demo", "tasks", "collect", "data", "train")  # one uses what anot
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_process: None) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_process: None, quick_cost: None) -> Path:
     """A folder to work in, with the grids that a command names."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(README.parent / "configs", tmp_path / "configs")

@@ -13,6 +13,7 @@ import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from training.lock import hold_folder
 from training.progress import Progress
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
     from configs.grid import Grid, Row
     from configs.run import RunConfig
     from eval.compare.rows import RowOutcome
@@ -138,7 +141,13 @@ def configured(run: str, changes: dict[str, Any]) -> RunConfig:
     Raises:
         ValueError: the changes do not fit.
     """
-    return run_config(parse(run_parser("train", run), _options(run, changes)))
+    return run_config(parse(_parser(), _options(run, changes)))
+
+
+@cache
+def _parser() -> ArgumentParser:
+    """One for all rows: to make it takes longer than to use it."""
+    return run_parser("train", "track")
 
 
 def _options(run: str, changes: dict[str, Any]) -> list[str]:

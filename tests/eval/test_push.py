@@ -226,7 +226,7 @@ def test_the_card_says_what_is_known(results: Path, tmp_path: Path, capsys: pyte
     assert f"vla eval hf://{REPO} --tasks track --episodes 4 --seed 0 --controls shuffled_instruction" in card
     assert "1500 episodes, 60086 steps of `reach`" in card
     assert "--train.learning_rate 0.0015" in card
-    assert "cameras front, 64 x 64 pixels, 6 frames" in card
+    assert "cameras front, 64 x 64 pixels, of 20, 16, 12, 8, 4, 0 control steps before now" in card
     assert load_checkpoint(out).purpose.tasks == ("reach", "track", "track_motion")
     assert main(["push", "default", REPO, "--out", str(out)]) == 2
     assert "is there already" in capsys.readouterr().err

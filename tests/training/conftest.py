@@ -26,8 +26,6 @@ from configs.training import TrainConfig
 from training.data.episodes import Dataset
 from vla_policy.contract import Batch
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="session")
 def small() -> dict[str, Any]:

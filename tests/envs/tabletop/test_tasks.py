@@ -199,7 +199,7 @@ def test_instructions_fit_the_text_space(task: str, make_env: MakeEnv) -> None:
 
 def test_neither_colour_nor_shape_alone_says_which(make_env: MakeEnv) -> None:
     for task in ("reach", "track", "track_occlusion", "track_event"):
-        for layout in layouts(make_env(task, cameras=())):
+        for layout in layouts(make_env(task, cameras=()), count=80):
             target = layout.objects[layout.target]
             assert len(layout.objects) == 4
             assert len({o.name for o in layout.objects}) == 4

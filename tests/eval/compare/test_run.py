@@ -44,7 +44,7 @@ TASKS = ("dots/plain", "dots/labelled")
 
 
 @pytest.fixture
-def here(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_cost: None) -> Path:
     """A folder to compare in, with a small run of somebody else's tasks."""
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(RUN)
