@@ -18,13 +18,15 @@ class ExportConfig:
         execute: control steps to be executed of a chunk before the next decision, for whoever reads export.json; the
             whole chunk where it is shorter.
         samples: recorded observations on which --check compares what was written with the policy.
+        threads: that a decision has there, the policy's and that of what was written alike.
     """
 
     format: Literal["onnx", "torch", "openvino"] = "onnx"
     task: str = ""
     execute: int = 2
     samples: int = 1000
+    threads: int = 1
 
     def __post_init__(self) -> None:
         check_kinds("", self)
-        check_least("", self, execute=1, samples=1)
+        check_least("", self, execute=1, samples=1, threads=1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -23,14 +23,19 @@ GROUP = 10  # episodes side by side
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums come out differently for another number of threads: whoever wants the same episode again takes one."""
+def of_threads(count: int) -> Iterator[None]:
+    """PyTorch computes on so many threads for a while."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """Sums come out differently for another number of threads: whoever wants the same episode again takes one."""
+    return of_threads(1)
 
 
 def seconds_per_call(call: Callable[[], object], *, calls: int, warm_up: int = 5) -> list[float]:

@@ -54,16 +54,17 @@ def export(arguments: list[str]) -> int:
 
 def check(checkpoint: Checkpoint, name: str, out: Path, datasets: list[Any], config: ExportConfig) -> int:
     """Compare, say what came out, and keep it beside the export; the exit code is 1 where too much differs."""
+    from eval.acting import of_threads
     from eval.export_check import TOLERANCE, check_export, largest_difference
     from vla_policy.export.folder import DESCRIPTION
 
-    with Progress("check", config.samples, "observations") as progress:
+    with Progress("check", config.samples, "observations") as progress, of_threads(config.threads):
         found = check_export(checkpoint, out, datasets, config.samples, lambda done, _: progress.update(done))
     described = json.loads((out / DESCRIPTION).read_text())
     kept = {name: described[name] for name in ("format", "weights_sha256", "versions")}
     results = {"checkpoint": name, **kept, "processor": platform.processor() or platform.machine(), **found}
     write_whole(out / RESULTS, json.dumps(results, indent=2) + "\n")
-    print(f"policy: {found['policy']['milliseconds']} ms a decision on {found['threads']} threads")
+    print(f"policy: {found['policy']['milliseconds']} ms a decision; threads: {found['threads']}")
     for graph, one in found["graphs"].items():
         worst = max(one["largest_difference"].values())
         rate = f"{one['milliseconds']} ms a decision, {one['rate_over_policy']} times the policy's rate"

@@ -79,7 +79,8 @@ def check_export(
     samples: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Compare on so many observations, or on as many as there are, and say how long a decision takes each.
+    """Compare on so many observations, or on as many as there are, and say how long a decision takes each, of the
+    policy and of the graphs on as many threads as PyTorch has now.
 
     Args:
         folder: of the export.

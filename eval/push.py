@@ -72,10 +72,16 @@ def read_matching(file: Path, path: Path) -> Results:
         ValueError: it is damaged, unfinished, or of others.
     """
     from eval.results import load_results
-    from vla_policy.checkpoint import weights_digest
+    from vla_policy.checkpoint import load_checkpoint, weights_digest
 
     results = load_results(file)
-    if results.checkpoint.weights and results.checkpoint.weights != weights_digest(path):
+    judged = results.checkpoint
+    # Evaluations from before the weights were noted have what the policy was made from.
+    if judged.weights:
+        same = judged.weights == weights_digest(path)
+    else:
+        same = judged.provenance == load_checkpoint(path).provenance
+    if not same:
         raise ValueError(f"{file}: judges other weights than {path} has; evaluate these, or name another --results")
     if not results.complete:
         raise ValueError(f"{file}: the evaluation was interrupted; finish it first, with the same command")

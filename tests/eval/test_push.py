@@ -240,6 +240,11 @@ def test_results_of_other_weights_are_refused(
     out = ["--out", str(tmp_path / "folder")]
     assert main(["push", "track_event", REPO, "--results", str(results), *out]) == 2
     assert "judges other weights" in capsys.readouterr().err
+    older = Path(__file__).parents[2] / "docs" / "results" / "default.json"  # weights were not noted then
+    assert main(["push", "track_event", REPO, "--results", str(older), *out]) == 2
+    assert "judges other weights" in capsys.readouterr().err
+    assert main(["push", "default", REPO, "--results", str(older), *out]) == 0
+    capsys.readouterr()
     assert main(["push", "default", REPO, "--results", str(tmp_path / "none.json"), *out]) == 2
     assert main(["push", "default", "arm", *out]) == 2
     assert "expected hf://owner/name" in capsys.readouterr().err
