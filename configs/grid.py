@@ -5,6 +5,7 @@
     seeds: [0]                      # training seeds of every row
     base: {policy.frames: 2}        # single values for all rows, which rows may change again; not in their names.
                                     # A setting of one variant, such as policy.fusion.vote.rule, is for its rows alone
+                                    # A value that is a list has brackets of its own: policy.cameras: [[left, right]]
     rows:
       - {}                          # the reference: every other row is compared with the first one
       - policy.encoder.name: [single_frame, conv3d]     # a list makes a row of each value
@@ -99,10 +100,13 @@ def read_grid(path: Path) -> Grid:
     samples, seconds = _budgets(path, read)
     base = _changes(path, "base", read.get("base", {}))
     for key, value in base.items():
-        if key == "seeds" or isinstance(value, list):
+        one = isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
+        if key == "seeds" or (isinstance(value, list) and not one):
             raise GridError(
-                f"{path}: base: {key} {value!r}: seeds and lists are for rows; give single values of fields"
+                f"{path}: base: {key} {value!r}: seeds and several values are for rows; give one value, and of a field "
+                "that is a list [[this, form]]"
             )
+        base[key] = value[0] if one else value
     items = enumerate(read["rows"], start=1)
     rows = [row for i, item in items for row in _expand(path, f"row {i}", item, base, read.get("seeds", [0]), samples)]
     names = [row.name for row in rows]
@@ -175,5 +179,6 @@ def variant_name(changes: dict[str, Any]) -> str:
     parts = []
     for key, value in changes.items():
         short = key.removeprefix("policy.").removeprefix("train.").removesuffix(".name")
-        parts.append(f"{short}={value}")
+        shown = "+".join(map(str, value)) if isinstance(value, list | tuple) else value
+        parts.append(f"{short}={shown}")
     return re.sub(r"[^\w=,.+-]+", "_", ",".join(parts)) or "reference"

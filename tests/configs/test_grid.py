@@ -70,6 +70,17 @@ def test_the_base_is_under_every_row_and_in_no_name(tmp_path: Path) -> None:
     ]
 
 
+def test_a_value_that_is_a_list_has_brackets_of_its_own(tmp_path: Path) -> None:
+    text = "base: {policy.frame_ages: [[8, 2, 0]]}\nrows: [{}, {policy.cameras: [[left, right], [front]]}]"
+    rows = read_grid(written(tmp_path, HEAD + text)).rows
+    ages = {"policy.frame_ages": [8, 2, 0]}
+    assert [(row.variant, row.changes) for row in rows] == [
+        ("reference", ages),
+        ("cameras=left+right", {**ages, "policy.cameras": ["left", "right"]}),
+        ("cameras=front", {**ages, "policy.cameras": ["front"]}),
+    ]
+
+
 def test_a_setting_of_a_variant_in_the_base_is_for_the_rows_that_choose_it(tmp_path: Path) -> None:
     text = """
 base: {policy.fusion.name: vote, policy.fusion.vote.rule: weighted, policy.encoder.backbone.layers: 1}
@@ -85,10 +96,7 @@ rows: [{}, {policy.encoder.name: conv3d}, {policy.fusion.name: concat}]
 
 
 def test_names_fit_a_folder() -> None:
-    assert (
-        variant_name({"policy.fusion.vote.voters": ("spatial", "language")})
-        == "fusion.vote.voters=_spatial_,_language_"
-    )
+    assert variant_name({"policy.fusion.vote.voters": ["spatial", "language"]}) == "fusion.vote.voters=spatial+language"
     assert "/" not in variant_name({"policy.language.pretrained.source": "/models/bert"})
 
 
@@ -123,7 +131,11 @@ def test_grids_that_ship_can_be_run(path: Path) -> None:
         (HEAD + "base: 4\nrows: [{}]", "got 4, expected a mapping"),
         ("samples: true\nrows: [{}]", "got samples True"),
         ("samples: [64.5]\nrows: [{}]", "got samples [64.5]"),
-        (HEAD + "base: {seeds: [1]}\nrows: [{}]", "base: seeds [1]: seeds and lists are for rows"),
+        (HEAD + "base: {seeds: [1]}\nrows: [{}]", "base: seeds [1]: seeds and several values are for rows"),
+        (
+            HEAD + "base: {policy.frames: [1, 6]}\nrows: [{}]",
+            "base: policy.frames [1, 6]: seeds and several values are for rows",
+        ),
         (
             HEAD + "base: {policy.frames: [1, 2]}\nrows: [{}]",
             "base: policy.frames [1, 2]: seeds and lists",
