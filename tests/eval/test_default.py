@@ -16,7 +16,8 @@ from vla_policy.checkpoint import SHIPPED, load_checkpoint, shipped_names
 from vla_policy.runner import PolicyRunner
 
 LEAST_SUCCESSES = 6  # of 10: a policy of 86.5 % has fewer six times in a thousand
-MOST_DEAF = 3  # of 10 when another object is named: one that does not listen has as few once in fifteen thousand
+DEAF = 5  # scenes in which another object is named
+MOST_DEAF = 1  # of these: one of 86.5 % that does not listen has as few once in seven hundred
 FEW = 5  # tasks; of a suite with more, the first one here stands for all: its results are in docs/results
 STANDING = "metaworld/window-open"
 TASKS = {name: load_checkpoint(SHIPPED / name).purpose.tasks for name in shipped_names()}
@@ -27,16 +28,15 @@ SUITES = [name for name, tasks in TASKS.items() if len(tasks) > FEW]
 @pytest.mark.parametrize(("name", "task"), ABILITIES)
 def test_a_policy_that_ships_succeeds_and_listens(name: str, task: str) -> None:
     checkpoint, spec = load_checkpoint(SHIPPED / name), find_task(task)
-    runner = PolicyRunner(checkpoint, GROUP, RunnerConfig())
     cameras, size = checkpoint.policy.config.cameras, checkpoint.policy.shapes.size
     envs = [make_task(task, cameras=cameras, size=size, labels=False) for _ in range(GROUP)]
 
-    def successes(control: str) -> int:
-        """Of a group of unseen seeds, with the settings that an evaluation has."""
-        condition = CONTROLS[control]
+    def successes(control: str, scenes: int) -> int:
+        """Of so many unseen seeds, with the settings that an evaluation has."""
+        condition, runner = CONTROLS[control], PolicyRunner(checkpoint, scenes, RunnerConfig())
         worlds = run(
-            envs,
-            [split_seed("test", i) for i in range(GROUP)],
+            envs[:scenes],
+            [split_seed("test", i) for i in range(scenes)],
             make_actor(condition, runner, spec),
             action_names=spec.action_names,
             scenario=condition.scenario,
@@ -46,8 +46,8 @@ def test_a_policy_that_ships_succeeds_and_listens(name: str, task: str) -> None:
 
     try:
         with one_thread():
-            assert successes("policy") >= LEAST_SUCCESSES
-            assert successes("shuffled_instruction") <= MOST_DEAF
+            assert successes("policy", GROUP) >= LEAST_SUCCESSES
+            assert successes("shuffled_instruction", DEAF) <= MOST_DEAF
     finally:
         for env in envs:
             env.close()
