@@ -109,7 +109,7 @@ class PolicyConfig:
                 "one before, the last 0"
             )
         if self.oldest > FURTHEST:
-            name = "frame_ages reach" if ages else f"{self.frames} frames of frame_stride {self.frame_stride} reach"
+            name = "frame_ages reach" if ages else f"frames {self.frames} of frame_stride {self.frame_stride} reach"
             raise ValueError(f"{name} {self.oldest} control steps back, at most {FURTHEST} are allowed")
         if self.width % self.attention_heads or self.width % 4:
             raise ValueError(

@@ -56,7 +56,7 @@ def test_names_are_exactly_those_that_are_registered(kind: type, registry: dict[
             {"frames": 3, "frame_ages": (10**19, 2, 0)},
             "frame_ages reach 10000000000000000000 control steps back, at most",
         ),
-        ({"frames": 10**9}, "1000000000 frames of frame_stride 4 reach 3999999996 control steps back, at most"),
+        ({"frames": 10**9}, "frames 1000000000 of frame_stride 4 reach 3999999996 control steps back, at most"),
         ({"history_dropout": 1.0}, r"history_dropout 1.0 must lie in \[0, 1\)"),
         ({"proprioception_dropout": -0.1}, "proprioception_dropout -0.1 must lie in"),
         ({"cameras": ()}, "cameras is empty"),

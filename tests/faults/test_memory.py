@@ -47,11 +47,11 @@ def test_a_training_that_cannot_fit_is_refused(
 ) -> None:
     write_small("data")
     common = ["train", "--config", "debug", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
-    assert main([*common, "--train.batch", "64", "--policy.frames", "100000"]) == 2
+    assert main([*common, "--train.batch", "64", "--policy.frames", "20000"]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert "this training needs at least" in line
     assert "of memory, " in line
-    assert "lower train.batch 64, policy.frames 100000 or policy.width" in line
+    assert "lower train.batch 64, policy.frames 20000 or policy.width" in line
     assert not (tmp_path / "run").exists()
 
 
