@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from configs.options import parse, run_config, run_parser
 from envs.task import expand_suites, find_task, use_task_modules
 from training.commands import check_collectable, check_demonstrable, collect_all
-from training.data.episodes import Dataset, open_datasets
+from training.data.episodes import Dataset, open_all
 from training.lock import hold_folder
 from training.progress import Progress
 
@@ -37,7 +37,8 @@ PICTURE = "rounds.png"
 
 def dagger(arguments: list[str]) -> int:
     parser = run_parser("dagger", "track", hidden=("rl", "finetune"))
-    parser.add_argument("--data", type=str, help="demonstrations, as of `vla train`; collected below --out if left out")
+    words = "demonstrations, as of `vla train`; collected below --out if left out"
+    parser.add_argument("--data", type=tuple[str, ...], default=(), help=words)
     parser.add_argument("--policy-from", type=str, help="run or checkpoint to begin with; cloned first if left out")
     more = "rounds.json of a call with --dagger.beta 1, or results.json of `vla eval`, to be drawn beside the rounds"
     parser.add_argument("--cloning", type=tuple[str, ...], default=(), help=more)
@@ -54,7 +55,7 @@ def dagger(arguments: list[str]) -> int:
     cloning_points(cloning)  # what is wrong with it comes to light before the work
     if parsed.policy_from:
         start = _start(parsed.policy_from, arguments)
-        config = _with_policy_of(start, config, collects=parsed.data is None)
+        config = _with_policy_of(start, config, collects=not parsed.data)
     if (out / FILE).exists() and not parsed.resume:
         raise ValueError(f"{out}: holds rounds already; add --resume to go on with them, or choose another --out")
     with hold_folder(out):
@@ -100,7 +101,7 @@ def _with_policy_of(path: Path, config: RunConfig, *, collects: bool) -> RunConf
     return replace(config, policy=policy.config)
 
 
-def _demonstrations(config: RunConfig, data: str | None, out: Path) -> list[Dataset]:
+def _demonstrations(config: RunConfig, data: Sequence[str], out: Path) -> list[Dataset]:
     """The demonstrations of each task, which are there or are collected.
 
     Raises:
@@ -108,10 +109,10 @@ def _demonstrations(config: RunConfig, data: str | None, out: Path) -> list[Data
     """
     from configs.interface import check_same_robot
 
-    if data is None:
+    if not data:
         check_demonstrable(config)
         return collect_all(config, out / "data")
-    datasets = open_datasets(Path(data), expand_suites(config.tasks))
+    datasets = open_all([Path(name) for name in data], expand_suites(config.tasks))
     for each in datasets:
         task = str(each.header["task"])
         check_collectable(

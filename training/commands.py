@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.options import parse, run_config, run_parser
 from configs.run import RunConfig
 from envs.task import expand_suites, find_task, find_tasks, use_task_modules
-from training.data.episodes import Dataset, open_datasets
+from training.data.episodes import Dataset, open_all
 from training.progress import Progress
 
 
@@ -32,7 +32,8 @@ def train(arguments: list[str]) -> int:
     """A policy from the demonstrations of every task of a run."""
     more = "Reads one dataset per task below --data"
     parser = run_parser("train", "track", more, hidden=("collect", "eval", "dagger", "rl", "finetune"))
-    parser.add_argument("--data", type=str, default="data", help="folder of `vla collect`, or of one dataset")
+    words = "folder of `vla collect`, or of one dataset; several with commas, such as a round's of `vla dagger`, too"
+    parser.add_argument("--data", type=tuple[str, ...], default=("data",), help=words)
     parser.add_argument("--out", type=str, default="runs/train", help="folder of the run")
     more = "run, checkpoint or policy that ships to begin with; its parts that do not fit --policy begin anew"
     parser.add_argument("--policy-from", type=str, help=more)
@@ -43,8 +44,8 @@ def train(arguments: list[str]) -> int:
     use_task_modules(filter(None, [parsed.task_module]))
     from vla_policy.checkpoint import resolve_checkpoint
 
-    config, folder = run_config(parsed), Path(parsed.data)
-    datasets = open_datasets(folder, expand_suites(config.tasks))  # one may be of a task that nobody registered
+    config, folders = run_config(parsed), [Path(name) for name in parsed.data]
+    datasets = open_all(folders, expand_suites(config.tasks))  # one may be of a task that nobody registered
     start = resolve_checkpoint(parsed.policy_from) if parsed.policy_from else None
     return train_all(config, datasets, Path(parsed.out), resume=parsed.resume, change=parsed.change, start=start)
 

@@ -206,6 +206,28 @@ def open_datasets(folder: Path, tasks: Sequence[str]) -> list[Dataset]:
     return [open_dataset(path) for path in ([folder] if one else [folder / task for task in tasks])]
 
 
+def open_all(folders: Sequence[Path], tasks: Sequence[str]) -> list[Dataset]:
+    """The same of several folders, of which each may have some of the tasks only.
+
+    Raises:
+        DatasetError: see `open_dataset`; or none has a task, or one has none of them.
+    """
+    if len(folders) == 1:
+        return open_datasets(folders[0], tasks)
+    found, single = [], [(folder / HEADER).is_file() for folder in folders]
+    for folder, one in zip(folders, single, strict=True):
+        has = [task for task in tasks if (folder / task).is_dir()]
+        if not has and not one:
+            raise DatasetError(f"{folder}: has no dataset of {', '.join(tasks)}; make one with `vla collect`")
+        found += open_datasets(folder, has)
+    known = {str(data.header["task"]) for data in found}
+    missing = [task for task in tasks if task not in known]
+    if missing and not all(single):
+        named = ", ".join(map(str, folders))
+        raise DatasetError(f"{named}: no dataset of {missing[0]} in any of them; make one with `vla collect`")
+    return found
+
+
 def _read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DatasetError(f"{path}: missing, so this is no finished dataset; make one with `vla collect`")

@@ -21,6 +21,7 @@ from training.data.episodes import (
     Dataset,
     DatasetError,
     Episode,
+    open_all,
     open_dataset,
 )
 from training.data.writer import COPIED_ROWS, DatasetWriter, merge_datasets, write_dataset
@@ -284,6 +285,26 @@ def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("hello")
     with pytest.raises(DatasetError, match="file: no dataset here"):
         open_dataset(tmp_path / "file")
+
+
+def test_several_folders_of_which_each_has_some_of_the_tasks(tmp_path: Path) -> None:
+    for name in ("first/reach", "first/track", "second/track"):
+        write_dataset(tmp_path / name, [episode(1, 2)], {**INFO, "task": name.split("/")[1]})
+    folders = [tmp_path / "first", tmp_path / "second"]
+    opened = open_all(folders, ["reach", "track"])
+    assert [data.path.relative_to(tmp_path).as_posix() for data in opened] == [
+        "first/reach",
+        "first/track",
+        "second/track",
+    ]
+    both = [tmp_path / "first" / "reach", tmp_path / "second" / "track"]
+    assert [data.path for data in open_all(both, ["push"])] == both  # datasets may be of any task
+    with pytest.raises(DatasetError, match=r"first, .*second: no dataset of push in any of them"):
+        open_all(folders, ["track", "push"])
+    with pytest.raises(DatasetError, match="third: has no dataset of track"):
+        open_all([*folders, tmp_path / "third"], ["track"])
+    with pytest.raises(DatasetError, match="second/reach: no dataset here"):
+        open_all(folders[1:], ["reach"])
 
 
 def test_a_moved_dataset_is_the_same_dataset(folder: Path, tmp_path: Path) -> None:
