@@ -7,6 +7,7 @@ import re
 from argparse import SUPPRESS
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -20,7 +21,19 @@ from configs.reading import parse_yaml
 from configs.run import RunConfig, find_run, named_runs
 
 # Options that are paths: empty, they would be the folder that one happens to be in.
-PLACES = ("checkpoint", "checkpoints", "cloning", "data", "dataset", "out", "policy_from", "results", "source", "video")
+PLACES = (
+    "check",
+    "checkpoint",
+    "checkpoints",
+    "cloning",
+    "data",
+    "dataset",
+    "out",
+    "policy_from",
+    "results",
+    "source",
+    "video",
+)
 
 
 def plain_parser(command: str, more: str = "", *, tasks: bool = True) -> ArgumentParser:
@@ -81,9 +94,9 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     except ArgumentError as error:
         raise ValueError(_one_line(str(error))) from None
     for name in PLACES:
-        value = getattr(parsed, name, None)
-        if value == "" or (isinstance(value, list | tuple) and "" in value):
-            option = f"--{name.replace('_', '-')}"
+        value, option = getattr(parsed, name, None), f"--{name.replace('_', '-')}"
+        given = f"{option}=" in arguments or (option, "") in pairwise(arguments)  # as a list, nothing has no parts
+        if given or value == "" or (isinstance(value, list | tuple) and "" in value):
             shown = option if option in known else name.upper()
             raise ValueError(f"{shown} is empty; name a place")
     if getattr(parsed, "videos", 0) < 0:

@@ -89,6 +89,8 @@ def test_a_tokenizer_larger_than_the_embedding(line: Line, checkpoint: Path) -> 
         (["collect", "--config", "debug", "--out", ""], "--out is empty"),
         (["train", "--config", "debug", "--out="], "--out is empty"),
         (["train", "--config", "debug", "--data", ""], "--data is empty"),
+        (["dagger", "--config", "debug", "--data="], "--data is empty"),
+        (["export", "default", "--check", ""], "--check is empty"),
         (["eval", "default", "--out", ""], "--out is empty"),
         (["eval", ""], "CHECKPOINT is empty"),
         (["demo", "--config", "debug", "--out", ""], "--out is empty"),
