@@ -6,6 +6,7 @@ that is called like it, as in `policy.fusion.vote.rule`. Settings of variants th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -66,6 +67,11 @@ __all__ = [
 
 
 FURTHEST = 100_000  # control steps: longer than any episode, so that a slip is found before memory is asked for
+
+
+def evenly_apart(ages: Sequence[int]) -> bool:
+    """Whether frames of these ages are all as far from their neighbours."""
+    return len({old - new for old, new in pairwise(ages)}) <= 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +154,7 @@ class PolicyConfig:
     @property
     def even(self) -> bool:
         """Whether all neighbouring frames are as far apart."""
-        return len({a - b for a, b in pairwise(self.frame_ages)}) <= 1
+        return evenly_apart(self.ages)
 
     @property
     def stride(self) -> int:

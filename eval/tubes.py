@@ -17,13 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from configs.evaluation import TubeRules
+from configs.policy import evenly_apart
 from eval.statistics import mean_known
 from vla_policy.contract import Aux
 from vla_policy.grounding.boxes import iou_and_giou
@@ -143,8 +143,7 @@ class Tube:
         self._interval = None
         # What tells of each frame whether it is part of the event, goes on to do so where the window has moved on, or
         # has gaps in which an event may begin and end.
-        even = len({old - new for old, new in pairwise(self.ages)}) <= 1
-        whole = even and step <= self.ages[0]
+        whole = evenly_apart(self.ages) and step <= self.ages[0]
         if aux.start_logits is not None and aux.end_logits is not None and (whole or not self.during):
             frames = [step - age for age in self.ages[-aux.start_logits.shape[1] :]]
             self._take(aux.start_logits[row], aux.end_logits[row], frames, step)

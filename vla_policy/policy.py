@@ -24,7 +24,8 @@ from vla_policy.decision import ActionHead, HeadSetup, VotingHead
 from vla_policy.encoders import ENCODERS
 from vla_policy.exchange import FusionSetup, LanguageSetup
 from vla_policy.fusion import FUSIONS
-from vla_policy.grounding.decoder import GroundingOutput, SpaceTimeDecoder, box_steps
+from vla_policy.grounding.boxes import box_steps
+from vla_policy.grounding.decoder import GroundingOutput, SpaceTimeDecoder
 from vla_policy.grounding.losses import grounding_loss, only
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES

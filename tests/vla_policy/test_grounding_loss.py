@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from configs.policy import GroundingConfig
-from vla_policy.grounding.boxes import iou_and_giou, location_target
+from vla_policy.grounding.boxes import STEP_SCALE, iou_and_giou, location_target
 from vla_policy.grounding.decoder import (
-    STEP_SCALE,
     EventLogits,
     EventPredictor,
     GroundingOutput,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+STEP_SCALE = 32.0  # of a box's steps between frames: a moving object's are about a thirtieth of the picture
 
 
 def to_corners(boxes: Tensor) -> Tensor:
@@ -35,3 +39,13 @@ def location_target(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
     columns = (1 - (x - torch.arange(w, device=boxes.device)).abs()).clamp(min=0)
     rows = (1 - (y - torch.arange(h, device=boxes.device)).abs()).clamp(min=0)
     return (rows[..., :, None] * columns[..., None, :]).flatten(-2)
+
+
+def box_steps(boxes_BT4: Tensor, scale: Sequence[float] | None = None) -> Tensor:
+    """What boxes move from frame to frame, `(B, T - 1, 4)`, at unit scale.
+
+    Args:
+        scale: of each step, T - 1 numbers, for frames that are not evenly apart; all 1 if left out.
+    """
+    steps = STEP_SCALE * boxes_BT4.diff(dim=1)
+    return steps if scale is None else steps * steps.new_tensor(scale)[:, None]

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.policy import GroundingConfig
+from vla_policy.grounding.boxes import box_steps
 from vla_policy.layers import (
     Attention,
     FeedForward,
@@ -36,18 +37,7 @@ from vla_policy.layers import (
 )
 from vla_policy.tokens import FusedTokens, VisualTokens
 
-STEP_SCALE = 32.0  # of a box's steps between frames: a moving object's are about a thirtieth of the picture
 PRIOR_EXTENT = 0.15  # width and height of a box before anything is learned, share of the picture
-
-
-def box_steps(boxes_BT4: Tensor, scale: Sequence[float] | None = None) -> Tensor:
-    """What boxes move from frame to frame, `(B, T - 1, 4)`, at unit scale.
-
-    Args:
-        scale: of each step, T - 1 numbers, for frames that are not evenly apart; all 1 if left out.
-    """
-    steps = STEP_SCALE * boxes_BT4.diff(dim=1)
-    return steps if scale is None else steps * steps.new_tensor(scale)[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
