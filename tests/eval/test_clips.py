@@ -99,6 +99,8 @@ def test_clips_need_frames_that_are_evenly_apart(save_tiny: Callable[..., Path])
     uneven = load_checkpoint(save_tiny(policy={"frame_ages": (9, 2, 0)}))
     with pytest.raises(ValueError, match=r"frame_ages \[9, 2, 0\] are not evenly apart; take --decode live"):
         decode_clips(uneven, observations_of(uneven, pictures_of(9, uneven.policy.shapes.size)), WORDS)
+    pictures = pictures_of(12, uneven.policy.shapes.size)
+    assert len(ground_video(uneven, Video(pictures=pictures), WORDS, decode="live").tube.boxes) == 12
 
 
 def test_pictures_that_are_not_square_are_padded_and_boxes_mapped_back(
