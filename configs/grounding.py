@@ -27,9 +27,10 @@ class GroundingConfig:
         visibility_weight: weight of whether the target is visible, in all frames; with 0 the decoder does not predict
             it. Where it does, an action head that reads the queries knows which boxes it can rely on.
         sigma: standard deviation, in frames, of the Gaussian around the true start and end.
-        divergence: of start and end: "from_truth" is `KL(truth || prediction)`, whose gradient stays large where the
-            prediction is confidently wrong; "from_prediction" is `KL(prediction || truth)` with 1e-6 on both sides and
-            a mean over the frames, as published: about a T-th in size.
+        divergence: of start and end: "from_prediction" is `KL(prediction || truth)` with 1e-6 on both sides and a mean
+            over the frames, as published; "from_truth" is `KL(truth || prediction)`, about T times as large, whose
+            gradient stays large where the prediction is confidently wrong. The first finds events better: see
+            docs/tubedetr.md.
         attention_weight: weight of the guided attention.
         guided: "inside": queries within the event should not attend to frames outside it; "outside": queries outside
             the event should attend to nothing much, as published.
@@ -60,7 +61,7 @@ class GroundingConfig:
     visibility_weight: float = 0.0
     l1: Literal["mean", "sum"] = "mean"
     sigma: float = 1.0
-    divergence: Literal["from_truth", "from_prediction"] = "from_truth"
+    divergence: Literal["from_truth", "from_prediction"] = "from_prediction"
     attention_weight: float = 0.0
     guided: Literal["inside", "outside"] = "inside"
     scope: Literal["event", "visible"] = "event"
