@@ -36,7 +36,9 @@ class Progress:
         rate = (done - self._first) / max(now - self._started, 1e-9)
         left = f", {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
         words = f" {extra}" if extra else ""
-        line = f"{self._label}: {done}/{self._total} {self._unit}, {_per_time(rate)}{left}{words}"
+        # Of work that is reported once, when it is done, the rate is not known.
+        speed = f", {_per_time(rate)}" if done > self._first else ""
+        line = f"{self._label}: {done}/{self._total} {self._unit}{speed}{left}{words}"
         print(line, file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
@@ -50,4 +52,4 @@ class Progress:
 
 
 def _per_time(rate: float) -> str:
-    return f"{rate:.1f}/s" if rate >= 0.1 or rate == 0 else f"{60 * rate:.1f}/min"
+    return f"{rate:.1f}/s" if rate >= 0.1 else f"{60 * rate:.1f}/min"
