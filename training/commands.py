@@ -10,7 +10,7 @@ from configs.options import parse, run_config, run_parser
 from configs.run import RunConfig
 from envs.task import expand_suites, find_task, find_tasks, use_task_modules
 from training.data.episodes import Dataset, open_all
-from training.progress import Progress
+from training.progress import Progress, brief
 
 
 def collect(arguments: list[str]) -> int:
@@ -131,7 +131,7 @@ def collect_all(config: RunConfig, folder: Path) -> list[Dataset]:
     with Progress(label, config.collect.episodes * len(tasks), "episodes") as progress:
 
         def show(episodes: int, failures: int, rate: float) -> None:
-            progress.update(episodes, f"{rate:.0f} frames/s, {failures} failed and left out")
+            progress.update(episodes, f"{brief(rate)} frames/s, {failures} failed and left out")
 
         return collect_tasks(tasks, config.collect, {task: folder / task for task in tasks}, on_progress=show)
 
@@ -174,7 +174,8 @@ def train_all(
         )
     if not result.main:  # one of several that torchrun started
         return 130 if result.interrupted else 0
-    print(f"{result.checkpoint}: step {result.step} of {config.train.steps}, {result.samples_per_second:.0f} samples/s")
+    speed = f"{brief(result.samples_per_second)} samples/s"
+    print(f"{result.checkpoint}: step {result.step} of {config.train.steps}, {speed}")
     if result.interrupted:
         print(f"interrupted; go on with --resume (state in {out / 'state'})")
         return 130

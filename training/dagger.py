@@ -18,7 +18,7 @@ from training.commands import train_all
 from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.mixture import Mixture, collect_mixture, mixture_config
-from training.progress import Progress
+from training.progress import Progress, brief
 from training.run_folder import CHECKPOINT, STATE
 from training.start import check_shapes, load_start
 from training.state import has_state
@@ -72,7 +72,7 @@ def collect_round(
     with Progress(f"round {number}: collect", total, "episodes") as progress:
 
         def show(episodes: int, failures: int, rate: float) -> None:
-            progress.update(episodes, f"{rate:.0f} frames/s, {failures} left out")
+            progress.update(episodes, f"{brief(rate)} frames/s, {failures} left out")
 
         return collect_mixture(tasks, mixture, {task: folder / DATA / task for task in tasks}, on_progress=show)
 

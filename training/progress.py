@@ -53,3 +53,8 @@ class Progress:
 
 def _per_time(rate: float) -> str:
     return f"{rate:.1f}/s" if rate >= 0.1 else f"{60 * rate:.1f}/min"
+
+
+def brief(rate: float) -> str:
+    """A rate in words: two digits below ten, else whole numbers: 0.57, 5.7, 57."""
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"

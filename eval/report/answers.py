@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from eval.controls import condition_title, describe, in_order
 from eval.report.figures import interval, p_value, percent, points_and_interval
 from eval.results import POLICY, ConditionResult, TaskResult, failure_counts
+from training.progress import brief
 
 # condition: (question, what "yes" means)
 _CONTROLS = {
@@ -102,7 +103,7 @@ def summary(task_name: str, task: TaskResult) -> str:
     if _success(policy) < RARE and any(name in task.conditions for name in _CONTROLS):
         sentences.append("It succeeds too rarely for the controls to show what it relies on")
     if task.control_rate_hz is not None:
-        sentences.append(f"One robot would get {task.control_rate_hz:.0f} decisions a second on one CPU thread")
+        sentences.append(f"One robot would get {brief(task.control_rate_hz)} decisions a second on one CPU thread")
     return ". ".join(sentences) + "."
 
 

@@ -35,6 +35,7 @@ from eval.results import (
     write_whole,
 )
 from eval.suites import Group, by_difficulty
+from training.progress import brief
 
 TEMPLATES = Path(__file__).with_name("templates")
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp", ".gif": "image/gif"}
@@ -270,7 +271,7 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _control_rate(name: str, task: TaskResult) -> str:
     """It is the network's, whatever the condition: shown once."""
-    return NONE if name != POLICY or task.control_rate_hz is None else f"{task.control_rate_hz:.0f} Hz"
+    return NONE if name != POLICY or task.control_rate_hz is None else f"{brief(task.control_rate_hz)} Hz"
 
 
 def _tube_measures(condition: ConditionResult) -> list[str]:
