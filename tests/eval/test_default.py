@@ -73,4 +73,4 @@ def test_a_policy_of_a_suite_succeeds(name: str) -> None:
 @pytest.mark.parametrize("name", shipped_names())
 def test_a_policy_that_ships_is_small(name: str) -> None:
     size = sum(file.stat().st_size for file in (SHIPPED / name).rglob("*"))
-    assert size <= (10_000_000 if name in SUITES else 5_000_000)
+    assert size <= 10_000_000
