@@ -134,12 +134,27 @@ class PolicyConfig:
                 "encoder.slow_fast.fast_gradient false encodes the clips' frames twice, and needs fusion.name 'none'; "
                 f"it is {self.fusion.name!r}"
             )
-        if not self.even and self.grounds_videos:
-            raise ValueError("frame_ages: a policy that only grounds reads videos evenly; set frame_stride instead")
+        if self.grounds_videos:
+            self._check_padding()
         if not self.cameras:
             raise ValueError("cameras is empty; name at least one, for example front")
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras {list(self.cameras)} must name each camera once")
+
+    def _check_padding(self) -> None:
+        """Refuse what would let the padding of short videos change what is said of their own frames."""
+        if not self.even:
+            raise ValueError("frame_ages: a policy that only grounds reads videos evenly; set frame_stride instead")
+        if self.grounding.positions == "once":
+            raise ValueError(
+                "grounding.positions 'once' counts times back from the newest frame, which may be padding in a policy "
+                "that only grounds; set each_layer, or grounding.extras true"
+            )
+        if self.encoder.name == "slow_fast" and self.encoder.slow_fast.fast == "transformer":
+            raise ValueError(
+                "encoder.slow_fast.fast 'transformer' attends to padded frames, which a policy that only grounds has; "
+                "take published_transformer"
+            )
 
     @property
     def ages(self) -> tuple[int, ...]:

@@ -27,14 +27,16 @@ def decode_clips(
     instruction: str,
     *,
     content: tuple[float, float] = (1.0, 1.0),
+    every: int = 1,
     rules: TubeRules = RULES,
     on_progress: OnProgress | None = None,
 ) -> Tube:
-    """The tube of an instruction over all steps of a video.
+    """The tube of an instruction over all steps of a video; boxes are shares of the pictures, padding included.
 
     Args:
         observations: of each step, with `pixels` (camera → (H, W, 3) uint8) and `agent_pos` (P,).
         content: share of the pictures' width and height, from the upper left, that is not padding.
+        every: steps of the video for one of the policy's, where it is the faster of the two.
 
     Raises:
         ValueError: there is no step, the instruction has no words, or the policy finds boxes in its newest frame alone.
@@ -50,7 +52,9 @@ def decode_clips(
     if not config.even:
         raise ValueError(f"policy.frame_ages {list(config.frame_ages)} are not evenly apart; take --decode live")
     ids, mask = checkpoint.tokenizer.encode([instruction])
-    shown = observations[:: config.stride]
+    stride = config.stride * every
+    shown = observations[::stride]
+    masked = _content_mask(content, policy.shapes.size) if config.grounds_videos else None
     said: list[Aux] = []
     for first in range(0, len(shown), config.frames):
         clip = list(shown[first : first + config.frames])
@@ -63,13 +67,16 @@ def decode_clips(
             agent_pos=torch.from_numpy(np.stack([np.float32(seen["agent_pos"]) for seen in clip]))[None],
             tokens=torch.from_numpy(ids),
             token_mask=torch.from_numpy(mask),
-            pixel_mask=_content_mask(content, policy.shapes.size) if config.grounds_videos else None,
+            pixel_mask=masked,
         )
         said.append(_first(policy.act(observation.to(policy.encoder.camera.device)).aux, count))
         if on_progress:
-            on_progress(min((first + count) * config.stride, len(observations)), len(observations))
+            on_progress(min((first + count) * stride, len(observations)), len(observations))
     tube = empty_tube(policy, rules)
-    tube.read(said, len(observations), config.stride)
+    tube.read(said, len(observations), stride)
+    if masked is not None and config.grounding.positions == "each_layer":
+        # Its places are counted within what is shown, and so are its boxes: as in the paper, shares of the content.
+        tube.boxes = (np.array(tube.boxes) * np.tile(content, 2)).tolist()
     return tube
 
 

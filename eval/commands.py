@@ -111,7 +111,7 @@ def ground(arguments: list[str]) -> int:
     from envs.guessing import guess_task
     from eval import ground as grounding
     from eval.videos import read_video
-    from vla_policy.checkpoint import load_checkpoint, resolve_checkpoint
+    from vla_policy.checkpoint import NOTHING, load_checkpoint, resolve_checkpoint
 
     words, rules = parsed.instruction, decode_settings(TubeRules, parsed.rules.as_dict())
     if parsed.video and (parsed.task or not words):
@@ -146,6 +146,8 @@ def ground(arguments: list[str]) -> int:
             fit = parsed.fit or grounding.usual_fit(checkpoint)
             seen = read_video(Path(parsed.video), grounding.control_rate_of(checkpoint), fit)
             found = grounding.ground_video(checkpoint, seen, words, show, decode=decode, rules=rules)
+        elif checkpoint.purpose.action_names == NOTHING:
+            raise ValueError("this policy was imported and knows no task; give --video and --instruction, or --data")
         else:
             tasks = checkpoint.purpose.tasks
             task = parsed.task or (guess_task(words, tasks) if words else tasks[0])

@@ -85,9 +85,12 @@ def ground_video(
     """The tube of an instruction over a video, one frame per control step.
 
     Raises:
-        ValueError: the instruction has no words, or the policy needs what a video does not show.
+        ValueError: the instruction has no words, the policy needs what a video does not show, or it cannot tell padding
+            from content when it reads live.
     """
     check_boxes(checkpoint)
+    if decode == "live" and checkpoint.policy.config.grounds_videos and video.content != (1.0, 1.0):
+        raise ValueError("--decode live does not tell padding from the picture; take --decode whole or --fit square")
     observations = observations_of(checkpoint, video.pictures)
     with one_thread():
         if decode == "whole":

@@ -66,14 +66,15 @@ def ground_dataset(
         last: so many of the last episodes; 0 takes all.
 
     Raises:
-        ValueError: the dataset cannot be read or has no boxes, or the policy is of another robot or size of pictures.
+        ValueError: the dataset cannot be read or has no boxes, or the policy is of another robot or size of pictures;
+            one that only grounds may be of any robot, and read at a fraction of the dataset's rate.
     """
     check_boxes(checkpoint)
     data = open_dataset(path)
     if not data.labelled:
         raise ValueError(f"{path}: has no boxes to compare with; collect a task that labels them")
     policy, size = checkpoint.policy, data.arrays["pixels"].shape[2]
-    check_same_robot(checkpoint.interface, data.interface, ("the policy", str(path)))
+    every = _every(checkpoint, data, decode)
     missing = [name for name in policy.config.cameras if name not in data.interface.cameras]
     if missing:
         raise ValueError(f"{path}: camera {missing[0]!r} was not recorded, only {', '.join(data.interface.cameras)}")
@@ -85,31 +86,57 @@ def ground_dataset(
     videos = []
     with one_thread():
         for done, episode in enumerate(chosen, start=1):
-            videos.append(_judged(checkpoint, data, episode, decode, rules))
+            videos.append(_judged(checkpoint, data, episode, decode, rules, every))
             if on_progress:
                 on_progress(done, len(chosen))
     summary = summarise_tubes([video.scores for video in videos])
     return JudgedData(data=str(path), size=size, decode=decode, rules=rules, summary=summary, videos=videos)
 
 
-def _judged(checkpoint: Checkpoint, data: Dataset, episode: int, decode: Decode, rules: TubeRules) -> JudgedVideo:
+def _every(checkpoint: Checkpoint, data: Dataset, decode: Decode) -> int:
+    """Steps of the dataset for one of the policy's.
+
+    Raises:
+        ValueError: the policy moves another robot; or it only grounds, and its rate is no fraction of the dataset's.
+    """
+    if not checkpoint.policy.config.grounds_videos:
+        check_same_robot(checkpoint.interface, data.interface, ("the policy", str(data.path)))
+        return 1
+    ours, theirs = checkpoint.interface.control_hz, data.interface.control_hz
+    if ours is None or theirs is None or ours == theirs:
+        return 1
+    every = round(theirs / ours)
+    if decode == "live" or abs(every * ours - theirs) > 1e-6 * theirs:
+        raise ValueError(
+            f"{data.path}: {theirs:g} pictures a second, the policy reads {ours:g}; expected a multiple of that, and "
+            "--decode whole"
+        )
+    return every
+
+
+def _judged(
+    checkpoint: Checkpoint, data: Dataset, episode: int, decode: Decode, rules: TubeRules, every: int
+) -> JudgedVideo:
     first, end = (int(x) for x in data.arrays["offsets"][episode : episode + 2])
     target = int(data.arrays["targets"][episode])
     instruction = data.instructions[episode][target]
     assert instruction is not None
-    names = data.interface.cameras
+    names, policy = data.interface.cameras, checkpoint.policy
+    felt = data.arrays["agent_pos"]
+    if policy.config.grounds_videos:  # whatever robot it was trained with, it does not look at it
+        felt = np.broadcast_to(policy.normaliser.mean.cpu().numpy(), (len(felt), policy.shapes.proprioception))
     observations = [
         {
             "pixels": {name: data.arrays["pixels"][row, i] for i, name in enumerate(names)},
-            "agent_pos": data.arrays["agent_pos"][row],
+            "agent_pos": felt[row],
         }
         for row in range(first, end)
     ]
     if decode == "whole":
-        tube = decode_clips(checkpoint, observations, instruction, rules=rules)
+        tube = decode_clips(checkpoint, observations, instruction, every=every, rules=rules)
     else:
         tube = watch_live(checkpoint, observations, instruction, rules)
-    camera = names.index(checkpoint.policy.config.cameras[0])
+    camera = names.index(policy.config.cameras[0])
     begin, stop = data.arrays["events"][episode, target]
     steps = np.arange(end - first)
     during = (steps >= begin) & (steps < stop)
@@ -128,7 +155,8 @@ def _judged(checkpoint: Checkpoint, data: Dataset, episode: int, decode: Decode,
 
 def write_scores(out: Path, judged: JudgedData) -> list[str]:
     """Write the scores, the truth as HC-STVG's annotations and the predictions as its evaluator takes them; a line for
-    each file and for the means.
+    each file and for the means. Videos without an event have no place in the files, and where the policy does not tell
+    when, none has.
     """
     scores = {
         "data": judged.data,
@@ -143,7 +171,10 @@ def write_scores(out: Path, judged: JudgedData) -> list[str]:
         write_whole(out / TRUTH, json.dumps([_annotation(v, judged.size) for v in told]) + "\n"),
         write_whole(out / PREDICTIONS, json.dumps(_predictions(told, judged.size)) + "\n"),
     ]
-    return [_means(judged), *map(str, paths)]
+    missing = len(judged.videos) - len(told)
+    why = "no event" if any(video.tube.tells_time for video in judged.videos) else "no predicted interval"
+    left = [f"left out of {TRUTH} and {PREDICTIONS}: {missing} videos with {why}"] if missing else []
+    return [_means(judged), *left, *map(str, paths)]
 
 
 def _means(judged: JudgedData) -> str:

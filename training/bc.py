@@ -48,7 +48,7 @@ from vla_policy.policy import VLAPolicy
 from vla_policy.tokenizer import TOKENIZERS, TextTokenizer
 
 VALIDATION_SAMPLES = 512
-VALIDATION_VIDEOS = 32  # of a policy that grounds videos, whose samples are large, and which come in training's batches
+VALIDATION_VIDEOS = 32  # of a policy that grounds videos, whose samples are large
 
 OnProgress = Callable[[int, int, dict[str, float]], None]  # step, steps, metrics
 
@@ -166,7 +166,8 @@ def _train(
     _check_window(policy_config, datasets)
     grounding = policy_config.grounding
     names = list(dict.fromkeys(name for d in datasets for name in d.interface.action_names))
-    names = list(begun.purpose.action_names) if begun else names
+    of_any_robot = begun is not None and begun.policy.config.grounds_videos
+    names = list(begun.purpose.action_names) if begun and not of_any_robot else names
     require_memory(
         policy_config,
         config,
@@ -192,6 +193,8 @@ def _train(
     anew: tuple[str, ...] = ()
     if begun and start:
         policy, anew = take_over(start, begun.policy, policy_config, shapes)
+        if of_any_robot and policy is not begun.policy:
+            policy.normaliser.set_statistics(*sampler.statistics())
     else:
         policy = VLAPolicy(policy_config, shapes)
         policy.normaliser.set_statistics(*sampler.statistics())
@@ -368,11 +371,14 @@ def draw_batch(
 
 
 def _validate(policy: VLAPolicy, sampler: Sampler, accelerator: Accelerator, batch: int) -> dict[str, float]:
-    """Losses on held-out episodes, without augmentation, of the averaged weights; means over the batches."""
+    """Losses on held-out episodes, without augmentation, of the averaged weights; means over the batches. These are as
+    large as in training: what memory holds was checked for those.
+    """
     if not sampler.held_out:
         return {}
-    videos = policy.config.grounds_videos
-    count, size = (-(-VALIDATION_VIDEOS // batch), batch) if videos else (1, VALIDATION_SAMPLES)
+    samples = VALIDATION_VIDEOS if policy.config.grounds_videos else VALIDATION_SAMPLES
+    size = min(batch // accelerator.num_processes, samples)
+    count = -(-samples // size)
     rng, found = np.random.default_rng(0), []
     policy.eval()
     for _ in range(count):

@@ -12,6 +12,8 @@ from envs.task import expand_suites, find_task, find_tasks, use_task_modules
 from training.data.episodes import Dataset, open_all
 from training.progress import Progress, brief
 
+LARGEST_PICTURE = 4096  # pixels a side
+
 
 def collect(arguments: list[str]) -> int:
     """Demonstrations of every task of a run."""
@@ -60,8 +62,10 @@ def import_(arguments: list[str]) -> int:
     parser.add_argument("--control-hz", type=float, default=5.0, help="frames per second that it was trained at")
     parser.add_argument("--partial", action="store_true", help="take what fits, and leave the rest as it begins")
     parsed = parse(parser, arguments)
-    if parsed.size < 1 or not parsed.control_hz > 0:
-        raise ValueError(f"--size {parsed.size} and --control-hz {parsed.control_hz} must be above 0")
+    if not 1 <= parsed.size <= LARGEST_PICTURE or not parsed.control_hz > 0:
+        raise ValueError(
+            f"--size {parsed.size} must lie in 1 to {LARGEST_PICTURE}, --control-hz {parsed.control_hz} be above 0"
+        )
     from training.lock import hold_file
     from vla_policy.checkpoint import save_checkpoint
     from vla_policy.published import import_published, some_of

@@ -15,7 +15,7 @@ from training.data.episodes import Dataset
 from training.error import TrainingError
 from training.provenance import fingerprint
 from training.state import has_state
-from vla_policy.checkpoint import COMPLETE, is_flat, upgrade_policy
+from vla_policy.checkpoint import COMPLETE, as_meant, is_flat, upgrade_policy
 
 CHECKPOINT = "checkpoint"
 CONFIG = "config.json"
@@ -121,8 +121,8 @@ def _differs(out: Path, key: str, was: Any, now: Any, *, hint: bool = False) -> 
 def leaves(described: dict[str, Any]) -> dict[str, Any]:
     """What a run rests on as one level, "policy.fusion.name" and so on, as it is read back from JSON.
 
-    What is not mentioned did not exist when the run began, and is at its default. The policy of a run that began before
-    the settings of each variant were a section of their own is translated.
+    What is not mentioned did not exist when the run began, and is at its default, or at what was done before. The
+    policy of a run that began before the settings of each variant were a section of their own is translated.
 
     Raises:
         TrainingError: such a policy's settings are incomplete.
@@ -136,6 +136,8 @@ def leaves(described: dict[str, Any]) -> dict[str, Any]:
             raise TrainingError(
                 f"the policy's settings are of an older version, and incomplete ({error}); train anew elsewhere"
             ) from None
+    if policy:
+        described = {**described, "policy": as_meant(described["policy"])}
     found: dict[str, Any] = {}
     for values in (usual, described):
         found |= _flat(json.loads(json.dumps(values)))

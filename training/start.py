@@ -16,6 +16,7 @@ from vla_policy.contract import Shapes
 from vla_policy.policy import VLAPolicy
 
 FROM_SETTINGS = ("frames", "cameras")  # shapes that settings of the policy decide, not data
+ROBOT = ("proprioception", "actions")  # what a policy that only grounds has for form's sake
 PARTS = ("encoder", "language", "fusion", "grounding", "head")
 
 
@@ -23,10 +24,10 @@ def load_start(path: Path, datasets: Sequence[Dataset]) -> Checkpoint:
     """The checkpoint in this folder, if it can go on with these data.
 
     Raises:
-        ValueError: it is damaged, or of another robot.
+        ValueError: it is damaged, or of another robot; one that only grounds may be of any.
     """
     begun = load_checkpoint(path)
-    for data in datasets:
+    for data in () if begun.policy.config.grounds_videos else datasets:
         check_same_robot(begun.interface, data.interface, (str(path), str(data.path)))
         for name in data.interface.action_names:
             if name not in begun.purpose.action_names:
@@ -37,17 +38,20 @@ def load_start(path: Path, datasets: Sequence[Dataset]) -> Checkpoint:
 
 def take_over(path: Path, begun: VLAPolicy, config: PolicyConfig, shapes: Shapes) -> tuple[VLAPolicy, tuple[str, ...]]:
     """A policy of these settings with all parts of the one of `path` that fit, and the names of the parts that begin
-    anew. A part fits if its weights have the same names and shapes.
+    anew. A part fits if its weights have the same names and shapes. The normaliser of one that only grounds, perhaps of
+    another robot, does not fit.
 
     Raises:
         TrainingError: no part fits, or the data do not.
     """
     same = begun.config == config
-    check_shapes(path, begun.shapes, shapes, but=() if same else (*FROM_SETTINGS, "vocabulary"))
-    if same:
+    robot = ROBOT if begun.config.grounds_videos else ()
+    check_shapes(path, begun.shapes, shapes, but=robot if same else (*FROM_SETTINGS, *robot, "vocabulary"))
+    if same and begun.shapes == shapes:
         return begun, ()
     policy, anew = VLAPolicy(config, shapes), []
-    policy.normaliser.load_state_dict(begun.normaliser.state_dict())
+    if not robot:
+        policy.normaliser.load_state_dict(begun.normaliser.state_dict())
     for name in PARTS:
         before, now = (getattr(each, name).state_dict() for each in (begun, policy))
         if {key: value.shape for key, value in before.items()} == {key: value.shape for key, value in now.items()}:

@@ -42,6 +42,7 @@ COMPLETE = "COMPLETE"
 COMPILED = "_orig_mod"  # how torch.compile calls what it wraps
 SHIPPED = Path(__file__).parent / "assets"  # a folder for each policy that ships
 DEFAULT_POLICY = SHIPPED / "default"
+NOTHING = ("none",)  # name of the action and of the proprioception that an imported policy has for form's sake
 LARGEST = 10_000_000  # of a policy's shapes, a vocabulary's words for one
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         policy_settings = described["policy"] if version == SCHEMA_VERSION else upgrade_policy(described["policy"])
-        config = decode(PolicyConfig, policy_settings)
+        config = decode(PolicyConfig, as_meant(policy_settings))
         shapes = decode(Shapes, described["shapes"])
         purpose = decode(Purpose, described["purpose"], "purpose")
         _check_fit(config, shapes, purpose)
@@ -351,6 +352,16 @@ def upgrade_policy(flat: dict[str, Any]) -> dict[str, Any]:
     if encoder["backbone"]["name"] != SMALL:
         encoder["backbone"]["timm"] = timm
     return new
+
+
+def as_meant(policy: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a policy as they were meant when they were saved: what is not mentioned was not yet a setting,
+    and may have another default by now.
+    """
+    grounding = policy.get("grounding")
+    if isinstance(grounding, dict) and grounding.get("interval_weight") and "divergence" not in grounding:
+        return {**policy, "grounding": {"divergence": "from_truth", **grounding}}
+    return policy
 
 
 def _require(path: Path, names: Iterable[str]) -> None:

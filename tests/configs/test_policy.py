@@ -31,6 +31,13 @@ from vla_policy.fusion import FUSIONS
 from vla_policy.heads import HEADS
 from vla_policy.language import LANGUAGES
 
+ALONE: dict[str, Any] = {  # a policy that only grounds
+    "encoder": EncoderConfig(name="slow_fast"),
+    "fusion": FusionConfig(name="none"),
+    "head": HeadConfig(name="none"),
+    "grounding": GroundingConfig(extras=False, location_weight=0, positions="each_layer"),
+}
+
 
 @pytest.mark.parametrize(
     ("kind", "registry"),
@@ -66,6 +73,12 @@ def test_names_are_exactly_those_that_are_registered(kind: type, registry: dict[
         ({"encoder": None}, "encoder is None, expected a section with settings"),
         ({"fusion": {"name": "vote"}}, "fusion is {'name': 'vote'}, expected a section with settings"),
         ({"fusion": FusionConfig(name="none")}, "needs an encoder that reads the text tokens itself"),
+        ({**ALONE, "grounding": GroundingConfig(extras=False, location_weight=0)}, "'once' counts times back"),
+        (
+            {**ALONE, "encoder": EncoderConfig(name="slow_fast", slow_fast=SlowFastConfig(fast="transformer"))},
+            "'transformer' attends to padded frames",
+        ),
+        ({**ALONE, "frames": 3, "frame_ages": (9, 2, 0)}, "reads videos evenly; set frame_stride instead"),
         ({"cameras": ("front", "front")}, r"cameras \['front', 'front'\] must name each camera once"),
     ],
 )

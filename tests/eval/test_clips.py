@@ -13,7 +13,9 @@ import torch
 from configs.policy import BackboneConfig, EncoderConfig
 from eval.clips import decode_clips
 from eval.ground import describe_tube, ground_video
+from eval.ground_data import ground_dataset, write_scores
 from eval.report.video import write_mp4
+from eval.tubes import RULES
 from eval.videos import PADDING, Video, observations_of, read_video
 from training.data.episodes import Dataset
 from vla_policy.checkpoint import Checkpoint, load_checkpoint
@@ -117,9 +119,14 @@ def test_pictures_that_are_not_square_are_padded_and_boxes_mapped_back(
     assert mask is not None
     assert mask[0].all(1).tolist() == [row < size // 2 for row in range(size)]
     told = describe_tube(found)
-    x, y, w, h = found.tube.boxes[0]
-    assert told["moments"][0]["box"] == pytest.approx([x, 2 * y, w, 2 * h], abs=1e-4)
+    said = asked[0][1].aux.boxes
+    assert said is not None
+    x, y, w, h = said[0, 0].tolist()  # as in the paper, shares of what is shown
+    assert told["moments"][0]["box"] == pytest.approx([x, y, w, h], abs=1e-4)
+    assert found.tube.boxes[0] == pytest.approx([x, y / 2, w, h / 2], abs=1e-5)  # of the square, where it is drawn
     assert told["box"] == "cx, cy, w, h as shares of the picture"
+    with pytest.raises(ValueError, match="live does not tell padding from the picture; take --decode whole or --fit"):
+        ground_video(grounding, video, WORDS, decode="live")
 
 
 def test_a_dataset_is_scored_and_written_for_published_evaluators(
@@ -157,6 +164,40 @@ def test_a_dataset_is_scored_and_written_for_published_evaluators(
         assert [x + w / 2, y + h / 2, w, h] == pytest.approx((size * box).tolist(), abs=1e-3)
     assert main(["ground", str(checkpoint), f"--data={data.path}", f"--out={out}", "--episodes=9"]) == 2
     assert "has 4 episodes, --episodes asks for 9" in capsys.readouterr().err
+
+
+def test_one_that_only_grounds_is_scored_on_any_robots_data(
+    save_tiny: Callable[..., Path],
+    write_small: Callable[..., Dataset],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As `vla import` makes them: of no robot, and for fewer pictures a second."""
+    slow = {"grounding": True, "action_names": ("none",), "agent_pos_names": ("none",)}
+    checkpoint = save_tiny(control_hz=5, **slow)
+    data = write_small(size=load_checkpoint(checkpoint).policy.shapes.size)
+    assert data.interface.control_hz == 20
+    command = ["ground", str(checkpoint), f"--data={data.path}", f"--out={tmp_path / 'out'}"]
+    assert main(command) == 0
+    assert "4 videos: m_tIoU" in capsys.readouterr().out
+    predictions = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert len(predictions) == data.steps
+    assert main([*command, "--decode=live"]) == 2
+    assert "20 pictures a second, the policy reads 5" in capsys.readouterr().err
+    assert main(["ground", str(checkpoint), f"--out={tmp_path / 'out'}"]) == 2
+    assert "knows no task; give --video and --instruction, or --data" in capsys.readouterr().err
+
+
+def test_videos_without_an_event_are_said_to_be_left_out(
+    grounding: Checkpoint, write_small: Callable[..., Dataset], save_tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = write_small(size=grounding.policy.shapes.size)
+    names = {f"{kind}_names": getattr(data.interface, f"{kind}_names") for kind in ("action", "agent_pos")}
+    checkpoint = load_checkpoint(save_tiny(grounding=True, control_hz=20, **names))
+    judged = ground_dataset(checkpoint, data.path, "whole", RULES)
+    assert not any("left out" in line for line in write_scores(tmp_path, judged))
+    judged.videos[0].during[:] = False
+    assert "left out of test_proc.json and predictions.json: 1 videos with no event" in write_scores(tmp_path, judged)
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -20,6 +20,7 @@ from training.error import TrainingError
 from training.log import read_log
 from training.optimizer import make_optimizer
 from vla_policy.checkpoint import load_checkpoint
+from vla_policy.contract import Batch
 from vla_policy.encoders import ENCODERS
 from vla_policy.fusion import FUSIONS
 from vla_policy.heads import HEADS
@@ -42,6 +43,25 @@ def test_the_loss_goes_down(
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert rows[-1]["action"] < 0.7 * rows[0]["action"]
     assert rows[-1]["validation_loss"] < rows[0]["loss"]
+
+
+def test_validation_needs_no_more_memory_than_training(
+    write_small: WriteSmall,
+    policy_config: PolicyConfig,
+    config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, loss = [], VLAPolicy.loss
+
+    def spy(self: VLAPolicy, batch: Batch) -> Any:
+        seen.append((torch.is_grad_enabled(), len(batch.action)))
+        return loss(self, batch)
+
+    monkeypatch.setattr(VLAPolicy, "loss", spy)
+    monkeypatch.setattr(bc, "VALIDATION_SAMPLES", 20)
+    train(policy_config, replace(config, steps=1, batch=8, holdout=0.25), [write_small()], tmp_path / "run")
+    assert seen == [(True, 8), *3 * [(False, 8)]]
 
 
 # Each part at least once; without fusion, the encoder reads the text itself.

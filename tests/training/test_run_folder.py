@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from configs.policy import FusionConfig, PolicyConfig, WeightedConfig
+from configs.policy import FusionConfig, GroundingConfig, PolicyConfig, WeightedConfig
 from configs.training import TrainConfig
 from training.error import TrainingError
 from training.run_folder import CONFIG, check_same
@@ -39,6 +39,15 @@ def written(folder: Path, policy: dict[str, Any]) -> Path:
 
 def test_a_run_of_an_older_version_is_the_same_run(tmp_path: Path) -> None:
     check_same(written(tmp_path, OLD), described(SAME))
+
+
+def test_a_run_that_did_not_mention_its_divergence_had_the_former_one(tmp_path: Path) -> None:
+    old = {**OLD, "grounding": {"layers": 1, "interval_weight": 1.0}}
+    tells_time = replace(SAME, grounding=GroundingConfig(interval_weight=1.0))
+    with pytest.raises(TrainingError, match=r"divergence was 'from_truth' and is now 'from_prediction'"):
+        check_same(written(tmp_path, old), described(tells_time))
+    as_it_was = replace(SAME, grounding=GroundingConfig(interval_weight=1.0, divergence="from_truth"))
+    check_same(written(tmp_path, old), described(as_it_was))
 
 
 def test_and_what_differs_is_named_as_it_is_called_today(tmp_path: Path) -> None:

@@ -161,6 +161,13 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "config.json").write_text(json.dumps(described))
 
 
+def test_settings_that_are_not_mentioned_are_as_they_were_then(timed_checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(timed_checkpoint, tmp_path / "old")
+    assert load_checkpoint(folder).policy.config.grounding.divergence == "from_prediction"
+    edit(folder, lambda d: d["policy"]["grounding"].pop("divergence"))
+    assert load_checkpoint(folder).policy.config.grounding.divergence == "from_truth"
+
+
 class TestDamage:
     def refused(self, folder: Path, file: str, words: str = "") -> None:
         with pytest.raises(CheckpointError, match=f"^{re.escape(str(folder / file))}: .*{words}") as caught:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from configs.options import parse, run_config, run_parser
 from configs.policy import PolicyConfig
+from eval.report.video import write_mp4
 from tests.vla_policy.tubedetr_reference import Reference
+from training.data.episodes import Dataset
 from vla_policy.checkpoint import load_checkpoint
 from vla_policy.cli import main
 from vla_policy.contract import Observation, Shapes
@@ -111,7 +115,7 @@ def alone(observation: Observation, video: int) -> tuple[Tensor, Tensor, Tensor]
     return frames, observation.tokens[video, : WORDS[video]], observation.pixel_mask[video]
 
 
-@pytest.mark.parametrize("fast", ["linear", "gated", "none", "noslow", "published_transformer"])
+@pytest.mark.parametrize("fast", ["linear", "gated", "none", "noslow", "pooled", "published_transformer"])
 def test_it_is_the_papers_network(source: Path, observation: Observation, fast: str) -> None:
     reference = make_reference(source, fast)
     config = config_of(source, f"--policy.encoder.slow_fast.fast={fast}")
@@ -192,6 +196,49 @@ def test_a_published_checkpoint_is_imported(source: Path, observation: Observati
     close(aux.boxes[0, : LENGTHS[0]], boxes)
 
 
+def test_what_was_imported_reads_every_frame_of_its_rate(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, made = published_file(make_reference(source), tmp_path / "published.pth"), tmp_path / "made"
+    assert main(["import", str(file), *settings(source), f"--size={SIZE}", f"--out={made}"]) == 0
+    seen, act = [], VLAPolicy.act
+
+    def spy(self: VLAPolicy, observation: Observation) -> Any:
+        seen.append(observation.frames.shape[1])
+        return act(self, observation)
+
+    monkeypatch.setattr(VLAPolicy, "act", spy)
+    video = write_mp4(tmp_path / "a.mp4", [np.full((64, 128, 3), 9, np.uint8)] * 60, 30)
+    command = ["ground", str(made), f"--video={video}", "--instruction=the ball", f"--out={tmp_path / 'out'}"]
+    assert main(command) == 0
+    assert seen == [8, 2]  # two seconds, five pictures each; eight at a time
+
+
+def test_what_was_imported_can_be_trained_on(
+    source: Path, tmp_path: Path, write_small: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, made = published_file(make_reference(source), tmp_path / "published.pth"), tmp_path / "made"
+    assert main(["import", str(file), *settings(source), "--size=32", f"--out={made}"]) == 0
+    data = write_small(size=32)
+    few = ["--tasks=track", "--train.steps=1", "--train.batch=2", "--policy.frames=4", "--policy.frame_stride=1"]
+    given = settings(source, *few, f"--data={data.path}", f"--policy-from={made}", f"--out={tmp_path / 'run'}")
+    assert main(["train", *given]) == 0
+    before, after = load_checkpoint(made), load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert after.purpose.agent_pos_names == data.interface.agent_pos_names
+    frozen = "encoder.backbone.stem.model.conv1.weight"
+    assert torch.equal(before.policy.state_dict()[frozen], after.policy.state_dict()[frozen])
+    assert "anew" not in after.provenance["start"]
+
+
+def test_of_mdetrs_queries_the_first_is_taken(source: Path, tmp_path: Path) -> None:
+    reference, hundred = make_reference(source), torch.rand(100, D)
+    changes = {"query_embed.weight": hundred, "contrastive_align.weight": torch.ones(2, 2)}
+    file = published_file(reference, tmp_path / "mdetr.pth", **changes)
+    made = tmp_path / "made"
+    assert main(["import", str(file), *settings(source), f"--size={SIZE}", f"--out={made}", "--partial"]) == 0
+    assert torch.equal(load_checkpoint(made).policy.grounding.object.weight, hundred[:1])
+
+
 def test_what_a_file_lacks_and_what_has_no_place_is_named(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,10 +282,18 @@ def test_a_file_is_read_and_not_executed(
         "flat": {"input_proj.weight": torch.ones(3)},
         "scalar": {attention: torch.tensor(1.0)},
         "two": {attention: torch.ones(2, 2)},
+        "eight": {bias: torch.ones(32).to(torch.float8_e4m3fn)},
     }.items():
         torch.save({"model": weights}, f"{name}.pth")
+    torch.save({"model": {bias: torch.ones(32)}}, "whole.pth", _use_new_zipfile_serialization=False)
+    whole = Path("whole.pth").read_bytes()
+    at = whole.index(b"input_proj")
+    for i, byte in enumerate((0, 1, 82, 255)):
+        Path(f"damaged{i}.pth").write_bytes(whole[: at - 4] + bytes([byte]) * 3 + whole[at - 1 :])
     for name, message in (
-        ("bad.pth", "no checkpoint that can be read safely"),
+        ("bad.pth", "no checkpoint that can be read safely (it wants to run getattr)"),
+        *((f"damaged{i}.pth", "no checkpoint that can be read safely") for i in range(4)),
+        ("eight.pth", "'input_proj.bias' is torch.strided torch.float8_e4m3fn on cpu, expected an array of plain"),
         ("text.pth", "no checkpoint that can be read safely"),
         ("nowhere.pth", "no such file; give a published checkpoint"),
         ("empty.pth", "holds no weights"),

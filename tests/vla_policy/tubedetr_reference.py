@@ -100,7 +100,7 @@ class Reference(nn.Module):
             t.fast_encoder.norm = nn.LayerNorm(width)
         elif fast != "none":
             t.fast_encoder = nn.Linear(width, width)
-        if fast in ("linear", "noslow", "published_transformer"):
+        if fast in ("linear", "noslow", "pooled", "published_transformer"):
             t.fast_residual = nn.Linear(width, width)
         t.time_embed = nn.Module()
         t.time_embed.register_buffer("te", waves(torch.arange(200), width)[:, None])
@@ -140,6 +140,8 @@ class Reference(nn.Module):
         times_TD = t.time_embed.te[:count, 0]
         if self.fast in ("linear", "gated", "noslow"):
             f_v = t.fast_encoder(x_TND)
+        elif self.fast == "pooled":
+            f_v = t.fast_encoder(x_TND[:, shown_hw.flatten()].mean(1, keepdim=True))
         elif self.fast == "published_transformer":
             f_v = x_TND.transpose(0, 1)
             f_v = t.fast_encoder.norm(t.fast_encoder.layers[0](f_v, times_TD, None)).transpose(0, 1)

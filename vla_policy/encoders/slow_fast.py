@@ -77,8 +77,14 @@ class FastBranch(nn.Module):
             for parameter in () if starts_at_zero is None else starts_at_zero.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, h_BTND: Tensor, x_BTND: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """Text-aware features of the slow branch and plain ones, both of every frame → `F_v (B, T, N, D)`."""
+    def forward(
+        self, h_BTND: Tensor, x_BTND: Tensor, mask_BT: Tensor | None = None, places_BN: Tensor | None = None
+    ) -> Tensor:
+        """Text-aware features of the slow branch and plain ones, both of every frame → `F_v (B, T, N, D)`.
+
+        Args:
+            mask_BT, places_BN: False for frames and for places that are padding.
+        """
         if self.kind == "none":
             return h_BTND
         fast: Tensor = self.linear(x_BTND)
@@ -91,7 +97,11 @@ class FastBranch(nn.Module):
             timed = fast + newest_at_zero(t, width, next(self.linear.parameters()))[:, None]
             fast = self.over_time(timed.transpose(1, 2).flatten(0, 1)).unflatten(0, (b, n)).transpose(1, 2)
         if self.kind == "pooled":
-            fast = fast.mean(2, keepdim=True)
+            weights = None if places_BN is None else places_BN[:, None, :, None].to(fast.dtype)
+            if weights is None:
+                fast = fast.mean(2, keepdim=True)
+            else:
+                fast = (fast * weights).sum(2, keepdim=True) / weights.sum(2, keepdim=True)
         if self.join is None:
             return h_BTND + h_BTND * torch.sigmoid(fast)
         joined: Tensor = h_BTND + self.join(h_BTND + fast)
@@ -139,7 +149,10 @@ class SlowFastEncoder(VisionEncoder):
         mask = None if padding is None else padding.places(grid)
         places, text_BMLD, attention = self._slow(slow_BMVnD, text, grid, mask)
         joined = self.fast(
-            places[:, clip_of].flatten(2, 3), x_BTVnD.flatten(2, 3), None if padding is None else padding.frames
+            places[:, clip_of].flatten(2, 3),
+            x_BTVnD.flatten(2, 3),
+            None if padding is None else padding.frames,
+            None if mask is None else mask.flatten(1).repeat(1, v),
         )
         newest = joined[:, -1:]
         if not self.each_layer:

@@ -1,7 +1,7 @@
 """The decoder's losses: of boxes, of the event's start and end, and of where in time queries attend to.
 
-After Yang et al. 2022, section 3.4. Three of them differ by default from the published code; `GroundingConfig` selects
-theirs by `l1`, `divergence` and `guided`.
+After Yang et al. 2022, section 3.4. Two of them differ by default from the published code; `GroundingConfig` selects
+theirs and ours by `l1`, `divergence` and `guided`.
 
 B batch, T frames, K tubes, M attention heads.
 """
@@ -103,7 +103,7 @@ def bounds(event: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def interval_loss(predicted: EventLogits, event: Tensor, sigma: float, frames: Tensor | None = None) -> Tensor:
     """`KL(truth || predicted)` of start and of end, added; mean over the samples whose frames hold any of the event.
 
-    The truth is a Gaussian around the true frame, sampled at the frames and normalised. This is the default.
+    The truth is a Gaussian around the true frame, sampled at the frames and normalised.
     """
     first, last, there = bounds(event)
     total = torch.zeros(len(event), device=event.device)
