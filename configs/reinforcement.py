@@ -86,8 +86,6 @@ class FinetuneConfig:
         anchor: weight of the divergence from the cloned policy, in the states that are visited and, with --data, in
             those of the demonstrations: what was learned before is not unlearned.
         warmup: updates of the value head alone.
-        average: what is judged and kept is a moving mean of the head's weights, of which each update keeps this share
-            (Polyak and Juditsky 1992); 0 takes the newest weights.
         judge_every: updates between two judgements on validation scenes; the best policy is kept.
         episodes: of a judgement.
         seed: of scenes and of what is tried.
@@ -106,7 +104,6 @@ class FinetuneConfig:
     deviation: float = 0.3
     anchor: float = 0.02
     warmup: int = 2
-    average: float = 0.0
     judge_every: int = 5
     episodes: int = 50
     seed: int = 0
@@ -121,8 +118,6 @@ class FinetuneConfig:
         for name in ("discount", "smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"finetune.{name} {getattr(self, name)} must lie in [0, 1]")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"finetune.average {self.average} must lie in [0, 1)")
         if self.anchor < 0:
             raise ValueError(f"finetune.anchor {self.anchor} must be 0 or more")
         if self.envs * self.decisions < 2 or self.batch < 2:

@@ -180,25 +180,6 @@ class TestTheRun:
             with pytest.raises(TrainingError, match="holds a run that is finished"):
                 finetune(TINY, "track", cloned, tmp_path / "run", resume=resume)
 
-    def test_a_mean_of_the_weights_is_kept(self, cloned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With a share of 0.75 it is where a quarter of each update leads."""
-        newest, means, judge = [], [], module._Run._judge
-
-        def spy(self: Any, model: AnchoredPPO) -> None:
-            newest.append(model.policy.mean.head.state_dict()["layers.0.weight"].clone())
-            means.append(self._mean["layers.0.weight"].clone())
-            judge(self, model)
-
-        monkeypatch.setattr(module._Run, "_judge", spy)
-        finetune(replace(TINY, average=0.75, learning_rate=0.1), "track", cloned, tmp_path / "tuned")
-        assert len(newest) == 3
-        mean = newest[0]
-        torch.testing.assert_close(means[0], mean)
-        for weight, kept in zip(newest[1:], means[1:], strict=True):
-            assert not torch.allclose(weight, mean, atol=1e-4)
-            mean = 0.75 * mean + 0.25 * weight
-            torch.testing.assert_close(kept, mean)
-
     def test_an_interrupted_one_goes_on(self, cloned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         out, runner, stop = tmp_path / "run", RunnerConfig(execute=EXECUTE), Event()
         noted: dict[str, Any] = {}
@@ -208,12 +189,11 @@ class TestTheRun:
             if step == 12 and words:
                 stop.set()
 
-        def load_and_note(file: Path, model: AnchoredPPO, worlds: Any) -> dict[str, Any]:
-            mean = load(file, model, worlds)
+        def load_and_note(file: Path, model: AnchoredPPO, worlds: Any) -> None:
+            load(file, model, worlds)
             noted.update(step=model.num_timesteps, updates=model.updates)
             noted["weight"] = model.policy.state_dict()["action_net.head.layers.0.weight"].clone()
             noted["scenes"] = worlds.get_attr("scenes")
-            return mean
 
         monkeypatch.setattr(module, "interrupts", lambda _: nullcontext(stop))
         done = finetune(TINY, "track", cloned, out, runner=runner, on_progress=note)

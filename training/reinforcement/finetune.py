@@ -136,7 +136,6 @@ class _Run:
         self._described = json.loads(json.dumps(described))
         _check_folder(out, self._described, resume)
         self._judgements = Judgements(out, resume=resume)
-        self._mean, self._blended = _weights(checkpoint.policy.head), 0  # after so many updates
 
     def go(self) -> Finetuned:
         config, out, policy = self._config, self._out, self._checkpoint.policy.eval()
@@ -166,8 +165,7 @@ class _Run:
             )
             model.hold(config.anchor, config.warmup, self._rehearsed(policy), seed=config.seed)
             if self._resume:
-                self._mean = _load_state(out / STATE, model, worlds)
-                self._blended = model.updates
+                _load_state(out / STATE, model, worlds)
                 self._judgements.forget_after(model.num_timesteps)
             write_text(out / CONFIG, json.dumps(self._described, indent=2) + "\n")
             if not self._judgements.rows:
@@ -180,11 +178,10 @@ class _Run:
                         model.learn(left, callback=follower, reset_num_timesteps=False)
                 interrupted = stop.is_set() and model.num_timesteps < config.steps
             if interrupted:
-                _save_state(out / STATE, model, worlds, self._mean)
+                _save_state(out / STATE, model, worlds)
                 model.num_timesteps = model.learned_from
             else:
                 if self._judgements.newest_step() < model.num_timesteps:
-                    self._blend(model)
                     self._judge(model)
                 (out / STATE).unlink(missing_ok=True)
         return Finetuned(
@@ -233,30 +230,20 @@ class _Run:
     def _after(self, model: AnchoredPPO) -> None:
         """Called before each round of decisions, and so after each update."""
         updates = model.updates
-        if updates:
-            self._blend(model)
         judged = self._judgements.newest_step()
         if updates and updates % self._config.judge_every == 0 and judged < model.num_timesteps:
             self._judge(model)
             env = model.get_env()
             assert env is not None
-            _save_state(self._out / STATE, model, env, self._mean)
+            _save_state(self._out / STATE, model, env)
         elif self._on_progress:
             self._on_progress(int(model.num_timesteps), "")
 
-    def _blend(self, model: AnchoredPPO) -> None:
-        """Move the mean towards the newest weights, once an update."""
-        if model.updates == self._blended:
-            return
-        self._blended = model.updates
-        assert isinstance(model.policy, HeadPolicy)
-        for name, value in model.policy.mean.head.state_dict().items():
-            self._mean[name] = torch.lerp(value.detach(), self._mean[name], self._config.average)
-
     def _judge(self, model: AnchoredPPO) -> None:
         """Success on validation scenes; the policy is kept if it is the best so far."""
+        assert isinstance(model.policy, HeadPolicy)
         learned = copy.deepcopy(self._checkpoint.policy)
-        learned.head.load_state_dict(self._mean)
+        learned.head.load_state_dict(model.policy.mean.head.state_dict())
         origin = {
             **self._checkpoint.provenance,
             "finetuned": {**self._described, "decisions": int(model.num_timesteps)},
@@ -288,8 +275,6 @@ def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
         return
     try:
         before = parse_json((out / CONFIG).read_text())
-        # What is not mentioned was not yet a setting, and is at its default.
-        before["finetune"] = {**asdict(FinetuneConfig()), **before["finetune"]}
         changed = [
             f"{part}.{name} was {before[part][name]!r} and is now {value!r}"
             for part in ("finetune", "runner")
@@ -307,18 +292,13 @@ def _check_folder(out: Path, described: dict[str, Any], resume: bool) -> None:
         raise TrainingError(f"{out}: {changed[0]}; give the same again")
 
 
-def _weights(head: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in head.state_dict().items()}
-
-
-def _save_state(file: Path, model: AnchoredPPO, worlds: VecEnv, mean: dict[str, Tensor]) -> None:
+def _save_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> None:
     """Decisions since the last update are not kept: nothing was learned from them yet."""
     values = {
         "step": model.learned_from,
         "updates": model.updates,
         "scenes": [int(scenes) for scenes in worlds.get_attr("scenes")],
         "policy": model.policy.state_dict(),
-        "mean": mean,
         "optimizer": model.policy.optimizer.state_dict(),
         "last": model.last,
     }
@@ -331,9 +311,8 @@ def _save_state(file: Path, model: AnchoredPPO, worlds: VecEnv, mean: dict[str, 
         partial.unlink(missing_ok=True)
 
 
-def _load_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> dict[str, Tensor]:
-    """Put a saved state back in place; returns the mean of the head's weights. Episodes that were under way begin anew,
-    in the next scenes.
+def _load_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> None:
+    """Put a saved state back in place. Episodes that were under way begin anew, in the next scenes.
 
     Raises:
         TrainingError: it is damaged, or of another run.
@@ -346,12 +325,6 @@ def _load_state(file: Path, model: AnchoredPPO, worlds: VecEnv) -> dict[str, Ten
         model.num_timesteps, model.updates, model.last = values["step"], values["updates"], values["last"]
         for index, scenes in enumerate(values["scenes"]):
             worlds.set_attr("scenes", scenes, indices=index)
-        assert isinstance(model.policy, HeadPolicy)
-        now = _weights(model.policy.mean.head)
-        mean: dict[str, Tensor] = values.get("mean", now)  # states of before there was one took the newest
-        if {name: value.shape for name, value in mean.items()} != {name: value.shape for name, value in now.items()}:
-            raise ValueError("the mean is of another head")
-        return mean
     except Exception as error:  # noqa: BLE001 - torch raises many kinds; all mean the same to the user
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise TrainingError(f"{file}: not a state of this run ({reason}); begin anew elsewhere") from None
