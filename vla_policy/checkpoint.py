@@ -354,11 +354,11 @@ def upgrade_policy(flat: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
-def as_meant(policy: dict[str, Any]) -> dict[str, Any]:
+def as_meant(policy: Any) -> Any:
     """The settings of a policy as they were meant when they were saved: what is not mentioned was not yet a setting,
-    and may have another default by now.
+    and may have another default by now. What is no section stays as it is, for `decode` to refuse.
     """
-    grounding = policy.get("grounding")
+    grounding = policy.get("grounding") if isinstance(policy, dict) else None
     if isinstance(grounding, dict) and grounding.get("interval_weight") and "divergence" not in grounding:
         return {**policy, "grounding": {"divergence": "from_truth", **grounding}}
     return policy

@@ -166,6 +166,10 @@ def test_settings_that_are_not_mentioned_are_as_they_were_then(timed_checkpoint:
     assert load_checkpoint(folder).policy.config.grounding.divergence == "from_prediction"
     edit(folder, lambda d: d["policy"]["grounding"].pop("divergence"))
     assert load_checkpoint(folder).policy.config.grounding.divergence == "from_truth"
+    for damaged in ([], "policy", {"grounding": []}):
+        edit(folder, lambda d, damaged=damaged: d.update(policy=damaged))
+        with pytest.raises(CheckpointError, match=r"config\.json: does not describe a policy"):
+            load_checkpoint(folder)
 
 
 class TestDamage:
