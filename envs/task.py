@@ -46,6 +46,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ Env = gymnasium.Env[Any, Any]
 MODULES = "VLA_TASK_MODULES"  # environment variable: worker processes inherit it
 LONGEST_NAME = 100  # characters
 RESERVED = (".shards", ".partial")  # what unfinished datasets are called
+DECIDING = ("mujoco", "gymnasium", "numpy")  # packages that decide what happens in every task
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a relative path, too, that leads nowhere else
 
 
@@ -96,6 +98,8 @@ class TaskSpec:
         version: to be raised when the same seed gives other scenes, pictures or labels: demonstrations of different
             versions are not mixed.
         tolerance: distance in metres that counts as there, where there is one.
+        packages: distributions beside MuJoCo, Gymnasium and NumPy that decide what happens, for example "metaworld".
+            Their versions are noted with data and results.
     """
 
     name: str
@@ -118,6 +122,7 @@ class TaskSpec:
     difficulty: str = ""
     version: int = 1
     tolerance: float | None = None
+    packages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         name: Any = self.name
@@ -128,7 +133,7 @@ class TaskSpec:
             )
         if self.name.endswith(RESERVED):
             raise ValueError(f"task name {self.name!r} must not end in {' or '.join(RESERVED)}: unfinished data do")
-        for listed in ("cameras", "action_names", "agent_pos_names", "takes", "verbs", "suites"):
+        for listed in ("cameras", "action_names", "agent_pos_names", "takes", "verbs", "suites", "packages"):
             if isinstance(getattr(self, listed), str):
                 raise ValueError(f"task {self.name!r}: {listed} is a text, expected several in a tuple")
             object.__setattr__(self, listed, tuple(getattr(self, listed)))
@@ -148,6 +153,16 @@ class TaskSpec:
             if not isinstance(reference, str) or (reference and not re.fullmatch(r"[\w.]+:[\w.]+", reference)):
                 raise ValueError(f"task {self.name!r}: {attribute} {reference!r} must be a text 'module:name'")
         self.interface  # noqa: B018 - checks the names
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that decide what happens in an episode; "unknown" for one that is not installed as such."""
+        found = {}
+        for name in (*DECIDING, *self.packages):
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                found[name] = "unknown"
+        return found
 
     def varied(self, variation: Mapping[str, Any]) -> TaskSpec:
         """The task with other values for some of its `variations`.

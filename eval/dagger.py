@@ -21,6 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.dagger import FIRST_SEED
 from configs.options import parse, run_config, run_parser
 from envs.task import expand_suites, find_task, use_task_modules
 from training.commands import check_collectable, check_demonstrable, collect_all
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from eval.rounds import Rounds, Success
 
 PICTURE = "rounds.png"
+JUDGED_ON = "validation"  # split
+_OF_A_RUN = ("checkpoint", "config.json", "state")  # what other commands leave in their --out
 
 
 def dagger(arguments: list[str]) -> int:
@@ -58,6 +61,8 @@ def dagger(arguments: list[str]) -> int:
         config = _with_policy_of(start, config, collects=not parsed.data)
     if (out / FILE).exists() and not parsed.resume:
         raise ValueError(f"{out}: holds rounds already; add --resume to go on with them, or choose another --out")
+    if not (out / FILE).exists() and (found := next((p for p in _OF_A_RUN if (out / p).exists()), "")):
+        raise ValueError(f"{out}: holds {found} of something else, which would be lost; choose another --out")
     with hold_folder(out):
         base = _demonstrations(config, parsed.data, out)
         rounds = _open(config, base, start, out, resume=parsed.resume)
@@ -110,10 +115,14 @@ def _demonstrations(config: RunConfig, data: Sequence[str], out: Path) -> list[D
     from configs.interface import check_same_robot
 
     if not data:
-        check_demonstrable(config)
-        return collect_all(config, out / "data")
+        if config.collect.split != JUDGED_ON:
+            check_demonstrable(config)
+            return collect_all(config, out / "data")
+        raise ValueError(f"collect.split {JUDGED_ON!r}: rounds are judged on these scenes; collect 'train'")
     datasets = open_all([Path(name) for name in data], expand_suites(config.tasks))
     for each in datasets:
+        if (each.header.get("collection") or {}).get("split") == JUDGED_ON:
+            raise ValueError(f"{each.path}: of the split {JUDGED_ON!r}, on which rounds are judged; give others")
         task = str(each.header["task"])
         check_collectable(
             replace(config, tasks=(task,), collect=replace(config.collect, cameras=each.interface.cameras))
@@ -129,7 +138,7 @@ def _open(config: RunConfig, base: Sequence[Dataset], start: Path | None, out: P
         ValueError: there are none to resume, they were made with other settings, or the policy does not fit the data.
     """
     from eval.rounds import FILE, Rounds, first_difference, load_rounds, save_rounds
-    from training.dagger import check_start
+    from training.dagger import check_start, first_seed
     from training.provenance import fingerprint
     from training.start import weights_print
 
@@ -146,6 +155,8 @@ def _open(config: RunConfig, base: Sequence[Dataset], start: Path | None, out: P
             if name != "rounds" and (name, value) != ("blend", 1.0)
         },
         "runner": asdict(config.eval.runner),
+        # Other scenes or rules would make rounds that cannot be held against each other.
+        "judged": {name: value for name in ("seed", "variation") if (value := getattr(config.eval, name))},
     }
     if (out / FILE).exists():
         rounds = load_rounds(out / FILE)
@@ -156,7 +167,7 @@ def _open(config: RunConfig, base: Sequence[Dataset], start: Path | None, out: P
         raise ValueError(f"{out}: no rounds to resume; leave --resume out")
     if start is not None:
         check_start(start, config, base)
-    rounds = Rounds(settings=settings)
+    rounds = Rounds(settings=settings, first_seed=first_seed(config, base, start))
     save_rounds(rounds, out)
     return rounds
 
@@ -171,15 +182,16 @@ def _run(
     from vla_policy.checkpoint import given_name, load_checkpoint, save_checkpoint
 
     datasets, policy = list(base), start
+    first = config.collect.seed + FIRST_SEED if rounds.first_seed is None else rounds.first_seed
     for number in range(config.dagger.rounds + 1):
         folder, weights = out / "rounds" / f"{number:02d}", None
         if number:
             assert policy is not None
             before = rounds.rounds[number - 1].tasks
             judged = {task: (found.successes, found.episodes) for task, found in before.items()}
-            names = [str(each.header["task"]) for each in base]
+            names = list(dict.fromkeys(str(each.header["task"]) for each in base))
             episodes, weights = config.dagger.shared_out(judged, names), config.dagger.weights(judged, names)
-            datasets += collect_round(config, base, number, policy, folder, episodes)
+            datasets += collect_round(config, base, number, policy, folder, episodes, first + number)
         trained = checkpoint_of(config, number, folder) if number or start is None else start
         if number == len(rounds.rounds):
             if trained != start and (code := train_round(config, datasets, number, policy, folder, weights)):
@@ -216,7 +228,7 @@ def _judge(
 
     if not config.dagger.validation:
         return None, {}
-    tasks = tuple(str(each.header["task"]) for each in base)
+    tasks = tuple(dict.fromkeys(str(each.header["task"]) for each in base))
     settings = replace(config.eval, tasks=tasks, episodes=config.dagger.validation, controls=("none",))
     with ExitStack() as stack:
         progress: Progress | None = None
@@ -226,7 +238,7 @@ def _judge(
             progress = progress or stack.enter_context(Progress("validate", total, "episodes"))
             progress.update(done, task)
 
-        results = evaluate(checkpoint, settings, split="validation", on_progress=show)
+        results = evaluate(checkpoint, settings, split=JUDGED_ON, on_progress=show)
     save_results(results, folder / "eval" / "results.json")
     return successes_in(results)
 

@@ -27,7 +27,7 @@ from eval.words import unread_words
 from vla_policy.checkpoint import Checkpoint, given_name, load_checkpoint, weights_digest
 from vla_policy.runner import PolicyRunner
 
-VERSIONED = ("torch", "mujoco", "gymnasium", "numpy", "transformers")
+VERSIONED = ("torch", "transformers")
 GIVE_UP = 3  # groups, or single seeds, lost before any was finished: then it is not the episodes
 TIMED = 20  # decisions
 
@@ -101,7 +101,11 @@ def evaluate(
             seed=config.seed,
             tasks=results,
             settings={**_settings(config, tried), "split": split, "unread_words": _unread(checkpoint, done)},
-            versions={"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+            versions={
+                "python": platform.python_version(),
+                **{name: version(name) for name in VERSIONED},
+                **{name: found for each in tried.values() for name, found in each.spec.versions().items()},
+            },
             gl_renderer=next((t.renderer for t in tried.values() if t.renderer), ""),
             complete=len(done) == len(found),
         )

@@ -53,9 +53,12 @@ class RoundResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """The file."""
+    """The file. The collection of round n has the seed `first_seed` + n; None, in files from before there was that,
+    stands for `collect.seed` + 500.
+    """
 
     settings: dict[str, Any] = field(default_factory=dict)
+    first_seed: int | None = None
     rounds: list[RoundResult] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -101,12 +104,18 @@ def cloning_points(paths: Sequence[Path]) -> list[tuple[int, Success]]:
             `vla eval`, whose checkpoint says what it was trained on.
 
     Raises:
-        ValueError: one is neither.
+        ValueError: one is neither, or the policy acted in a round.
     """
     points: list[tuple[int, Success]] = []
     for path in paths:
         if "rounds" in _read(path):
-            points += [(r.labels, r.success) for r in load_rounds(path).rounds if r.success is not None]
+            rounds = load_rounds(path).rounds
+            if acted := next((each for each in rounds if each.share != 1), None):
+                raise ValueError(
+                    f"{path}: in round {acted.number} the expert acted with probability {acted.share:g}, expected 1, "
+                    "which is cloning; give rounds.json of a call with --dagger.beta 1"
+                )
+            points += [(each.labels, each.success) for each in rounds if each.success is not None]
             continue
         results = load_results(path)
         data = results.checkpoint.provenance.get("data")

@@ -36,7 +36,7 @@ from training.lock import hold_folder
 from training.log import Log, read_log
 from training.memory import require_memory
 from training.optimizer import make_optimizer, rising_average
-from training.provenance import provenance
+from training.provenance import collection_seeds, provenance
 from training.run_folder import CHANGES, CHECKPOINT, CONFIG, STATE, check_folder, describe
 from training.start import load_start, state_beside, take_over, weights_print
 from training.state import has_state, load_state, save_state
@@ -233,6 +233,7 @@ def _train(
     origin = provenance(settings, datasets)
     if begun:
         before = {name: begun.provenance[name] for name in ("steps", "start", CHANGES) if name in begun.provenance}
+        before["collection_seeds"] = sorted(collection_seeds(begun.provenance))
         origin["start"] = {"weights": described["start"], **before, **({"anew": list(anew)} if anew else {})}
     if changes:
         origin[CHANGES] = changes

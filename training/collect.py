@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ from envs.workers import Pulse
 from training.data.episodes import Dataset, Episode
 from training.recorder import EpisodeRecorder
 from training.shards import OnProgress, Plan, collect_plans, shards_of, write_shard
-
-VERSIONED = ("mujoco", "gymnasium", "numpy")
 
 
 class Demonstrator:
@@ -124,7 +121,7 @@ def describe_dataset(env: Env, spec: TaskSpec, config: CollectConfig, content: d
         "action_names": list(spec.action_names),
         "agent_pos_names": list(spec.agent_pos_names),
         "control_hz": spec.control_hz,
-        "versions": {name: version(name) for name in VERSIONED},
+        "versions": spec.versions(),
         "gl_renderer": offers(env, "gl_renderer") or "",
     }
 
@@ -153,7 +150,7 @@ def _prepare(pulse: Pulse, setup: tuple[str, CollectConfig, Path], stack: ExitSt
     demonstrator = Demonstrator(env, spec, config, scout)
     header = describe_dataset(env, spec, config, content_of(config, spec))
 
-    def episodes(seeds: Iterator[int]) -> Iterator[Episode | None]:
-        return (demonstrator.demonstrate(seed, pulse.beat) for seed in seeds)
+    def episodes(seeds: Sequence[int], first: int, _kept: int) -> Iterator[Episode | None]:
+        return (demonstrator.demonstrate(seed, pulse.beat) for seed in seeds[first:])
 
     return lambda shard: write_shard(folder, shard, config, header, episodes)

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 
+from configs.dagger import FIRST_SEED
 from configs.run import RunConfig
 from training.commands import train_all
 from training.data.batches import SampleConfig, Sampler
 from training.data.episodes import Dataset
 from training.mixture import Mixture, collect_mixture, mixture_config
 from training.progress import Progress, brief
+from training.provenance import collection_seeds
 from training.run_folder import CHECKPOINT, STATE
 from training.start import check_shapes, load_start
 from training.state import has_state
@@ -41,6 +43,15 @@ def check_start(start: Path, config: RunConfig, datasets: Sequence[Dataset]) -> 
     check_shapes(start, begun.policy.shapes, shapes)
 
 
+def first_seed(config: RunConfig, base: Sequence[Dataset], start: Path | None) -> int:
+    """What the seeds of the rounds' collections count from: round n has this one and n. It is beyond those of all data
+    that the policy has learned from or begins with, so that no scene comes back.
+    """
+    learned = set() if start is None else collection_seeds(load_checkpoint(start).provenance)
+    given = {int((each.header.get("collection") or {}).get("seed", 0)) for each in base}
+    return max(config.collect.seed + FIRST_SEED, *learned, *given)
+
+
 def collect_round(
     config: RunConfig,
     base: Sequence[Dataset],
@@ -48,6 +59,7 @@ def collect_round(
     policy: Path,
     folder: Path,
     episodes: Mapping[str, int],
+    seed: int,
 ) -> list[Dataset]:
     """The datasets of a round, a task each, below `folder`; those that are there are taken as they are.
 
@@ -56,13 +68,19 @@ def collect_round(
         number: of the round, from 1.
         policy: the checkpoint that acts.
         episodes: of each task.
+        seed: of the round's collection, see `first_seed`.
 
     Raises:
         DatasetError: as `training.shards.collect_plans`.
     """
     dagger = config.dagger
     mixture = Mixture(
-        policy=policy, runner=config.eval.runner, share=dagger.share(number), config=dagger, number=number
+        policy=policy,
+        runner=config.eval.runner,
+        share=dagger.share(number),
+        config=dagger,
+        number=number,
+        seed=seed,
     )
     tasks = {}
     for demonstrations in base:

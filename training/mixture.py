@@ -7,10 +7,9 @@ was done is not what the labels say, so that labels of successive steps are not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from configs.collect import CollectConfig
-from configs.dagger import FIRST_SEED, DaggerConfig
+from configs.dagger import DaggerConfig
 from configs.evaluation import RunnerConfig
 from configs.interface import check_policy_serves
 from configs.run import RunConfig
@@ -46,7 +45,7 @@ class Mixture:
     Args:
         policy: folder of its checkpoint. runner: how its chunks are executed.
         share: probability that the expert acts. config: the other settings.
-        number: of the round, from 1.
+        number: of the round, from 1. seed: of the round's collection.
     """
 
     policy: Path
@@ -54,6 +53,7 @@ class Mixture:
     share: float
     config: DaggerConfig
     number: int
+    seed: int
 
     def content(self) -> dict[str, Any]:
         """What decides the data beside the settings of a collection."""
@@ -74,7 +74,7 @@ def mixture_config(run: RunConfig, data: Dataset, mixture: Mixture) -> CollectCo
         plan_steps=max(int(data.arrays["action"].shape[2]), run.policy.head.chunk),
         noise=0.0,
         detours=0.0,
-        seed=run.collect.seed + FIRST_SEED + mixture.number,
+        seed=mixture.seed,
     )
 
 
@@ -131,12 +131,14 @@ class MixtureDemonstrator:
             ]
         )
 
-    def demonstrate(self, seeds: list[int], pulse: Pulse | None = None) -> list[Episode | None]:
-        """The episodes of these environment seeds; None where the simulation became unstable."""
-        rows: list[int | None] = [*seeds, *[None] * (len(self._envs) - len(seeds))]
+    def demonstrate(self, seeds: Sequence[int], pulse: Pulse | None = None, row: int = 0) -> list[Episode | None]:
+        """The episodes of these environment seeds, side by side from this row on: where one is in the batch decides the
+        last digits of what the policy does. None where the simulation became unstable.
+        """
+        rows: list[int | None] = [*[None] * row, *seeds, *[None] * (len(self._envs) - row - len(seeds))]
         beat = None if pulse is None else pulse.beat
         run(self._envs, rows, self._actor, [self._rows], action_names=self._names, scenario=self._scenario, beat=beat)
-        return [recorder.episode for recorder in self._rows.recorders[: len(seeds)]]
+        return [recorder.episode for recorder in self._rows.recorders[row : row + len(seeds)]]
 
 
 class _Rows:
@@ -185,12 +187,14 @@ def _prepare(
     def handle(shard: int) -> None:
         wanted, keep = wanted_of(config, shard), mixture.config.keep_failures
 
-        def episodes(seeds: Iterator[int]) -> Iterator[Episode | None]:
-            made = 0
-            while group := list(islice(seeds, min(ROWS, max(wanted - made, 1)))):
-                for episode in demonstrator.demonstrate(group, pulse):
+        def episodes(seeds: Sequence[int], first: int, made: int) -> Iterator[Episode | None]:
+            while first < len(seeds):
+                row = first % ROWS  # whatever was interrupted before
+                group = seeds[first : first + min(ROWS - row, max(wanted - made, 1))]
+                for episode in demonstrator.demonstrate(group, pulse, row):
                     made += episode is not None and (episode.success or keep)
                     yield episode
+                first += len(group)
 
         write_shard(folder, shard, config, header, episodes, keep_failures=keep)
 

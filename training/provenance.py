@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +39,12 @@ def provenance(settings: dict[str, Any], datasets: Sequence[Dataset]) -> dict[st
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
         "processor": platform.processor() or platform.machine(),
     }
+
+
+def collection_seeds(provenance: Mapping[str, Any]) -> set[int]:
+    """`collect.seed` of all demonstrations that a policy learned from, and those that it began with."""
+    found = {(each.get("collection") or {}).get("seed") for each in provenance.get("data", [])}
+    return {seed for seed in found if seed is not None} | set(provenance.get("start", {}).get("collection_seeds", []))
 
 
 def fingerprint(data: Dataset) -> str:

@@ -90,6 +90,35 @@ class _Making:
             raise DatasetError(
                 f"{folder}: left by a collection with other settings, or of another version of the task; remove it"
             )
+        for shard, part in self.parts.items():
+            if found := self._otherwise(part):
+                raise DatasetError(f"{folder}/{shard:05d}: made with {found}; episodes must not be mixed, remove it")
+
+    def add(self, shard: int, data: Dataset) -> None:
+        """Take a shard that was just made.
+
+        Raises:
+            DatasetError: it was made with other packages, or drawn by another renderer, than those of an earlier call.
+        """
+        if found := self._otherwise(data):
+            shutil.rmtree(data.path)  # so that the others can be gone on with
+            raise DatasetError(
+                f"{self.folder}: earlier shards were not made as they would be now, with {found}; episodes must not be "
+                "mixed: go on with what they were made with, or remove that folder"
+            )
+        self.parts[shard] = data
+
+    def _otherwise(self, data: Dataset) -> str:
+        """What a shard was made with otherwise than the first one that is there, "" if with the same."""
+        first = next(iter(self.parts.values()), data)
+        made, before = (
+            {**(each.header.get("versions") or {}), "renderer": each.header.get("gl_renderer")}
+            for each in (data, first)
+        )
+        for name, value in made.items():
+            if before.get(name, value) != value:  # a package that one does not mention was not looked at then
+                return f"{name} {value!r}, not {before[name]!r}"
+        return ""
 
     def lost(self, shard: int, answer: Lost[Any]) -> None:
         """Note that a shard came to nothing.
@@ -159,7 +188,7 @@ def _collect(makings: Sequence[_Making], prepare: Prepare, on_progress: OnProgre
             making.lost(shard, answer)
             todo.append(answer.job)
             continue
-        making.parts[shard] = open_dataset(_part(making.folder, shard), verify=False)
+        making.add(shard, open_dataset(_part(making.folder, shard), verify=False))
         frames += making.parts[shard].steps
         report()
         making.join()
@@ -192,7 +221,7 @@ def write_shard(
     shard: int,
     config: CollectConfig,
     header: dict[str, Any],
-    episodes: Callable[[Iterator[int]], Iterator[Episode | None]],
+    episodes: Callable[[Sequence[int], int, int], Iterator[Episode | None]],
     *,
     keep_failures: bool = False,
 ) -> None:
@@ -200,7 +229,8 @@ def write_shard(
 
     Args:
         header: of the dataset; the number of failures comes to it.
-        episodes: the episode of each of these environment seeds, in their order; None where there is nothing to keep.
+        episodes: of these environment seeds, the episode of each from this one on, in their order; None where there is
+            nothing to keep. The last argument is how many are kept already.
         keep_failures: keep the episodes that failed, too.
 
     Raises:
@@ -212,7 +242,7 @@ def write_shard(
         kept = len(writer.seeds)
         begun = seeds.index(writer.seeds[-1]) + 1 if kept else 0
         failures = begun - kept
-        for episode in () if kept == wanted else episodes(iter(seeds[begun:])):
+        for episode in () if kept == wanted else episodes(seeds, begun, kept):
             if episode is None or not (episode.success or keep_failures):
                 failures += 1
                 continue
@@ -223,7 +253,12 @@ def write_shard(
         if kept == wanted:
             writer.finish({"failures": failures})
             return
-    what = "end with a stable simulation" if keep_failures else "succeed at this noise"
+    if keep_failures:
+        what = "end with a stable simulation"
+    elif header.get("on_policy"):
+        what = "succeed; set dagger.keep_failures to true, or raise dagger.beta and dagger.beta_least"
+    else:
+        what = "succeed at this noise; lower collect.noise"
     raise DatasetError(f"task {header['task']}: only {kept} of {SHARD_SEEDS} episodes {what}")
 
 

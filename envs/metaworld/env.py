@@ -39,7 +39,8 @@ class MetaWorldTask(MujocoTask):
         name: of the task, for example "pick-place".
         stock: draw shadows, reflections and smooth edges as Meta-World's own pictures have them, which takes many times
             as long.
-        horizon: control steps after which time is up, 500 at most: then Meta-World itself stops.
+        horizon: control steps after which time is up, 500 at most: then Meta-World itself stops. For more than 400,
+            `gymnasium.make` needs the same number as `max_episode_steps`, too.
         settings: cameras, size, labels and render_mode of `MujocoTask`.
     """
 
@@ -60,8 +61,9 @@ class MetaWorldTask(MujocoTask):
     backdrop_groups: ClassVar[tuple[int, ...]] = (BACKDROP,)
 
     def __init__(self, name: str, *, stock: bool = False, horizon: int = HORIZON, **settings: Any) -> None:
-        if not 1 <= horizon <= LONGEST:
-            raise ValueError(f"horizon {horizon} must lie between 1 and {LONGEST} control steps")
+        given: Any = horizon
+        if not isinstance(given, int) or not 1 <= horizon <= LONGEST:
+            raise ValueError(f"horizon {horizon!r} must be a whole number from 1 to {LONGEST}, of control steps")
         self.name, self.stock, self.horizon, self.things = name, stock, horizon, THINGS[name]
         self._sawyer = Sawyer(name)
         model = self._sawyer.unwrapped.model  # type: ignore[attr-defined]

@@ -88,12 +88,13 @@ class Sawyer(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Steps taken in here are undone at the end, to the bit."""
+        """Steps taken in here are undone at the end, to the bit. Meta-World's limit of 500 steps begins anew."""
         env = self._sawyer
         mujoco.mj_copyData(self._aside, env.model, env.data)
         places = {part: getattr(env.model, part).copy() for part in self._places}
         kept = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in vars(env).items()}
         state, success = self.state, self.success
+        env.curr_path_length = 0
         try:
             yield
         finally:

@@ -99,6 +99,7 @@ def _spec(name: str, difficulty: str, outcome: str) -> TaskSpec:
         expert="envs.metaworld.expert:expert",
         suites=(*(("metaworld/mt10",) if name in MT10 else ()), "metaworld/mt50"),
         difficulty=difficulty,
+        packages=("metaworld",),
     )
 
 

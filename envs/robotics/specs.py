@@ -38,6 +38,7 @@ SPECS: dict[str, TaskSpec] = {
         expert="envs.robotics.expert:expert",
         suites=("robotics/fetch",),
         tolerance=TOLERANCE,
+        packages=("gymnasium-robotics",),
     )
     for name, (registered, outcome) in TASKS.items()
 }

@@ -127,11 +127,18 @@ def test_rounds_grow_and_are_the_same_after_an_interruption(
     assert [weights(parts, number) for number in range(3)] == [weights(whole, number) for number in range(3)]
 
     # More rounds go on from what is there; other settings do not.
-    assert main(arguments("parts", "--resume", "--dagger.rounds", "3", "--cloning", str(whole / "rounds.json"))) == 0
+    alone = tmp_path / "alone.json"  # as rounds in which the expert acts alone leave it
+    acted = json.loads((whole / "rounds.json").read_text())
+    alone.write_text(json.dumps({**acted, "rounds": [{**each, "share": 1.0} for each in acted["rounds"]]}))
+    assert main(arguments("parts", "--resume", "--dagger.rounds", "3", "--cloning", str(alone))) == 0
     assert len(load_rounds(parts / "rounds.json").rounds) == 4
     message = error(capsys, arguments("parts", "--resume", "--dagger.beta", "0.9"))
     assert "dagger.beta was 0.5 and is now 0.9; give the same settings" in message
     assert "holds rounds already; add --resume" in error(capsys, arguments("parts"))
+    message = error(capsys, arguments("parts", "--resume", "--eval.seed", "7"))
+    assert "judged.seed was None and is now 7" in message
+    message = error(capsys, arguments("other", "--cloning", str(whole / "rounds.json")))
+    assert "in round 1 the expert acted with probability 0.5, expected 1, which is cloning" in message
 
 
 def test_a_round_may_be_a_mean_of_before_and_after(arguments: Arguments, tmp_path: Path) -> None:
@@ -189,6 +196,57 @@ def test_a_policy_and_data_that_are_there_are_taken(
     assert "start was" in error(
         capsys, arguments("second", "--resume", "--dagger.validation", "0", "--data", str(tmp_path / "first/data"))
     )
+
+
+def test_no_scene_comes_back_in_later_calls(arguments: Arguments, tmp_path: Path) -> None:
+    none = ["--dagger.rounds", "1", "--dagger.validation", "0"]
+    demonstrations = ["--data", str(tmp_path / "first/data")]
+
+    def seeds(out: str) -> set[int]:
+        return set(open_dataset(tmp_path / out / "rounds/01/data/dots/plain").arrays["seeds"].tolist())
+
+    assert main(arguments("first", *none)) == 0
+    assert main(arguments("second", *none, *demonstrations, "--policy-from", str(tmp_path / "first"))) == 0
+    assert main(arguments("third", *none, *demonstrations, "--policy-from", str(tmp_path / "second"))) == 0
+    with_data = f"{tmp_path / 'first/data'},{tmp_path / 'third/rounds/01/data'}"
+    assert main(arguments("fourth", *none, "--data", with_data)) == 0
+    found = [seeds(out) for out in ("first", "second", "third", "fourth")]
+    assert len(set.union(*found)) == sum(map(len, found)) == 8
+    assert [load_rounds(tmp_path / out / "rounds.json").first_seed for out in ("first", "second")] == [500, 501]
+
+
+def test_with_focus_a_task_counts_once_however_many_datasets_it_has(arguments: Arguments, tmp_path: Path) -> None:
+    few = ["--dagger.rounds", "1", "--dagger.focus", "true", "--dagger.episodes", "4"]
+    assert main(arguments("one", *few)) == 0
+    data = f"{tmp_path / 'one/data'},{tmp_path / 'one/rounds/01/data'}"
+    assert main(arguments("two", *few, "--data", data)) == 0
+    assert open_dataset(tmp_path / "two/rounds/01/data/dots/plain").episodes == 4
+    judged = load_results(tmp_path / "two/rounds/01/eval/results.json").tasks["dots/plain"].conditions["policy"]
+    assert judged.episodes == 2
+
+
+def test_what_another_command_left_is_not_replaced(
+    arguments: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments("made", "--dagger.rounds", "1", "--dagger.validation", "0")) == 0
+    run = tmp_path / "made/rounds/01/train"
+    before = weights(tmp_path / "made", 1)
+    data = ["--data", str(tmp_path / "made/data"), "--policy-from", str(run)]
+    message = error(capsys, arguments("made/rounds/01/train", *data))
+    assert f"{run}: holds checkpoint of something else, which would be lost; choose another --out" in message
+    assert weights(tmp_path / "made", 1) == before
+
+
+def test_rounds_are_not_judged_on_what_they_learn_from(
+    arguments: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--collect.split", "validation"]
+    assert "rounds are judged on these scenes; collect 'train'" in error(capsys, arguments("out", *asked))
+    collected = arguments("unused", *asked)
+    collected[0], collected[collected.index("--out") + 1] = "collect", str(tmp_path / "data")
+    assert main(collected) == 0
+    message = error(capsys, arguments("out", "--data", str(tmp_path / "data")))
+    assert "of the split 'validation', on which rounds are judged; give others" in message
 
 
 @pytest.mark.parametrize(

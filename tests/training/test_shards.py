@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -154,6 +155,31 @@ def test_a_damaged_shard_is_collected_again(collected: Dataset, tmp_path: Path, 
         stream.write(b"\x00\x01\x02\x03")
     collect(TASK, CollectConfig(**small), tmp_path / "data")
     assert_same_bytes(collected.path, tmp_path / "data")
+
+
+def test_shards_of_other_versions_are_not_mixed(
+    foreign: Path, tmp_path: Path, one_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_task_modules([str(foreign)])
+    config = CollectConfig(episodes=SHARD_EPISODES + 1, size=32, cameras=("top",), noise=0.1)
+    now, made = metadata.version, training.shards._Making.add
+
+    def interrupted(making: Any, shard: int, data: Dataset) -> None:
+        made(making, shard, data)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "version", lambda name: "0.1" if name == "mujoco" else now(name))
+        patch.setattr(training.shards._Making, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collect("dots/plain", config, tmp_path / "data")
+    for _ in range(2):  # what is new is not kept: with the earlier version it can be gone on with
+        with pytest.raises(DatasetError, match=rf"with mujoco '{now('mujoco')}', not '0[.]1'; episodes must not be"):
+            collect("dots/plain", config, tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "version", lambda name: "0.1" if name == "mujoco" else now(name))
+        data = collect("dots/plain", config, tmp_path / "data")
+    assert data.header["versions"]["mujoco"] == "0.1"
 
 
 class TestSeveralTasks:

@@ -169,9 +169,9 @@ def test_another_horizon_reaches_all_that_count_steps(horizon: int) -> None:
         env.close()
 
 
-@pytest.mark.parametrize("horizon", [0, LONGEST + 1])
-def test_a_horizon_that_meta_world_does_not_have_is_refused(horizon: int, make: Make) -> None:
-    with pytest.raises(ValueError, match=f"horizon {horizon} must lie between 1 and 500 control steps"):
+@pytest.mark.parametrize("horizon", [0, LONGEST + 1, 450.5, "500"])
+def test_a_horizon_that_meta_world_does_not_have_is_refused(horizon: Any, make: Make) -> None:
+    with pytest.raises(ValueError, match=f"horizon {horizon!r} must be a whole number from 1 to 500, of control steps"):
         make("reach", horizon=horizon)
 
 

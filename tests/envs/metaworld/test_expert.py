@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs.collect import CollectConfig
+from envs.metaworld.env import LONGEST
 from envs.metaworld.expert import expert
 from envs.metaworld.specs import SPECS
 from envs.rendering import Renderer
@@ -94,3 +95,12 @@ def test_looking_ahead_leaves_no_trace(name: str, make: Make) -> None:
     np.testing.assert_array_equal(state, untouched)
     for part in ("qpos", "qvel", "mocap_pos", "qacc_warmstart"):
         np.testing.assert_array_equal(getattr(asked.data, part), getattr(left_alone.data, part), err_msg=part)
+
+
+def test_one_can_look_ahead_up_to_the_last_step(make: Make) -> None:
+    env = make("reach", horizon=LONGEST)
+    env.reset(seed=0)
+    for _ in range(LONGEST - 1):
+        env.step(np.zeros(4, np.float32))
+    assert env.foresee(expert, 4).shape == (4, 4)
+    assert env.step(np.zeros(4, np.float32))[2:4] == (False, True)
