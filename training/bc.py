@@ -233,7 +233,8 @@ def _train(
     origin = provenance(settings, datasets)
     if begun:
         before = {name: begun.provenance[name] for name in ("steps", "start", CHANGES) if name in begun.provenance}
-        before["collection_seeds"] = sorted(collection_seeds(begun.provenance))
+        if seeds := collection_seeds(begun.provenance):
+            before["collection_seeds"] = sorted(seeds)
         origin["start"] = {"weights": described["start"], **before, **({"anew": list(anew)} if anew else {})}
     if changes:
         origin[CHANGES] = changes
