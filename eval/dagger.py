@@ -115,13 +115,14 @@ def _demonstrations(config: RunConfig, data: Sequence[str], out: Path) -> list[D
     from configs.interface import check_same_robot
 
     if not data:
-        if config.collect.split != JUDGED_ON:
-            check_demonstrable(config)
-            return collect_all(config, out / "data")
-        raise ValueError(f"collect.split {JUDGED_ON!r}: rounds are judged on these scenes; collect 'train'")
+        if config.collect.split == JUDGED_ON:
+            raise ValueError(f"collect.split {JUDGED_ON!r}: rounds are judged on these scenes; collect 'train'")
+        check_demonstrable(config)
+        return collect_all(config, out / "data")
     datasets = open_all([Path(name) for name in data], expand_suites(config.tasks))
     for each in datasets:
-        if (each.header.get("collection") or {}).get("split") == JUDGED_ON:
+        collection = each.header.get("collection")
+        if isinstance(collection, dict) and collection.get("split") == JUDGED_ON:
             raise ValueError(f"{each.path}: of the split {JUDGED_ON!r}, on which rounds are judged; give others")
         task = str(each.header["task"])
         check_collectable(

@@ -48,7 +48,7 @@ def first_seed(config: RunConfig, base: Sequence[Dataset], start: Path | None) -
     that the policy has learned from or begins with, so that no scene comes back.
     """
     learned = set() if start is None else collection_seeds(load_checkpoint(start).provenance)
-    given = {int((each.header.get("collection") or {}).get("seed", 0)) for each in base}
+    given = collection_seeds({"data": [each.header for each in base]})
     return max(config.collect.seed + FIRST_SEED, *learned, *given)
 
 

@@ -42,9 +42,14 @@ def provenance(settings: dict[str, Any], datasets: Sequence[Dataset]) -> dict[st
 
 
 def collection_seeds(provenance: Mapping[str, Any]) -> set[int]:
-    """`collect.seed` of all demonstrations that a policy learned from, and those that it began with."""
-    found = {(each.get("collection") or {}).get("seed") for each in provenance.get("data", [])}
-    return {seed for seed in found if seed is not None} | set(provenance.get("start", {}).get("collection_seeds", []))
+    """`collect.seed` of all demonstrations that a policy learned from, and those that it began with. What is no seed
+    says nothing: the file may be anybody's.
+    """
+    data, start = provenance.get("data"), provenance.get("start")
+    collections = [each.get("collection") for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+    seeds = [each.get("seed") for each in collections if isinstance(each, dict)]
+    before = start.get("collection_seeds") if isinstance(start, dict) else None
+    return {seed for seed in (*seeds, *(before if isinstance(before, list) else ())) if type(seed) is int}
 
 
 def fingerprint(data: Dataset) -> str:

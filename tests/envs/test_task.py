@@ -8,6 +8,7 @@ import subprocess
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,11 @@ def test_a_module_that_went_missing_is_told(forget_tasks: None, monkeypatch: pyt
     monkeypatch.setenv(MODULES, "/nowhere/tasks.py")
     with pytest.raises(ValueError, match=r"VLA_TASK_MODULES /nowhere/tasks\.py: ValueError: no such file"):
         registry.all_tasks()
+
+
+def test_a_task_names_the_versions_of_what_it_rests_on() -> None:
+    spec = find_task("metaworld/reach")
+    assert spec.versions() == {name: version(name) for name in ("mujoco", "gymnasium", "numpy", "metaworld")}
+    assert replace(spec, packages=("nobodys-own",)).versions()["nobodys-own"] == "unknown"
+    with pytest.raises(ValueError, match="packages is a text, expected several in a tuple"):
+        replace(spec, packages="metaworld")

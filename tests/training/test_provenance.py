@@ -10,7 +10,7 @@ import torch
 
 from training import provenance as module
 from training.data.episodes import Dataset
-from training.provenance import provenance
+from training.provenance import collection_seeds, provenance
 
 
 def test_it_names_settings_data_and_versions(write_small: Callable[..., Dataset]) -> None:
@@ -36,3 +36,13 @@ def test_outside_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: py
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert provenance({}, [])["commit"] == ""
+
+
+def test_seeds_of_all_that_was_learned_from_and_of_nothing_else() -> None:
+    data = [{"collection": {"seed": 1}}, {"collection": {"seed": 501}}, {"collection": None}, {}]
+    assert collection_seeds({"data": data, "start": {"collection_seeds": [0, 501]}}) == {0, 1, 501}
+    assert collection_seeds({}) == set()
+    # Of a checkpoint that somebody else wrote.
+    for wrong in ("x", 3, [1, "x", [2]], {"seed": 4}):
+        assert collection_seeds({"data": wrong, "start": wrong}) == set()
+        assert collection_seeds({"data": [{"collection": wrong}], "start": {"collection_seeds": "12"}}) <= {4}
